@@ -1,0 +1,93 @@
+"""The errors measured for one stored raster, by comparing what decodes with what came in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.collection import Policy
+from geostore.raster import Bands, Mask, Pixels
+from geostore.spectral import FLOOR, evaluate_index, spectral_index
+
+
+@dataclass(frozen=True)
+class IndexError_:
+    """Absolute error of one spectral index over the valid pixels: mean, 99th percentile, largest."""
+
+    mae: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Errors of one decoded raster against its original, over valid pixels, all bands together.
+
+    Attributes:
+        pixels: valid pixels measured; 0 means nothing could be measured and every error is 0.
+        mse: mean squared error on n1 (reflectance clipped to 0..1; other kinds on their valid range as 0..1).
+        psnr_db: 10 log10(1 / mse); inf where mse is 0.
+        max_error: largest absolute error of a stored value, physical units, not clipped.
+        indices: error of each spectral index, on reflectance raised to 0.001; pixels where every band of the
+            index lies below that are left out.
+    """
+
+    pixels: int
+    mse: float
+    max_error: float
+    indices: Mapping[str, IndexError_] = field(default_factory=dict)
+
+    @property
+    def psnr_db(self) -> float:
+        """Peak signal-to-noise ratio for a peak of 1, decibels."""
+        return float("inf") if self.mse == 0 else float(-10 * np.log10(self.mse))
+
+    def keeps(self, policy: Policy) -> bool:
+        """True if every bound of `policy` holds."""
+        bounds = [(self.mse, policy.mse_max), (self.max_error, policy.max_error)]
+        for e in self.indices.values():
+            bounds += [(e.mae, policy.index_mae_max), (e.p99, policy.index_p99_max), (e.max, policy.index_max)]
+        return all(limit is None or error <= limit for error, limit in bounds)
+
+
+def to_n1(physical: npt.NDArray[np.float32], bands: Bands) -> npt.NDArray[np.float32]:
+    """(..., B, H, W) physical values on 0..1: reflectance clipped; other kinds by their declared valid range."""
+    out = np.empty_like(physical)
+    for i, band in enumerate(bands):
+        plane = physical[..., i, :, :]
+        if band.kind != "reflectance":
+            low = band.valid_min * band.scale + band.offset
+            high = band.valid_max * band.scale + band.offset
+            plane = (plane - low) / (high - low)
+        out[..., i, :, :] = np.clip(plane, 0.0, 1.0)
+    return out
+
+
+def measure(original: Pixels, decoded: Pixels, valid: Mask, bands: Bands, indices: tuple[str, ...] = ()) -> Certificate:
+    """Compare (B, H, W) `decoded` with `original`, both stored values, where (H, W) `valid` is True."""
+    count = int(valid.sum())
+    if count == 0:
+        return Certificate(0, 0.0, 0.0, {i: IndexError_(0.0, 0.0, 0.0) for i in indices})
+    truth, seen = bands.to_physical(original), bands.to_physical(decoded)
+    difference = (to_n1(truth, bands) - to_n1(seen, bands))[:, valid].astype(np.float64)
+    largest = float(np.abs(truth[:, valid].astype(np.float64) - seen[:, valid]).max())
+    return Certificate(
+        pixels=count,
+        mse=float(np.mean(difference**2)),
+        max_error=largest,
+        indices={name: _index_error(name, truth, seen, valid, bands) for name in indices},
+    )
+
+
+def _index_error(
+    name: str, truth: npt.NDArray[np.float32], seen: npt.NDArray[np.float32], valid: Mask, bands: Bands
+) -> IndexError_:
+    needed = [bands.index(b) for b in spectral_index(name).bands]
+    usable = valid & (truth[needed] >= FLOOR).any(axis=0)
+    if not usable.any():
+        return IndexError_(0.0, 0.0, 0.0)
+    error = np.abs(evaluate_index(name, truth, bands.names) - evaluate_index(name, seen, bands.names))[usable]
+    return IndexError_(float(error.mean(dtype=np.float64)), float(np.percentile(error, 99)), float(error.max()))

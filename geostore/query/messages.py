@@ -1,0 +1,317 @@
+"""Every request a store answers, field by field, and the shape of a reply. `docs/PROTOCOL.md` is the specification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from geostore.errors import BadRequest
+
+PROTOCOL_VERSION = 1
+Role = Literal["read", "write", "train", "admin"]
+Array = npt.NDArray[Any]
+
+
+class Request(BaseModel):
+    """A request. Unknown fields pass; missing or mistyped ones are refused.
+
+    Class attributes:
+        verb: its word on the wire, in the CLI and in the client.
+        role: the role a key needs.
+        job: True if it is long work: the answer is a job id, and the reply is the job's result.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
+    verb: ClassVar[str]
+    role: ClassVar[Role] = "read"
+    job: ClassVar[bool] = False
+
+
+class GridFields(BaseModel):
+    """A grid on the wire; the fields of `geostore.raster.Grid`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    crs: str = Field(max_length=8192)
+    left: float
+    top: float
+    xres: float = Field(gt=0)
+    yres: float = Field(gt=0)
+    height: int = Field(gt=0, le=65_536)
+    width: int = Field(gt=0, le=65_536)
+
+
+class Piece(BaseModel):
+    """One raster of a `put`: where it belongs, and which two arrays of the request hold it.
+
+    `pixels` is the position of the (bands, height, width) array in the stored dtype, `valid` of the
+    (height, width) uint8 array whose 1 means usable. `cell` is the partition's whole grid, `row` and `col` the
+    place of the piece's first pixel in it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    geohash: str
+    group: str
+    cell: GridFields
+    row: int = Field(ge=0)
+    col: int = Field(ge=0)
+    pixels: int = Field(ge=0)
+    valid: int = Field(ge=0)
+
+
+class SceneFields(BaseModel):
+    """The facts of one scene, said once."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    id: str = Field(min_length=1, max_length=512)
+    time_us: int
+    platform: str = "unknown"
+    product: str = ""
+    baseline: str = ""
+    source: str = ""
+    footprint: list[list[float]] = Field(default_factory=list)  # ring of [lon, lat]
+    facts: dict[str, str] = Field(default_factory=dict)
+
+
+class Hello(Request):
+    """Who answers: versions, store id, slots, node name."""
+
+    verb = "hello"
+
+
+class Collections(Request):
+    """The collections of the store, newest version each."""
+
+    verb = "collections"
+
+
+class PutCollection(Request):
+    """Declare a collection; the same one again changes nothing, another one is a new version."""
+
+    verb = "put-collection"
+    role = "write"
+    collection: dict[str, Any]
+
+
+class Put(Request):
+    """Store rasters of one scene, losslessly and durably. Idempotent.
+
+    `last` says that the scene is complete with this request.
+    """
+
+    verb = "put"
+    role = "write"
+    collection: str
+    scene: SceneFields
+    pieces: list[Piece] = Field(max_length=4096)
+    last: bool = True
+
+
+class Withdraw(Request):
+    """Take a scene back: its rasters are no longer current. Kept in the log until `prune`."""
+
+    verb = "withdraw"
+    role = "write"
+    collection: str
+    scene: str
+
+
+class Scenes(Request):
+    """The scenes of a collection."""
+
+    verb = "scenes"
+    collection: str | None = None
+
+
+class Selection(Request):
+    """Which rasters: all fields narrow, None asks nothing. Times are UTC microseconds, start <= t < end."""
+
+    verb = "rasters"
+    collection: str | None = None
+    geohash: str | None = None  # a cell or a prefix
+    group: str | None = None
+    start_us: int | None = None
+    end_us: int | None = None
+
+
+class Rasters(Selection):
+    """Facts of the chosen current rasters, without pixels."""
+
+    verb = "rasters"
+
+
+class Key(BaseModel):
+    """A raster's key on the wire."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    collection: str
+    geohash: str
+    group: str
+    time_us: int
+    platform: str = "unknown"
+
+
+class Decode(Request):
+    """Decode rasters by key. `tier`: best (what is kept now), embedding, or original (kept or referenced)."""
+
+    verb = "decode"
+    keys: list[Key] = Field(max_length=4096)
+    bands: list[str] | None = None
+    tier: Literal["best", "embedding", "original"] = "best"
+
+
+class Fit(Request):
+    """Fit codecs and encode: per partition size, codec, embeddings, certificates. Resumable."""
+
+    verb = "fit"
+    role = "train"
+    job = True
+    collection: str | None = None
+    geohash: str | None = None
+    steps: int | None = Field(None, ge=1, le=1_000_000)
+    seconds: float | None = Field(None, gt=0)
+    seed: int | None = None
+    refit: bool = False
+    workers: int | None = Field(None, ge=1, le=256)
+
+
+class Status(Request):
+    """Rasters, partitions, bytes by tier, both ratios, certificates. `partitions` adds a row for each."""
+
+    verb = "status"
+    collection: str | None = None
+    partitions: bool = False
+
+
+class Verify(Request):
+    """Read everything, check every digest and checksum, say what is wrong."""
+
+    verb = "verify"
+    role = "admin"
+    job = True
+
+
+class Compact(Request):
+    """Merge small table files and write checkpoints."""
+
+    verb = "compact"
+    role = "admin"
+    job = True
+
+
+class Prune(Request):
+    """Drop superseded rows and unreferenced blobs."""
+
+    verb = "prune"
+    role = "admin"
+    job = True
+
+
+class Rebuild(Request):
+    """Build the view again from the tables."""
+
+    verb = "rebuild"
+    role = "admin"
+    job = True
+
+
+class Backup(Request):
+    """Copy the store to `url`, digest by digest; only what is missing there travels."""
+
+    verb = "backup"
+    role = "admin"
+    job = True
+    url: str
+    options: dict[str, str] = Field(default_factory=dict)
+
+
+class Table(Request):
+    """Rows of one kind over all slots, as one Arrow IPC stream in a uint8 array."""
+
+    verb = "table"
+    kind: Literal["raster", "embedding", "codec", "scene", "event", "job"]
+
+
+class Jobs(Request):
+    """Jobs of this store: running, done, failed, cancelled."""
+
+    verb = "jobs"
+    id: str | None = None
+
+
+class Cancel(Request):
+    """Ask a job to stop; what it committed stays."""
+
+    verb = "cancel"
+    role = "train"
+    id: str
+
+
+class Resume(Request):
+    """Go on with a job that was cancelled, failed, or lost with its process."""
+
+    verb = "resume"
+    role = "train"
+    job = True
+    id: str
+
+
+def _verbs() -> dict[str, type[Request]]:
+    found: dict[str, type[Request]] = {}
+    todo = list(Request.__subclasses__())
+    while todo:
+        cls = todo.pop()
+        todo += cls.__subclasses__()
+        if cls is not Selection:
+            found[cls.verb] = cls
+    return found
+
+
+VERBS: dict[str, type[Request]] = _verbs()
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: plain fields, and the arrays they point into by position.
+
+    `fields` holds only what msgpack and JSON both carry (None, bool, int, float, str, list, dict).
+    """
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    arrays: tuple[Array, ...] = ()
+
+
+Progress = Callable[[str, float], None]
+Ask = Callable[..., Reply]  # ask(request, arrays=(), progress=None) -> Reply; raises GeostoreError
+
+
+def parse(verb: str, fields: dict[str, Any]) -> Request:
+    """The request `verb` with `fields`.
+
+    Raises:
+        BadRequest: unknown verb, or a missing or mistyped field; the message names it.
+    """
+    cls = VERBS.get(verb)
+    if cls is None:
+        raise BadRequest(f"unknown verb {verb!r}; this version answers {', '.join(sorted(VERBS))}")
+    try:
+        return cls.model_validate(fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise BadRequest(f"{verb}: field {where!r}: {first['msg']}; see docs/PROTOCOL.md") from error
+
+
+def check_arrays(arrays: tuple[Array, ...], wanted: int, what: str) -> None:
+    """Raise BadRequest unless position `wanted` exists in `arrays`."""
+    if wanted >= len(arrays):
+        raise BadRequest(f"{what} is array {wanted}, but the request carries {len(arrays)}")
+
+
+ARRAY_DTYPES: frozenset[np.dtype[Any]] = frozenset(
+    np.dtype(d) for d in ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "float32", "float64")
+)

@@ -1,0 +1,67 @@
+"""Every limit and default a process runs with: one frozen table, read once and handed down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+
+class Settings(BaseSettings):
+    """Settings from flags, else `GEOSTORE_*` in the environment, else `geostore.toml`, else the default here."""
+
+    model_config = SettingsConfigDict(env_prefix="GEOSTORE_", frozen=True, extra="forbid", toml_file="geostore.toml")
+
+    store: str = Field("", description="Path or URL of the store.")
+    node: str = Field("", description="Address of a daemon, tcp://host:port, instead of a store.")
+    collection: str = Field("", description="Collection used where a command names none.")
+    listen: str = Field("tcp://127.0.0.1:7070", description="Address the daemon answers on.")
+    http: str = Field("127.0.0.1:7071", description="Loopback address of /livez, /readyz and /metrics.")
+    insecure: bool = Field(False, description="Answer without CURVE on addresses that are not loopback.")
+    keys: Path | None = Field(None, description="Folder with the daemon's CURVE key and the client keys it knows.")
+    client_key: Path | None = Field(None, description="The client's CURVE secret key file.")
+    server_key: str = Field("", description="The daemon's public CURVE key, 40 characters.")
+    workers: int = Field(0, ge=0, le=256, description="Fit workers; 0 means one for each core.")
+    fit_steps: int = Field(1500, ge=1, le=1_000_000, description="Optimiser steps per partition at most.")
+    fit_seconds: float | None = Field(None, gt=0, description="Wall-clock limit per partition while fitting.")
+    seed: int = Field(0, ge=0, description="Seed of everything random.")
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    threads: int = Field(2, ge=1, le=256, description="Handler threads of the daemon.")
+    header_bytes_max: int = Field(65_536, ge=1024, description="Largest header frame.")
+    chunk_bytes: int = Field(1_048_576, ge=4096, description="Bytes in one chunk of a reply or upload.")
+    credit: int = Field(8, ge=1, le=64, description="Chunks a sender may have under way to one reader.")
+    upload_bytes_max: int = Field(2**31, ge=2**20, description="Largest upload of one request.")
+    inflight_max: int = Field(256, ge=1, description="Requests one client may have under way.")
+    queue_max: int = Field(4096, ge=1, description="Requests waiting in the daemon.")
+    deadline_s: float = Field(60.0, gt=0, le=86_400, description="Deadline of a request that names none.")
+    drain_s: float = Field(30.0, ge=0, description="Time given to running work at SIGTERM.")
+    view_bytes: int = Field(2**28, ge=2**20, description="First size of the LMDB view; it grows when full.")
+    disk_reserve: float = Field(0.02, ge=0, lt=0.5, description="Share of the disk below which writes are refused.")
+    vacuum_days: int = Field(7, ge=7, description="Days a superseded table file is kept.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags over environment over file."""
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @classmethod
+    def load(cls, file: Path | None = None, **flags: Any) -> Settings:
+        """Settings with `flags` that are not None on top; `file` replaces ./geostore.toml."""
+        given = {k: v for k, v in flags.items() if v is not None}
+        if file is None:
+            return cls(**given)
+
+        class _FromFile(cls):  # type: ignore[misc, valid-type]
+            model_config = SettingsConfigDict(toml_file=file)
+
+        loaded: Settings = _FromFile(**given)
+        return loaded
