@@ -14,7 +14,7 @@ from geostore.spectral import FLOOR, evaluate_index, spectral_index
 
 
 @dataclass(frozen=True)
-class IndexError_:
+class SpectralError:
     """Absolute error of one spectral index over the valid pixels: mean, 99th percentile, largest."""
 
     mae: float
@@ -38,7 +38,7 @@ class Certificate:
     pixels: int
     mse: float
     max_error: float
-    indices: Mapping[str, IndexError_] = field(default_factory=dict)
+    indices: Mapping[str, SpectralError] = field(default_factory=dict)
 
     @property
     def psnr_db(self) -> float:
@@ -70,7 +70,7 @@ def measure(original: Pixels, decoded: Pixels, valid: Mask, bands: Bands, indice
     """Compare (B, H, W) `decoded` with `original`, both stored values, where (H, W) `valid` is True."""
     count = int(valid.sum())
     if count == 0:
-        return Certificate(0, 0.0, 0.0, {i: IndexError_(0.0, 0.0, 0.0) for i in indices})
+        return Certificate(0, 0.0, 0.0, {i: SpectralError(0.0, 0.0, 0.0) for i in indices})
     truth, seen = bands.to_physical(original), bands.to_physical(decoded)
     difference = (to_n1(truth, bands) - to_n1(seen, bands))[:, valid].astype(np.float64)
     largest = float(np.abs(truth[:, valid].astype(np.float64) - seen[:, valid]).max())
@@ -84,10 +84,10 @@ def measure(original: Pixels, decoded: Pixels, valid: Mask, bands: Bands, indice
 
 def _index_error(
     name: str, truth: npt.NDArray[np.float32], seen: npt.NDArray[np.float32], valid: Mask, bands: Bands
-) -> IndexError_:
+) -> SpectralError:
     needed = [bands.index(b) for b in spectral_index(name).bands]
     usable = valid & (truth[needed] >= FLOOR).any(axis=0)
     if not usable.any():
-        return IndexError_(0.0, 0.0, 0.0)
+        return SpectralError(0.0, 0.0, 0.0)
     error = np.abs(evaluate_index(name, truth, bands.names) - evaluate_index(name, seen, bands.names))[usable]
-    return IndexError_(float(error.mean(dtype=np.float64)), float(np.percentile(error, 99)), float(error.max()))
+    return SpectralError(float(error.mean(dtype=np.float64)), float(np.percentile(error, 99)), float(error.max()))

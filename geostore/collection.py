@@ -75,8 +75,8 @@ class Collection:
         indices: spectral indices that are measured, and kept where the policy bounds them.
         policy: the fidelity promised.
         product: product family ("sentinel-2-l2a"); a reader uses it to find scale, offset and time.
-        time_pattern: strptime pattern with a regex group for the file name, "(\\d{8})|%Y%m%d", or "" to read
-            metadata only.
+        time_pattern: a regular expression with one group, "|", a strptime format, for the file name:
+            "([0-9]{8})|%Y%m%d"; or "" to read metadata only.
         version: 1, 2, ... ; a store keeps every version.
     """
 
