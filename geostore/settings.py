@@ -33,6 +33,8 @@ class Settings(BaseSettings):
     chunk_bytes: int = Field(1_048_576, ge=4096, description="Bytes in one chunk of a reply or upload.")
     credit: int = Field(8, ge=1, le=64, description="Chunks a sender may have under way to one reader.")
     upload_bytes_max: int = Field(2**31, ge=2**20, description="Largest upload of one request.")
+    reply_bytes_max: int = Field(2**25, ge=2**20, description="Replies held in memory for slow readers, together.")
+    spool_bytes_max: int = Field(2**32, ge=0, description="Replies held in temporary files beyond that, together.")
     inflight_max: int = Field(256, ge=1, description="Requests one client may have under way.")
     queue_max: int = Field(4096, ge=1, description="Requests waiting in the daemon.")
     deadline_s: float = Field(60.0, gt=0, le=86_400, description="Deadline of a request that names none.")

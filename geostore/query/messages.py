@@ -78,9 +78,13 @@ class SceneFields(BaseModel):
 
 
 class Hello(Request):
-    """Who answers: versions, store id, slots, node name."""
+    """Who answers: versions, store id, slots, node name.
+
+    `versions` are the oldest and the newest protocol version the asker speaks.
+    """
 
     verb = "hello"
+    versions: tuple[int, int] = (PROTOCOL_VERSION, PROTOCOL_VERSION)
 
 
 class Collections(Request):
@@ -125,6 +129,13 @@ class Scenes(Request):
 
     verb = "scenes"
     collection: str | None = None
+
+
+class Cells(Request):
+    """The fixed grid of every partition of a collection."""
+
+    verb = "cells"
+    collection: str
 
 
 class Selection(Request):

@@ -1,0 +1,135 @@
+"""Requests on their way through a daemon: what each has received, sent, and may still send. No sockets here."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from geostore.query.frames import INLINE_BYTES, Buffer, Header, Inbox, pack
+from geostore.query.messages import PROTOCOL_VERSION, Role
+from geostore.query.spool import Source
+
+CallKey = tuple[str, str, int]  # user, session, id: the same for every retry of one request
+
+
+@dataclass(eq=False)
+class Peer:
+    """One connection. `under_way` is bytes sent to it and not yet granted back."""
+
+    route: bytes
+    calls: int = 0
+    under_way: int = 0
+
+
+@dataclass(eq=False)
+class Call:
+    """One request. It receives its body, works, then sends its reply as credit comes back."""
+
+    key: CallKey
+    peer: Peer
+    header: Header
+    role: Role
+    began_s: float
+    deadline_s: float
+    inbox: Inbox
+    credit: int
+    granted: bool = False
+    working: bool = False
+    dropped: bool = False
+    grants_owed: int = 0
+    chunk_seq: int = 0
+    reply: Header | None = None
+    source: Source | None = None
+    sent: int = 0
+    headed: bool = False
+    stalled: bool = False
+    under_way: deque[int] = field(default_factory=deque)
+
+    @property
+    def attempt(self) -> int:
+        """The retry this call answers now."""
+        return self.header["attempt"]
+
+    @property
+    def verb(self) -> str:
+        """Its verb."""
+        return self.header["verb"]
+
+    @property
+    def acknowledged(self) -> bool:
+        """True if chunks of the reply must be granted back."""
+        return self.source is not None and self.source.nbytes > INLINE_BYTES
+
+    @property
+    def all_sent(self) -> bool:
+        """True once the header and every byte of the reply were handed to the socket."""
+        return self.headed and self.source is not None and self.sent >= self.source.nbytes
+
+    @property
+    def done(self) -> bool:
+        """True once nothing of it is under way any more."""
+        return self.all_sent and not self.under_way
+
+    def retry(self, peer: Peer, header: Header) -> None:
+        """Begin sending again, to `peer`: the client lost the connection and asks once more with the same id."""
+        self.peer, self.header = peer, header
+        self.under_way.clear()
+        self.sent, self.chunk_seq, self.headed, self.stalled = 0, 0, False, False
+
+    def grant(self, chunk_bytes: int) -> Header:
+        """The message that asks for the chunks owed."""
+        return {**self._head("grant"), "chunks": self.grants_owed, "chunk_bytes": chunk_bytes}
+
+    def next_message(self, size: int) -> list[Buffer]:
+        """The next message of the reply, with `size` bytes of body; `note_sent` must follow if it was sent."""
+        assert self.reply is not None
+        assert self.source is not None
+        frames = self.source.frames(self.sent, self.sent + size) if size else []
+        if not self.headed:
+            return [pack({**self.reply, "attempt": self.attempt}), *frames]
+        return [pack({**self._head("chunk"), "seq": self.chunk_seq}), *frames]
+
+    def _head(self, kind: str) -> Header:
+        return {"v": PROTOCOL_VERSION, "type": kind, "id": self.key[2], "attempt": self.attempt}
+
+    def note_sent(self, size: int) -> int:
+        """Count a message as sent; returns the bytes now under way because of it."""
+        self.headed = True
+        self.sent += size
+        self.chunk_seq += 1
+        if not self.acknowledged:
+            return 0
+        self.under_way.append(size)
+        return size
+
+    def note_granted(self, chunks: int) -> int:
+        """Count `chunks` as received by the reader; returns the bytes no longer under way."""
+        return sum(self.under_way.popleft() for _ in range(min(chunks, len(self.under_way))))
+
+
+class Window:
+    """Bytes under way to all readers together, so that many slow readers cost a bounded amount.
+
+    Below the limit a call may use its whole credit; above it every connection may still have one chunk under way,
+    so that no reader is shut out by others.
+    """
+
+    def __init__(self, bytes_max: int) -> None:
+        self.bytes_max = bytes_max
+        self.under_way = 0
+
+    def admits(self, call: Call, size: int) -> bool:
+        """True if `call` may send `size` more bytes now."""
+        if not call.acknowledged or call.peer.under_way == 0:
+            return True
+        return len(call.under_way) < call.credit and self.under_way + size <= self.bytes_max
+
+    def add(self, call: Call, size: int) -> None:
+        """`size` more bytes are under way (fewer, if negative)."""
+        self.under_way += size
+        call.peer.under_way += size
+
+    def forget(self, call: Call) -> None:
+        """Nothing of `call` is under way any more."""
+        self.add(call, -sum(call.under_way))
+        call.under_way.clear()

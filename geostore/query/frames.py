@@ -1,0 +1,288 @@
+"""Messages as bytes: a msgpack header frame, and the body of raw buffers behind it. No sockets here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any, TypedDict, cast
+
+import msgpack
+import numpy as np
+
+from geostore.errors import BadRequest, Overloaded
+from geostore.query.messages import ARRAY_DTYPES, Array
+
+INLINE_BYTES = 65_536  # a body up to this size rides with its header and needs no credit
+FACTS_BYTES_MAX = 256 * 2**20  # largest `fields` + `arrays` that may travel in the body
+ITEMS_MAX = 1_000_000  # items of one list or map
+TEXT_MAX = 1_000_000  # characters of one string
+FRAMES_MAX = 8  # buffer frames of one message
+ARRAYS_MAX = 65_536
+NDIM_MAX = 4
+ALIGN = 8  # every array begins at a multiple of this in the body
+
+Buffer = bytes | memoryview
+Shape = tuple[np.dtype[Any], tuple[int, ...]]
+
+
+class Header(TypedDict, total=False):
+    """Every field a header may carry; `FIELDS_OF` says which message has which."""
+
+    v: int
+    type: str
+    id: int
+    attempt: int
+    session: str
+    verb: str
+    deadline_ms: int
+    credit: int
+    bytes: int
+    fields: dict[str, Any]
+    arrays: list[Any]
+    facts_bytes: int
+    seq: int
+    chunks: int
+    chunk_bytes: int
+    status: str
+    kind: str
+    message: str
+    version: int
+    limits: dict[str, Any]
+
+
+# message -> the fields it must carry, and the fields it may carry
+FIELDS_OF: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "request": (
+        ("v", "type", "id", "attempt", "session", "verb", "bytes"),
+        ("deadline_ms", "credit", "fields", "arrays", "facts_bytes"),
+    ),
+    "reply": (
+        ("v", "type", "id", "attempt", "status", "bytes"),
+        ("kind", "message", "fields", "arrays", "facts_bytes", "version", "limits"),
+    ),
+    "chunk": (("v", "type", "id", "attempt", "seq"), ("session",)),
+    "grant": (("v", "type", "id", "attempt", "chunks"), ("session", "chunk_bytes")),
+    "drop": (("v", "type", "id"), ("session",)),
+}
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("type", "session", "verb", "status", "kind", "message"), str),
+    **dict.fromkeys(("fields", "limits"), dict),
+    "arrays": list,
+}
+
+
+def pack(header: Header) -> bytes:
+    """The header frame of `header`."""
+    return bytes(msgpack.packb(header))
+
+
+def unpack(frame: Buffer, *, bytes_max: int) -> Header:
+    """The header in `frame`. Unknown fields pass; whatever is wrong with the rest is refused.
+
+    Raises:
+        BadRequest: more than `bytes_max` bytes, not msgpack, unknown message, or a missing or mistyped field.
+    """
+    if len(frame) > bytes_max:
+        raise BadRequest(f"header frame of {len(frame)} bytes; at most {bytes_max}, send larger fields in the body")
+    header = _decode(frame)
+    _check_message(header)
+    return cast(Header, header)
+
+
+def _check_message(header: dict[str, Any]) -> None:
+    wanted, optional = FIELDS_OF.get(str(header.get("type")), ((), ()))
+    if not wanted:
+        raise BadRequest(f"unknown message {str(header.get('type'))[:40]!r}; messages are {', '.join(FIELDS_OF)}")
+    for name in wanted:
+        if name not in header:
+            raise BadRequest(f"{header['type']}: field {name!r} is missing; see docs/PROTOCOL.md")
+    for name in (*wanted, *optional):
+        if name in header:
+            _check(name, header[name])
+
+
+def _check(name: str, value: Any) -> None:
+    kind = _TYPES.get(name, int)
+    if type(value) is not kind:
+        raise BadRequest(f"header field {name!r} is {type(value).__name__}, wanted {kind.__name__}")
+    if type(value) is int and not 0 <= value < 2**53:
+        raise BadRequest(f"header field {name!r} = {value}; wanted 0 <= value < 2^53")
+    if name == "session" and len(str(value)) > 64:
+        raise BadRequest(f"session of {len(str(value))} characters; at most 64")
+
+
+def _decode(data: Buffer) -> dict[str, Any]:
+    """One msgpack map with text keys, inside the limits; every fault is a BadRequest."""
+    try:
+        found = msgpack.unpackb(
+            data,
+            strict_map_key=True,
+            max_array_len=ITEMS_MAX,
+            max_map_len=ITEMS_MAX,
+            max_str_len=TEXT_MAX,
+            max_bin_len=0,
+            max_ext_len=0,
+        )
+    except Exception as error:
+        raise BadRequest(f"not a msgpack map within the limits: {type(error).__name__}") from error
+    if not isinstance(found, dict) or not all(isinstance(k, str) for k in found):
+        raise BadRequest(f"wanted a msgpack map with text keys, got {type(found).__name__}")
+    return found
+
+
+def _padding(nbytes: int) -> int:
+    return -nbytes % ALIGN
+
+
+class Body:
+    """The buffers behind one header, cut into chunks.
+
+    The body is the facts (when they are too large for the header) and the arrays in order, each beginning at a
+    multiple of ALIGN. Chunks follow one another without gaps; only the last is shorter.
+    """
+
+    __slots__ = ("_parts", "_starts", "nbytes")
+
+    def __init__(self, parts: Iterable[Buffer]) -> None:
+        self._parts: list[Buffer] = []
+        self._starts: list[int] = []
+        self.nbytes = 0
+        for part in parts:
+            if not len(part):
+                continue
+            self._add(part)
+            if padding := _padding(len(part)):
+                self._add(bytes(padding))
+
+    def _add(self, part: Buffer) -> None:
+        self._parts.append(part)
+        self._starts.append(self.nbytes)
+        self.nbytes += len(part)
+
+    def frames(self, start: int, stop: int) -> list[Buffer]:
+        """Buffers that hold bytes start to stop; views where they are large, one copy where they are many."""
+        stop = min(stop, self.nbytes)
+        found: list[Buffer] = []
+        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        for i in range(max(first, 0), len(self._parts)):
+            low, high = max(start - self._starts[i], 0), min(stop - self._starts[i], len(self._parts[i]))
+            if high <= 0:
+                break
+            if high > low:
+                part = self._parts[i]
+                found.append(part if high - low == len(part) else memoryview(part)[low:high])
+        return found if len(found) <= FRAMES_MAX else [b"".join(found)]
+
+    def close(self) -> None:
+        """Let go of the buffers."""
+        self._parts, self._starts = [], []
+
+
+def outgoing(header: Header, fields: dict[str, Any], arrays: Sequence[Array], *, bytes_max: int) -> tuple[Header, Body]:
+    """`header` completed for `fields` and `arrays`, and the body that carries what does not fit in it.
+
+    Raises:
+        BadRequest: an array of a dtype that does not travel, or of more than NDIM_MAX dimensions.
+    """
+    ready = [_wire_array(a) for a in arrays]
+    shapes = [[a.dtype.name, list(a.shape)] for a in ready]
+    views: list[Buffer] = [a.reshape(-1).view(np.uint8).data for a in ready]
+    head: Header = {**header, "fields": fields, "arrays": shapes}
+    if len(fields) + len(shapes) < 64 and len(pack(head)) <= bytes_max // 2:
+        body = Body(views)
+    else:
+        facts = bytes(msgpack.packb({"fields": fields, "arrays": shapes}))
+        if len(facts) > bytes_max // 2:
+            body = Body([facts, *views])
+            head = {**header, "facts_bytes": len(facts)}
+        else:
+            body = Body(views)
+    head["bytes"] = body.nbytes
+    return head, body
+
+
+def _wire_array(array: Array) -> Array:
+    if array.dtype.newbyteorder("=") not in ARRAY_DTYPES or array.ndim > NDIM_MAX:
+        raise BadRequest(f"array of {array.dtype} with {array.ndim} dimensions does not travel; see docs/PROTOCOL.md")
+    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+
+
+class Inbox:
+    """A body as it arrives: filled chunk by chunk, then read."""
+
+    __slots__ = ("_data", "_header", "filled", "nbytes")
+
+    def __init__(self, header: Header, *, bytes_max: int) -> None:
+        self._header = header
+        self.nbytes = header["bytes"]
+        if self.nbytes > bytes_max:
+            raise Overloaded(f"a body of {self.nbytes} bytes; at most {bytes_max} here (upload_bytes_max)")
+        self.filled = 0
+        self._data = np.empty(self.nbytes, np.uint8)  # untouched pages cost nothing until bytes arrive
+
+    @property
+    def complete(self) -> bool:
+        """True when every declared byte is here."""
+        return self.filled == self.nbytes
+
+    def add(self, frames: Iterable[Buffer]) -> None:
+        """Append the buffers of one message. Raises BadRequest past the declared size."""
+        for frame in frames:
+            stop = self.filled + len(frame)
+            if stop > self.nbytes:
+                raise BadRequest(f"body of {stop} bytes or more; its header declared {self.nbytes}")
+            self._data[self.filled : stop] = np.frombuffer(frame, np.uint8)
+            self.filled = stop
+
+    def read(self) -> tuple[dict[str, Any], tuple[Array, ...]]:
+        """(fields, arrays) of the complete body; arrays are views into it, little-endian.
+
+        Raises:
+            BadRequest: incomplete, or descriptors and bytes do not agree.
+        """
+        if not self.complete:
+            raise BadRequest(f"body of {self.filled} bytes; its header declared {self.nbytes}")
+        facts_bytes = self._header.get("facts_bytes", 0)
+        if facts_bytes > min(self.nbytes, FACTS_BYTES_MAX):
+            raise BadRequest(f"facts of {facts_bytes} bytes in a body of {self.nbytes}; at most {FACTS_BYTES_MAX}")
+        facts = _decode(self._data.data[:facts_bytes]) if facts_bytes else cast(dict[str, Any], self._header)
+        fields, arrays = facts.get("fields", {}), facts.get("arrays", [])
+        if not isinstance(fields, dict) or not isinstance(arrays, list):
+            raise BadRequest("fields must be a map and arrays a list; see docs/PROTOCOL.md")
+        return fields, self._cut(check_shapes(arrays), facts_bytes + _padding(facts_bytes))
+
+    def _cut(self, shapes: list[Shape], start: int) -> tuple[Array, ...]:
+        found = []
+        for dtype, shape in shapes:
+            nbytes = dtype.itemsize * math.prod(shape)
+            if start + nbytes > self.nbytes:
+                raise BadRequest(f"arrays of more bytes than the {self.nbytes} of the body; shape product != bytes")
+            found.append(self._data[start : start + nbytes].view(dtype).reshape(shape))
+            start += nbytes + _padding(nbytes)
+        if start != self.nbytes:
+            raise BadRequest(f"arrays of {start} bytes in a body of {self.nbytes}; shape product != bytes")
+        return tuple(found)
+
+
+def check_shapes(arrays: list[Any]) -> list[Shape]:
+    """Array descriptors [dtype name, [dims]] as (dtype, shape).
+
+    Raises:
+        BadRequest: too many, a dtype outside ARRAY_DTYPES, or dimensions that are not sizes.
+    """
+    if len(arrays) > ARRAYS_MAX:
+        raise BadRequest(f"{len(arrays)} arrays in one message; at most {ARRAYS_MAX}")
+    found: list[Shape] = []
+    for item in arrays:
+        if not (isinstance(item, list) and len(item) == 2 and isinstance(item[1], list)):
+            raise BadRequest("an array is described as [dtype, [dims]]; see docs/PROTOCOL.md")
+        name, dims = item
+        if not isinstance(name, str) or name not in _DTYPES:
+            raise BadRequest(f"array dtype {str(name)[:40]!r} does not travel; use one of {', '.join(sorted(_DTYPES))}")
+        if len(dims) > NDIM_MAX or not all(type(n) is int and 0 <= n < 2**40 for n in dims):
+            raise BadRequest(f"array dimensions must be at most {NDIM_MAX} sizes below 2^40")
+        found.append((_DTYPES[name], tuple(dims)))
+    return found
+
+
+_DTYPES: dict[str, np.dtype[Any]] = {d.name: d.newbyteorder("<") for d in ARRAY_DTYPES}

@@ -1,0 +1,170 @@
+"""The threads that answer requests, away from the thread that owns the sockets."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from geostore.errors import BadRequest, DeadlineExpired, GeostoreError, UnsupportedFormat
+from geostore.query.calls import Call
+from geostore.query.frames import Body, Header, outgoing
+from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Reply, Request, Role, parse
+from geostore.query.spool import Source, Spool
+from geostore.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it reached the daemon.
+
+    Attributes:
+        request, arrays: what is asked.
+        user: the client's public key, "" on a connection without CURVE.
+        role: what that key may do.
+        ticket: the same for every retry of one request, different for any two requests.
+    """
+
+    request: Request
+    arrays: tuple[Array, ...]
+    user: str
+    role: Role
+    ticket: str
+
+
+Handle = Callable[[Asked], Reply]
+Finished = Callable[[Call, Header, Source], None]
+
+
+class Observer(Protocol):
+    """Who counts what happens; called from several threads."""
+
+    def answered(self, verb: str, outcome: str, seconds: float) -> None:
+        """A request was answered: "ok" or the kind of its error."""
+        ...
+
+    def moved(self, way: str, nbytes: int) -> None:
+        """Bytes of bodies came "in" or went "out"."""
+        ...
+
+    def stalled(self) -> None:
+        """A reply had to wait for its reader's credit."""
+        ...
+
+
+class Silent:
+    """An Observer that counts nothing."""
+
+    def answered(self, verb: str, outcome: str, seconds: float) -> None:
+        """Nothing."""
+
+    def moved(self, way: str, nbytes: int) -> None:
+        """Nothing."""
+
+    def stalled(self) -> None:
+        """Nothing."""
+
+
+class Pool:
+    """Handler threads. `finished` is called in them, with the reply's header and body."""
+
+    def __init__(
+        self, handle: Handle, settings: Settings, *, spool: Spool, observer: Observer, finished: Finished
+    ) -> None:
+        self._handle, self._settings, self._spool = handle, settings, spool
+        self._observer, self._finished = observer, finished
+        self._work: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"geostore-handler-{i}", daemon=True)
+            for i in range(settings.threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a thread."""
+        return self._work.qsize()
+
+    def put(self, call: Call) -> None:
+        """Have the complete `call` answered."""
+        call.working = True
+        self._work.put(call)
+
+    def close(self) -> None:
+        """End each thread after what it is at."""
+        for _ in self._threads:
+            self._work.put(None)
+
+    def _serve(self) -> None:
+        while (call := self._work.get()) is not None:
+            outcome = "ok"
+            try:
+                header, body = self._answer(call)
+            except GeostoreError as error:
+                outcome = error.kind
+                header, body = refusal(call.header, error), Body(())
+            except Exception:  # noqa: BLE001  one fault must not end the thread
+                outcome = GeostoreError.kind
+                _log.exception("fault while answering %s", call.verb)
+                fault = GeostoreError(f"{call.verb}: a fault in the daemon; its log says more")
+                header, body = refusal(call.header, fault), Body(())
+            self._observer.answered(call.verb, outcome, time.monotonic() - call.began_s)
+            self._observer.moved("in", call.inbox.nbytes)
+            self._finished(call, header, body)
+            del call, header, body  # a waiting thread holds no reply
+
+    def _answer(self, call: Call) -> tuple[Header, Source]:
+        if call.dropped or time.monotonic() > call.deadline_s:
+            raise DeadlineExpired(f"{call.verb}: the deadline passed while the request waited; allow more time")
+        fields, arrays = call.inbox.read()
+        request = parse(call.verb, fields)
+        head: Header = _head(call.header, "ok")
+        if isinstance(request, Hello):
+            head = {**head, "version": agree(request.versions), "limits": limits(self._settings)}
+        user, session, number = call.key
+        reply = self._handle(Asked(request, arrays, user, call.role, f"{user}:{session}:{number}"))
+        head, body = outgoing(head, reply.fields, reply.arrays, bytes_max=self._settings.header_bytes_max)
+        return head, self._spool.keep(body)
+
+
+def agree(versions: tuple[int, int]) -> int:
+    """The newest protocol version both sides speak.
+
+    Raises:
+        BadRequest: not a range.
+        UnsupportedFormat: there is none.
+    """
+    oldest, newest = versions
+    if not 1 <= oldest <= newest:
+        raise BadRequest(f"hello: versions {oldest} to {newest}; wanted the oldest and the newest the client speaks")
+    if oldest > PROTOCOL_VERSION:
+        raise UnsupportedFormat(f"the client speaks {oldest} to {newest}, this daemon 1 to {PROTOCOL_VERSION}; upgrade")
+    return min(newest, PROTOCOL_VERSION)
+
+
+def limits(settings: Settings) -> dict[str, int]:
+    """What a client must keep to."""
+    names = ("header_bytes_max", "chunk_bytes", "credit", "upload_bytes_max", "inflight_max")
+    return {name: getattr(settings, name) for name in names}
+
+
+def refusal(asked: Header, error: GeostoreError) -> Header:
+    """The header of an error reply to the request with header `asked`, as far as that could be read."""
+    return {**_head(asked, "error"), "kind": error.kind, "message": str(error)[:4096], "bytes": 0}
+
+
+def _head(asked: Header, status: str) -> Header:
+    return {
+        "v": PROTOCOL_VERSION,
+        "type": "reply",
+        "id": asked.get("id", 0),
+        "attempt": asked.get("attempt", 0),
+        "status": status,
+    }
