@@ -130,10 +130,12 @@ _RAW_MAGIC = b"GSRAW1"
 class RawCodec:
     """The lossless codec: every band plane as JPEG XL lossless (float32: zstd of the byte planes).
 
-    The payload keeps every pixel bit for bit, masked or not.
+    The payload keeps every pixel bit for bit, masked or not. `effort` (1 fast to 9 small) is JPEG XL's; a reader
+    does not need it.
     """
 
     _bands: Bands
+    effort: int = 2
     family: ClassVar[str] = "raw"
 
     @property
@@ -143,7 +145,7 @@ class RawCodec:
 
     def encode(self, pixels: Pixels, valid: Mask) -> Encoded:
         """Lossless; `valid` is not looked at."""
-        planes = [_pack_plane(np.ascontiguousarray(p)) for p in pixels]
+        planes = [_pack_plane(np.ascontiguousarray(p), self.effort) for p in pixels]
         sizes = np.array([len(p) for p in planes], "<u4").tobytes()
         return Encoded(payload=sizes + b"".join(planes), layers=("lossless",))
 
@@ -174,7 +176,7 @@ class RawFamily:
         self, series: Series, *, policy: Policy, effort: Effort, progress: Progress, parent: Codec | None = None
     ) -> Codec:
         """The lossless codec of the series' bands."""
-        return RawCodec(series.bands)
+        return RawCodec(series.bands, effort=7)
 
     def from_bytes(self, data: bytes) -> Codec:
         """The inverse of `RawCodec.to_bytes`."""
@@ -200,15 +202,15 @@ def bands_from_json(data: bytes) -> Bands:
     return Bands(tuple(Band(**item) for item in json.loads(data)))
 
 
-def _pack_plane(plane: Pixels) -> bytes:
+def _pack_plane(plane: Pixels, effort: int) -> bytes:
     import imagecodecs
 
     if plane.dtype in (np.uint8, np.uint16):
-        return bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=5, numthreads=1))
+        return bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=effort, numthreads=1))
     if plane.dtype in (np.int8, np.int16):  # the same bits shifted to unsigned keep neighbours near
         unsigned = np.dtype(f"u{plane.dtype.itemsize}")
         bias = 1 << (8 * plane.dtype.itemsize - 1)
-        return _pack_plane((plane.astype(np.int32) + bias).astype(unsigned))
+        return _pack_plane((plane.astype(np.int32) + bias).astype(unsigned), effort)
     shuffled = np.ascontiguousarray(plane).view(np.uint8).reshape(plane.size, plane.dtype.itemsize).T
     return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(shuffled).tobytes(), level=12))
 

@@ -64,11 +64,12 @@ class Piece(BaseModel):
 
 
 class SceneFields(BaseModel):
-    """The facts of one scene, said once."""
+    """The facts of one scene, said once. `revision`: when it was processed, seconds since 1970, 0 if unknown."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     id: str = Field(min_length=1, max_length=512)
     time_us: int
+    revision: int = Field(0, ge=0, lt=2**31)
     platform: str = "unknown"
     product: str = ""
     baseline: str = ""
@@ -215,11 +216,15 @@ class Compact(Request):
 
 
 class Prune(Request):
-    """Drop superseded rows and unreferenced blobs."""
+    """Drop superseded rows and unreferenced blobs.
+
+    Files stay on the disk for `vacuum_days`, for readers of an older version; with `now` they go at once.
+    """
 
     verb = "prune"
     role = "admin"
     job = True
+    now: bool = False
 
 
 class Rebuild(Request):
