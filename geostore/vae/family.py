@@ -1,0 +1,56 @@
+"""The codec families this package offers; importing them loads no network library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from geostore.codec import Codec, Effort, Progress, RawFamily, Series
+from geostore.collection import Policy
+
+if TYPE_CHECKING:
+    from geostore.vae.model import Mode
+
+
+class VaeFamily:
+    """The default: a spatial latent grid conditioned on the place's static image.
+
+    Where a codec and its embeddings are expected to take more bytes than the lossless rasters, or nothing in the
+    series can be seen, `fit` returns the lossless codec instead, at once.
+    """
+
+    name: ClassVar[str] = "vae"
+    mode: ClassVar[Mode] = "grid"
+
+    def fit(
+        self, series: Series, *, policy: Policy, effort: Effort, progress: Progress, parent: Codec | None = None
+    ) -> Codec:
+        """Fit a codec to `series` that keeps `policy`; `parent` warm-starts it where the networks match."""
+        from geostore.vae.sizing import worthwhile
+
+        if not worthwhile(series, policy, steps=effort.steps).worthwhile:
+            return RawFamily().fit(series, policy=policy, effort=effort, progress=progress)
+        from geostore.vae.codec import VaeCodec
+        from geostore.vae.fit import fit_codec
+
+        lender = parent if isinstance(parent, VaeCodec) else None
+        return fit_codec(series, self.mode, policy=policy, effort=effort, progress=progress, parent=lender)
+
+    def from_bytes(self, data: bytes) -> Codec:
+        """The inverse of `VaeCodec.to_bytes`. Raises Corrupt or UnsupportedFormat."""
+        from geostore.vae.codec import VaeCodec
+
+        return VaeCodec.from_bytes(data)
+
+
+class FlatFamily(VaeFamily):
+    """The paper's VAE: one vector for all bands of a raster. The baseline, and for its experiments."""
+
+    name: ClassVar[str] = "vae-flat"
+    mode: ClassVar[Mode] = "flat"
+
+
+class SingleBandFamily(VaeFamily):
+    """The paper's VAE band by band: one small network, one vector a band."""
+
+    name: ClassVar[str] = "vae-flat-single"
+    mode: ClassVar[Mode] = "flat-single"

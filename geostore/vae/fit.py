@@ -1,0 +1,168 @@
+"""Make a codec of one partition: prepare, train, quantise, count, and check on real rasters."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.codec import Effort, Progress, Series
+from geostore.collection import Policy
+from geostore.spectral import spectral_index
+from geostore.vae import sizing
+from geostore.vae.codec import LATENT_LIMIT, Latent, Tables, VaeCodec
+from geostore.vae.entropy import Table
+from geostore.vae.model import Layout, Mode, Vae
+from geostore.vae.quantize import STEPS, pack_decoder, pack_encoder, unpack_decoder, unpack_encoder
+from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Units, code_static, mean_image
+from geostore.vae.train import Goal, Samples, train
+
+_STATIC_SHARE = 0.2  # of the squared error asked for, left to the static image
+_INDEX_MARGIN = 0.6  # a mean below the bound, so that single rasters keep it
+_CALIBRATED_DATES = 400
+
+
+def fit_codec(
+    series: Series, mode: Mode, *, policy: Policy, effort: Effort, progress: Progress, parent: VaeCodec | None = None
+) -> VaeCodec:
+    """Fit one codec; `parent` lends its weights where its layout is the same."""
+    progress("prepare", 0.0)
+    layout = choose_layout(series, mode)
+    samples = prepare(series, mode, policy)
+    vae = Vae(layout)
+    warm = parent is not None and _lend(vae, parent)
+    train(vae, samples, goal=goal_of(policy, mode), effort=effort, progress=progress, warm=warm)
+    progress("quantise", 1.0)
+    return assemble(vae.to("cpu"), samples, policy)
+
+
+def choose_layout(series: Series, mode: Mode) -> Layout:
+    """The grid's shape by `sizing.plan`; the flat VAE's is the paper's, with 64 numbers."""
+    bands, height, width = series.pixels.shape[1:]
+    if mode == "grid":
+        plan = sizing.plan(series)
+        return Layout(
+            mode=mode,
+            bands=bands,
+            height=height,
+            width=width,
+            channels=plan.channels,
+            widths=plan.widths,
+            encoder=plan.encoder,
+        )
+    seen = 1 if mode == "flat-single" else bands
+    return Layout(
+        mode=mode,
+        bands=seen,
+        height=height,
+        width=width,
+        channels=64 if seen > 1 else 16,
+        widths=(32, 32, 24, 16),
+        encoder=(16, 32),
+    )
+
+
+def goal_of(policy: Policy, mode: Mode) -> Goal:
+    """Mean errors to steer to, below the policy's bounds, which hold for every single raster."""
+    mse = 0.7 * policy.mse_max if policy.mse_max is not None else None
+    asked = [b for b in (policy.index_mae_max, _third(policy.index_p99_max)) if b is not None]
+    index = _INDEX_MARGIN * min(asked) if asked else None
+    return Goal(mse=mse, index=index, bits_weight=1.0 if mode == "grid" else 0.01)
+
+
+def _third(bound: float | None) -> float | None:
+    return None if bound is None else bound / 3.5  # of a Laplace-like error the mean is about a quarter of the p99
+
+
+def prepare(series: Series, mode: Mode, policy: Policy) -> Samples:
+    """Static image, every date's gain and level on it, and the scale of what they leave."""
+    units = Units.of(series.bands)
+    image = mean_image(series.pixels, series.valid, units)
+    if mode != "grid":
+        image[:] = image.mean(axis=(1, 2))[:, None, None]
+    static = code_static(image, static_bounds(image, units, series, policy))
+    dates, bands = series.pixels.shape[:2]
+    gains, levels = np.zeros((dates, bands), np.int32), np.zeros((dates, bands), np.int32)
+    if mode == "grid":
+        for t in range(dates):
+            gains[t], levels[t] = static.fit_date(units.from_stored(series.pixels[t]), series.valid[t])
+    samples = Samples(series=series, units=units, static=static, gains=gains, levels=levels, scale=1.0)
+    return replace(samples, scale=_rms(samples))
+
+
+def _rms(samples: Samples) -> float:
+    total, count = 0.0, 0
+    for t in range(len(samples.series)):
+        total += float((samples.residual(t).astype(np.float64) ** 2).sum())
+        count += int(samples.series.valid[t].sum()) * len(samples.series.bands)
+    return float(np.float32(max((total / max(count, 1)) ** 0.5, 1e-4)))
+
+
+def static_bounds(image: Doubles, units: Units, series: Series, policy: Policy) -> Doubles:
+    """(B,) squared error each band of the static image may have: a share of the raster's, less where an index asks."""
+    share = _STATIC_SHARE * (policy.mse_max if policy.mse_max is not None else 5e-4)
+    out = np.full(len(series.bands), share)
+    bound = policy.index_mae_max
+    if bound is None:
+        return out
+    physical = image * units.scale[:, None, None] + units.shift[:, None, None]
+    for name in series.indices:
+        index = spectral_index(name)
+        planes = [physical[series.bands.index(b)] for b in index.bands]
+        for i, band in enumerate(index.bands):
+            moved = [p + 0.005 * (k == i) for k, p in enumerate(planes)]
+            slope = float(np.median(np.abs(index.evaluate(*moved) - index.evaluate(*planes)))) / 0.005
+            b = series.bands.index(band)
+            out[b] = min(out[b], (0.5 * bound / max(slope, 1e-6)) ** 2)
+    return np.asarray(np.maximum(out, 1e-6))
+
+
+def _lend(vae: Vae, parent: VaeCodec) -> bool:
+    """Copy the parent's weights where the networks match; True if they did."""
+    mine, theirs = vae.layout, parent.layout
+    if replace(theirs, height=mine.height, width=mine.width) != mine or (mine.mode != "grid" and theirs != mine):
+        return False
+    vae.encoder.load_state_dict(unpack_encoder(theirs, parent.tensors).state_dict())
+    vae.decoder.load_state_dict(unpack_decoder(theirs, parent.tensors).state_dict())
+    return True
+
+
+def assemble(vae: Vae, samples: Samples, policy: Policy) -> VaeCodec:
+    """The codec as it will be stored: weights in integers, entropy tables counted on what they encode."""
+    start = Table(zero=32768, ratio=32768, limit=LATENT_LIMIT)
+    tables = Tables(
+        Table.of(samples.gains, GAIN_LIMIT),
+        Table.of(samples.levels, LEVEL_LIMIT),
+        ((start,) * vae.layout.channels,) * len(STEPS),
+    )
+    codec = VaeCodec(
+        _bands=samples.series.bands,
+        policy=policy,
+        indices=samples.series.indices,
+        layout=vae.layout,
+        static=samples.static,
+        scale=samples.scale,
+        tensors={**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)},
+        tables=tables,
+    )
+    return replace(codec, tables=replace(tables, latents=count_tables(codec, samples)))
+
+
+def count_tables(codec: VaeCodec, samples: Samples) -> tuple[tuple[Table, ...], ...]:
+    """For every step and channel, the table of the latents of the fitted dates."""
+    latents = [_latent(codec, samples, int(t)) for t in _dates(samples)]
+    out = []
+    for step in range(len(STEPS)):
+        quantised = np.concatenate([latent.at(step) for latent in latents])  # (dates * N, c, h, w)
+        out.append(tuple(Table.of(quantised[:, c], LATENT_LIMIT) for c in range(codec.layout.channels)))
+    return tuple(out)
+
+
+def _dates(samples: Samples) -> npt.NDArray[np.int64]:
+    dates = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
+    return np.asarray(dates[:: max(1, len(dates) // _CALIBRATED_DATES)])
+
+
+def _latent(codec: VaeCodec, samples: Samples, date: int) -> Latent:
+    return codec.latent(samples.series.pixels[date], samples.series.valid[date])

@@ -1,0 +1,72 @@
+"""What a fit minimises: bits, squared error and spectral-index error, each term returned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from geostore.spectral import FLOOR, spectral_index
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Loss terms of one batch; masked pixels are in none of them.
+
+    Attributes:
+        mse: mean squared error on n1 before clipping.
+        rate: bits per pixel: -log2 of the prior at the latents, the KL divergence of a uniform posterior.
+        indices: mean absolute error of each spectral index.
+    """
+
+    mse: Tensor
+    rate: Tensor
+    indices: dict[str, Tensor]
+
+    def values(self) -> dict[str, float]:
+        """Every term as a plain number, by name."""
+        named = {"mse": self.mse, "rate": self.rate, **{f"index_{k}": v for k, v in self.indices.items()}}
+        return {name: float(value.detach()) for name, value in named.items()}
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of (N, C, H, W) `values` where (N, 1, H, W) `mask` is 1; 0 where nothing is."""
+    return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1.0)
+
+
+def laplace_bits(z: Tensor, log_scale: Tensor, step: Tensor) -> Tensor:
+    """Bits of every latent (N, c, h, w) rounded to multiples of `step` (N, 1, 1, 1) under a Laplace prior.
+
+    References:
+        Balle, Laparra, Simoncelli (2017), "End-to-end optimized image compression": with uniform noise in place of
+        rounding, -log2 p is the KL divergence between posterior and prior.
+    """
+    scale = torch.exp(log_scale)[:, None, None]
+    inner, outer = (z.abs() - step / 2) / scale, (z.abs() + step / 2) / scale
+    within = 1 - 0.5 * (torch.exp(-outer) + torch.exp(inner.clamp(max=0.0)))  # the bin holds 0
+    beyond = 0.5 * (torch.exp(-inner.clamp(min=0.0)) - torch.exp(-outer))
+    return -torch.log2(torch.where(inner < 0, within, beyond).clamp(min=1e-9))
+
+
+def gaussian_bits(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL divergence of N(mu, exp(logvar)) from N(0, 1), bits per latent (the flat VAE's)."""
+    return 0.5 * (mu**2 + logvar.exp() - 1 - logvar) / 0.6931471805599453
+
+
+def index_errors(
+    truth: Tensor, seen: Tensor, mask: Tensor, bands: Sequence[str], indices: Sequence[str]
+) -> dict[str, Tensor]:
+    """Mean |error| of each index between (N, B, H, W) physical `truth` and `seen`, over valid pixels.
+
+    As in the certificate, pixels where every band of the index lies below the floor are left out.
+    """
+    out = {}
+    for name in indices:
+        index = spectral_index(name)
+        planes = [bands.index(b) for b in index.bands]
+        usable = mask * (truth[:, planes] >= FLOOR).any(dim=1, keepdim=True)
+        error = index.evaluate(*(truth[:, p] for p in planes)) - index.evaluate(*(seen[:, p] for p in planes))
+        out[name] = masked_mean(error.abs()[:, None], usable)
+    return out

@@ -1,0 +1,131 @@
+"""Decode in integers: int8 weights, fixed-point activations, sums that are exact in any order on any machine.
+
+References:
+    Balle, Johnston, Minnen (2019), "Integer networks for data compression with latent-variable models". Deviation:
+    integers are held in float64, whose sums of integers below 2**53 are exact whatever the order; weights are scaled
+    per output channel by a float16, and every rescaling is one correctly rounded multiplication, addition and floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from geostore.vae.entropy import Ints
+from geostore.vae.model import Decoder, Encoder, Layout, decoder_layers, leaky, linear, synthesise
+from geostore.vae.static import Doubles
+
+BITS = 10  # activations are integers / 1024
+STEPS = (4, 6, 8, 11, 16, 23, 32, 45)  # quantiser steps of the latents, in 1/16, finest first
+TRAINED_STEP = STEPS.index(16)
+_LARGEST = float(1 << 18)  # activations are held inside +-256, so no sum reaches 2**53
+Tensors = dict[str, npt.NDArray[np.generic]]
+
+
+def quantise(weight: npt.NDArray[np.float32], axis: int) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.float16]]:
+    """int8 values and one float16 scale per slice along `axis`: weight is about values * scale."""
+    other = tuple(i for i in range(weight.ndim) if i != axis)
+    scale = (np.abs(weight).max(axis=other) / 127).clip(1e-6, 6e4).astype(np.float16)
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    values = np.clip(np.rint(weight / scale.astype(np.float32).reshape(shape)), -127, 127)
+    return values.astype(np.int8), scale
+
+
+def pack_decoder(decoder: Decoder) -> Tensors:
+    """Every layer of a trained decoder as `<layer>.q`, `.s`, `.b`: int8 weights, float16 scales and biases."""
+    out: Tensors = {}
+    for name, layer in decoder.layers.items():
+        weight = decoder.weights[name].detach().cpu().numpy()
+        out[f"{name}.q"], out[f"{name}.s"] = quantise(weight, 1 if layer.kind == "up" else 0)
+        out[f"{name}.b"] = decoder.biases[name].detach().cpu().numpy().astype(np.float16)
+    return out
+
+
+def pack_encoder(encoder: Encoder) -> Tensors:
+    """The encoder's parameters as int8 and float16."""
+    out: Tensors = {}
+    for name, parameter in encoder.named_parameters():
+        value = parameter.detach().cpu().numpy()
+        if value.ndim == 1:
+            out[f"encoder.{name}"] = value.astype(np.float16)
+        else:
+            out[f"encoder.{name}.q"], out[f"encoder.{name}.s"] = quantise(value, 0)
+    return out
+
+
+def unpack_encoder(layout: Layout, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Encoder:
+    """The float32 encoder those stand for."""
+    encoder = Encoder(layout)
+    with torch.no_grad():
+        for name, parameter in encoder.named_parameters():
+            parameter.copy_(torch.from_numpy(_plain(tensors, f"encoder.{name}").astype(np.float32)))
+    return encoder.eval()
+
+
+def unpack_decoder(layout: Layout, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Decoder:
+    """The float decoder those stand for, to warm-start another fit."""
+    decoder = Decoder(layout)
+    with torch.no_grad():
+        for name, layer in decoder.layers.items():
+            axis = 1 if layer.kind == "up" else 0
+            decoder.weights[name].copy_(torch.from_numpy(_plain(tensors, name, axis).astype(np.float32)))
+            decoder.biases[name].copy_(torch.from_numpy(tensors[f"{name}.b"].astype(np.float32)))
+    return decoder
+
+
+def _plain(tensors: Mapping[str, npt.NDArray[np.generic]], name: str, axis: int = 0) -> npt.NDArray[np.float64]:
+    if name in tensors:
+        return tensors[name].astype(np.float64)
+    values = tensors[f"{name}.q"].astype(np.float64)
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    return np.asarray(values * tensors[f"{name}.s"].astype(np.float64).reshape(shape))
+
+
+@dataclass(frozen=True)
+class IntegerDecoder:
+    """The decoder as it is stored and run.
+
+    Attributes:
+        layout: its shape.
+        tensors: what `pack_decoder` gave.
+        maps: static maps as integers / 2**BITS, full resolution first; empty when flat.
+    """
+
+    layout: Layout
+    tensors: Mapping[str, npt.NDArray[np.generic]]
+    maps: tuple[Doubles, ...]
+    _ready: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+
+    def decode(self, latents: Ints, step: int) -> Doubles:
+        """(N, c, h, w) quantised latents and the index of their step -> (N, B, H, W) residual over scale.
+
+        The values are whole multiples of 2**-18, bit for bit the same everywhere; H, W are not padded.
+        """
+        z = torch.from_numpy(latents.astype(np.float64)) * float(STEPS[step] << (BITS - 4))
+        with torch.no_grad():
+            maps = tuple(torch.from_numpy(m)[None] for m in self.maps)
+            out = synthesise(self.layout, self._apply, z, maps)
+        return np.asarray(out.numpy()[..., : self.layout.height, : self.layout.width] / (1 << BITS))
+
+    def _apply(self, name: str, x: Tensor) -> Tensor:
+        layer = decoder_layers(self.layout)[name]
+        weight, scale, bias = self._layer(name)
+        x = linear(layer, x, weight)  # exact: integers below 2**53
+        x = torch.floor(x * scale + bias)
+        x = torch.floor(leaky(x)) if layer.active else x
+        return x.clamp(-_LARGEST, _LARGEST)
+
+    def _layer(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
+        if name not in self._ready:
+            self._ready[f"{name}.s"] = torch.from_numpy(self.tensors[f"{name}.s"].astype(np.float64))[:, None, None]
+            bias = self.tensors[f"{name}.b"].astype(np.float64) * (1 << BITS) + 0.5  # + 0.5: floor then rounds
+            self._ready[f"{name}.b"] = torch.from_numpy(bias)[:, None, None]
+            self._ready[name] = torch.from_numpy(self.tensors[f"{name}.q"].astype(np.float64))
+        return self._ready[name], self._ready[f"{name}.s"], self._ready[f"{name}.b"]
