@@ -1,0 +1,157 @@
+"""Which band of which file is which band of the collection."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from rasterio.crs import CRS
+
+from geostore.collection import Collection
+from geostore.errors import BandMismatch
+from geostore.raster import Band, Grid
+from geostore.scene.geotiff import RasterFile
+from geostore.scene.names import named_in, words
+
+# Names that STAC catalogues give to bands that the presets call otherwise; they yield to the collection's own.
+_ALIASES = {
+    "nir": ("nir08",),
+    "nir08": ("nir08", "rededge4"),
+    "rededge071": ("rededge1",),
+    "rededge075": ("rededge2",),
+    "rededge078": ("rededge3",),
+    "swir16": ("swir1",),
+    "swir22": ("swir2",),
+}
+_METRES_A_DEGREE = 111_320.0
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One band of one file.
+
+    Attributes:
+        file: the file. index: the band in it, from 0.
+        stated: what a STAC item says of it: scale, offset, nodata, where it does.
+    """
+
+    file: RasterFile
+    index: int
+    stated: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.file.name} band {self.index + 1}"
+
+
+@dataclass(frozen=True)
+class Matched:
+    """The planes of a scene: `bands` by band name, `masks` by mask source (one plane or several resolutions)."""
+
+    bands: dict[str, Plane]
+    masks: dict[str, list[Plane]]
+
+
+def match(files: Sequence[tuple[RasterFile, Sequence[dict[str, Any]]]], collection: Collection) -> Matched:
+    """Find the collection's bands and mask sources in `files`, each with what STAC says of its bands (or nothing).
+
+    A band is known by its STAC band, else its description, else (one band a file) the words of the file name, else
+    its position where the collection states the order. Of several resolutions the nearest to the band's own is taken.
+
+    Raises:
+        BandMismatch: a band is missing, or found twice at one resolution; the message lists what there is.
+    """
+    bands = {b.name: b for group in collection.groups.values() for b in group}
+    found: dict[str, list[Plane]] = {}
+    for file, stated in files:
+        for index, name in enumerate(_labels(file, stated, collection)):
+            if name:
+                about = dict(stated[index]) if index < len(stated) else {}
+                found.setdefault(name, []).append(Plane(file, index, about))
+    sources = [rule.source for rule in collection.masks]
+    missing = [n for n in (*bands, *sources) if n not in found]
+    if missing:
+        raise BandMismatch(_missing(missing, bands, files, collection))
+    return Matched(
+        {name: closest(found[name], band.gsd_m, name) for name, band in bands.items()}, {s: found[s] for s in sources}
+    )
+
+
+def closest(planes: list[Plane], gsd_m: float, name: str) -> Plane:
+    """The plane whose pixel size is nearest to `gsd_m`.
+
+    Raises:
+        BandMismatch: two planes have that size.
+    """
+    away = [abs(math.log(pixel_m(p.file.grid) / gsd_m)) for p in planes]
+    best = [p for p, a in zip(planes, away, strict=True) if a <= min(away) + 1e-3]
+    if len(best) > 1:
+        raise BandMismatch(
+            f"band {name!r} is found in {', '.join(map(str, best))}; give the files of one scene, each band once"
+        )
+    return best[0]
+
+
+def pixel_m(grid: Grid) -> float:
+    """Pixel height in metres, degrees taken at the equator."""
+    crs = CRS.from_string(grid.crs)
+    return grid.yres * (_METRES_A_DEGREE if crs.is_geographic else crs.linear_units_factor[1])
+
+
+def spellings(collection: Collection) -> dict[str, tuple[str, ...]]:
+    """Every name a file may give to each band and mask source."""
+    bands = {b.name: _spell(b) for group in collection.groups.values() for b in group}
+    own = {words(s) for names in bands.values() for s in names}
+    for name in bands:
+        bands[name] += tuple(a for a in _ALIASES.get(name, ()) if words(a) not in own)
+    return {**bands, **{rule.source: (rule.source,) for rule in collection.masks}}
+
+
+def _spell(band: Band) -> tuple[str, ...]:
+    return (band.source, band.name) if words(band.source) != words(band.name) else (band.source,)
+
+
+def _labels(file: RasterFile, stated: Sequence[dict[str, Any]], collection: Collection) -> list[str | None]:
+    """The band or mask source each plane of `file` is, None for those nobody asked for."""
+    known = spellings(collection)
+    count = len(file.descriptions)
+    by_stac = [_by_stac(s, known) for s in stated] if len(stated) == count else [None] * count
+    labels = [by_stac[i] or _one(file.descriptions[i], known) for i in range(count)]
+    if count == 1 and labels[0] is None:
+        labels = [_one(file.stem, known)]
+    order = collection.files.positional
+    if order and not any(labels):
+        if len(order) != count:
+            raise BandMismatch(f"{file.href} has {count} bands, the collection's positional order {len(order)}")
+        return list(order)
+    return labels
+
+
+def _by_stac(stated: dict[str, Any], known: dict[str, tuple[str, ...]]) -> str | None:
+    """By the STAC band's own name first: several bands share one common name (rededge)."""
+    for key in ("name", "common_name"):
+        want = words(str(stated.get(key) or ""))
+        for name, names in known.items():
+            if want and want in [words(n) for n in names]:
+                return name
+    return None
+
+
+def _one(text: str, known: dict[str, tuple[str, ...]]) -> str | None:
+    found = named_in(text, list(known.values()))
+    return None if found is None else list(known)[found]
+
+
+def _missing(
+    missing: list[str], bands: dict[str, Band], files: Sequence[tuple[RasterFile, Any]], collection: Collection
+) -> str:
+    asked = ", ".join(f"{n} ({bands[n].source})" if n in bands else f"mask {n}" for n in missing)
+    seen = "; ".join(f"{f.name}: {', '.join(d or '?' for d in f.descriptions)}" for f, _ in files[:20])
+    unnamed = all(not any(f.descriptions) for f, _ in files) and not collection.files.positional
+    step = (
+        "if the files name no bands, state their order as positional = [...] under [files] in the collection"
+        if unnamed
+        else "give the missing files, or a collection with the bands and masks there are"
+    )
+    return f"collection {collection.name!r} needs {asked}, not found in: {seen}; {step}"

@@ -1,0 +1,116 @@
+"""Collections from small TOML files: a preset, and what differs from it."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from geostore.collection import Collection, band_of, check_keys, check_shapes, collection_from_dict, collection_of
+from geostore.errors import InvalidInput, NotFound
+from geostore.raster import Band, Bands
+
+_KEYS = {
+    *("name", "preset", "precision", "crs", "indices", "product", "time_pattern", "version"),
+    *("bands", "band", "masks", "policy", "files"),
+}
+_TABLES = ("policy", "files", "band")
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that ship with geostore, sorted."""
+    folder = resources.files("geostore.scene") / "presets"
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def load_collection(source: str | Path) -> Collection:
+    """The collection declared by a TOML file, a STAC Collection in JSON, or a preset of that name.
+
+    A TOML file may hold: `preset`; `name`, `precision`, `crs`, `indices`, `product`, `time_pattern`, `version`;
+    `bands`, a list of the preset's band names to keep, or of tables (fields of `Band` and `group`) that change or
+    add one; `[band]`, defaults for every band table; `masks`, a list of tables; `[policy]` and `[files]`.
+    A policy bound that is `false` is not asked for.
+
+    Raises:
+        NotFound: there is neither such a file nor such a preset.
+        InvalidInput: the file is not TOML, or a key or value is not allowed; the message names it.
+    """
+    path = Path(source)
+    if str(source) in preset_names():
+        return _collection(_preset(str(source)), f"preset {source!r}")
+    if not path.is_file():
+        raise NotFound(
+            f"no collection file {str(source)!r} and no such preset; presets are {', '.join(preset_names())}"
+        )
+    if path.suffix == ".json":
+        from geostore.scene.stac import collection_from_stac, read_json
+
+        table = read_json(path)
+        return collection_from_dict(table) if _is_own(table) else collection_from_stac(table)
+    return _collection(_with_preset(_parse(path.read_bytes(), str(path)), str(path)), str(path))
+
+
+def _is_own(table: Mapping[str, Any]) -> bool:
+    return any(key.startswith("geostore:") for key in table)
+
+
+def _parse(raw: bytes, where: str) -> dict[str, Any]:
+    try:
+        table = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{where} is not TOML ({error}); see docs/guides/collections.md") from None
+    check_keys(table, _KEYS, where)
+    return table
+
+
+def _preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise InvalidInput(f"preset = {name!r}; use one of {', '.join(preset_names())}")
+    raw = (resources.files("geostore.scene") / "presets" / f"{name}.toml").read_bytes()
+    return _parse(raw, f"preset {name!r}")
+
+
+def _with_preset(table: dict[str, Any], where: str) -> dict[str, Any]:
+    """`table` laid over the preset it names: bands one by one, `policy` and `files` key by key, the rest whole."""
+    if "preset" not in table:
+        raise InvalidInput(f'{where}: no preset; write `preset = "generic"` or one of {", ".join(preset_names())}')
+    base = _preset(table["preset"])
+    check_shapes(table, where, lists=("bands",), tables=_TABLES)
+    merged = {**base, **{k: v for k, v in table.items() if k != "preset"}}
+    for key in _TABLES:
+        merged[key] = {**base.get(key, {}), **table.get(key, {})}
+    merged["bands"] = _merge_bands(base.get("bands", []), table.get("bands"), where)
+    merged["name"] = table.get("name", Path(where).stem.lower())
+    return merged
+
+
+def _merge_bands(base: list[Any], given: list[Any] | None, where: str) -> list[Any]:
+    """The preset's bands, or of them those named, or with the given tables changed or added."""
+    if given is None:
+        return base
+    known = {b["name"]: b for b in base}
+    if any(isinstance(item, str) for item in given):
+        strange = [i for i in given if isinstance(i, str) and i not in known]
+        if strange:
+            raise InvalidInput(f"{where}: bands {strange} are not in the preset; it has {list(known)}")
+        return [known[i] if isinstance(i, str) else {**known.get(i.get("name"), {}), **i} for i in given]
+    for item in given:
+        known[item.get("name", "?")] = {**known.get(item.get("name"), {}), **item}
+    return list(known.values())
+
+
+def _collection(table: dict[str, Any], where: str) -> Collection:
+    if not table.get("bands"):
+        raise InvalidInput(f"{where}: no bands; this preset has none of its own, list them as [[bands]] tables")
+    groups: dict[str, list[Band]] = {}
+    for item in table["bands"]:
+        fields = {**table.get("band", {}), **item}
+        group = fields.pop("group", None)
+        band = band_of(fields, where)
+        groups.setdefault(group or f"{band.gsd_m:g}m", []).append(band)
+    rest = {k: v for k, v in table.items() if k not in ("name", "bands", "band")}
+    rest["policy"] = {k: None if v is False else v for k, v in table.get("policy", {}).items()}  # TOML has no null
+    bands = {group: Bands(tuple(items)) for group, items in groups.items()}
+    return collection_of(table["name"], bands, rest, where)
