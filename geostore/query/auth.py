@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import os
 import threading
@@ -182,6 +183,33 @@ def secure_client(socket: zmq.Socket[bytes], pair: KeyPair, server_key: str) -> 
     socket.curve_secretkey = pair.secret.encode()
     socket.curve_publickey = pair.public.encode()
     socket.curve_serverkey = _check_key(server_key, "server_key").encode()
+
+
+def check_listen(listen: str, *, insecure: bool, has_keys: bool) -> None:
+    """Refuse an address that strangers reach while nobody is asked for a key.
+
+    Raises:
+        InvalidInput: not tcp:// or ipc://, or such an address.
+    """
+    scheme, _, rest = listen.partition("://")
+    if scheme not in ("tcp", "ipc") or not rest:
+        raise InvalidInput(f"cannot listen on {listen!r}; use tcp://host:port or ipc://path")
+    host = rest.rpartition(":")[0].strip("[]")
+    if scheme == "tcp" and not (has_keys or insecure or is_loopback(host)):
+        raise InvalidInput(
+            f"{listen} can be reached by others and there are no keys; run `geostore keys new` and name the folder "
+            "with --keys, listen on 127.0.0.1, or state --insecure"
+        )
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine reaches."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from geostore.errors import (
     Unreachable,
     from_kind,
 )
+from geostore.query.asking import Asking
 from geostore.query.auth import KeyPair, secure_client
-from geostore.query.frames import INLINE_BYTES, Body, Header, Inbox, outgoing, pack, unpack
+from geostore.query.frames import INLINE_BYTES, Header, Inbox, outgoing, pack, unpack
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Progress, Reply, Request
 from geostore.settings import Settings
 
@@ -43,37 +44,6 @@ _EVENTS = (
     | zmq.EVENT_DISCONNECTED
 )
 _log = logging.getLogger(__name__)
-
-
-class _Call:
-    """One request under way: what was asked, and what has arrived of the answer."""
-
-    __slots__ = (
-        "asked_s",
-        "attempt",
-        "body",
-        "chunk_bytes",
-        "deadline_s",
-        "future",
-        "granted",
-        "header",
-        "inbox",
-        "reply",
-        "sent",
-    )
-
-    def __init__(self, header: Header, body: Body, asked_s: float, deadline_s: float) -> None:
-        self.header, self.body = header, body
-        self.asked_s, self.deadline_s = asked_s, deadline_s
-        self.future: Future[Reply] = Future()
-        self.attempt = 0
-        self.reset()
-
-    def reset(self) -> None:
-        """As if nothing had been sent."""
-        self.sent, self.granted, self.chunk_bytes = 0, 0, INLINE_BYTES
-        self.inbox: Inbox | None = None
-        self.reply: Header | None = None
 
 
 class Dealer:
@@ -94,10 +64,10 @@ class Dealer:
         self.address, self._settings = address, settings or Settings()
         self._session = secrets.token_hex(8)
         self._ids = itertools.count(1)
-        self._asked: deque[_Call] = deque()
-        self._unsent: deque[_Call] = deque()
-        self._calls: dict[int, _Call] = {}
-        self._uploading: dict[int, _Call] = {}  # have credit, and more to send
+        self._asked: deque[Asking] = deque()
+        self._unsent: deque[Asking] = deque()
+        self._calls: dict[int, Asking] = {}
+        self._uploading: dict[int, Asking] = {}  # have credit, and more to send
         self._words: deque[bytes] = deque()  # grants and drops to be sent
         self._inflight_max = self._settings.inflight_max
         self._connected, self._closing, self._awake = False, False, False
@@ -127,9 +97,14 @@ class Dealer:
         return call.reply
 
     def submit(
-        self, request: Request, arrays: Sequence[Array] = (), *, deadline_s: float | None = None
+        self,
+        request: Request,
+        arrays: Sequence[Array] = (),
+        progress: Progress | None = None,
+        *,
+        deadline_s: float | None = None,
     ) -> Future[Reply]:
-        """Ask without waiting; the future holds the reply or a GeostoreError."""
+        """Ask without waiting; the future holds the reply or a GeostoreError. `progress` as in `ask`."""
         call = self._call(request, arrays, deadline_s)
         self._submit(call)
         return call.future
@@ -164,7 +139,7 @@ class Dealer:
 
     # --- any thread ----------------------------------------------------------------------------------------------
 
-    def _call(self, request: Request, arrays: Sequence[Array], deadline_s: float | None) -> _Call:
+    def _call(self, request: Request, arrays: Sequence[Array], deadline_s: float | None) -> Asking:
         seconds = self._settings.deadline_s if deadline_s is None else deadline_s
         header: Header = {
             "v": PROTOCOL_VERSION,
@@ -177,9 +152,9 @@ class Dealer:
         fields = request.model_dump(exclude_defaults=True)
         header, body = outgoing(header, fields, arrays, bytes_max=self._settings.header_bytes_max)
         now_s = time.monotonic()
-        return _Call(header, body, now_s, now_s + seconds)
+        return Asking(header, body, now_s, now_s + seconds)
 
-    def _submit(self, call: _Call) -> None:
+    def _submit(self, call: Asking) -> None:
         if self._closing:
             raise Unreachable(f"the connection to {self.address} is closed; connect again")
         self._asked.append(call)
@@ -298,7 +273,7 @@ class Dealer:
             else:
                 return
 
-    def _send_request(self, call: _Call) -> bool:
+    def _send_request(self, call: Asking) -> bool:
         left_ms = max(1, int((call.deadline_s - time.monotonic()) * 1000))
         head = pack({**call.header, "attempt": call.attempt, "deadline_ms": left_ms})
         inline = call.body.nbytes <= INLINE_BYTES
@@ -328,7 +303,7 @@ class Dealer:
             except GeostoreError as error:
                 _log.warning("a message from %s was not understood: %s", self.address, error)
 
-    def _take(self, call: _Call, header: Header, frames: list[zmq.Frame]) -> None:
+    def _take(self, call: Asking, header: Header, frames: list[zmq.Frame]) -> None:
         try:
             if header["type"] == "grant":
                 call.granted += header["chunks"]
@@ -339,11 +314,11 @@ class Dealer:
         except GeostoreError as error:
             self._drop(call, error)
 
-    def _upload(self, call: _Call) -> None:
+    def _upload(self, call: Asking) -> None:
         """Send as many chunks as were granted, and the socket takes."""
         self._uploading[call.header["id"]] = call
         while call.granted and call.sent < call.body.nbytes:
-            head = self._head(call, "chunk")
+            head = call.head("chunk")
             head["seq"] = call.sent // call.chunk_bytes
             if not self._send([pack(head), *call.body.frames(call.sent, call.sent + call.chunk_bytes)]):
                 return
@@ -351,7 +326,7 @@ class Dealer:
             call.sent += call.chunk_bytes
         del self._uploading[call.header["id"]]
 
-    def _fill(self, call: _Call, header: Header, frames: list[zmq.Frame]) -> None:
+    def _fill(self, call: Asking, header: Header, frames: list[zmq.Frame]) -> None:
         """Take what arrived of the answer; complete, hand it over."""
         if header["type"] == "reply":
             call.reply, call.inbox = header, Inbox(header, bytes_max=2**40)
@@ -359,7 +334,7 @@ class Dealer:
             raise BadRequest(f"{self.address} sent a chunk before its reply")
         call.inbox.add(f.buffer for f in frames[1:])
         if call.inbox.nbytes > INLINE_BYTES:
-            head = self._head(call, "grant")
+            head = call.head("grant")
             head["chunks"] = 1
             self._words.append(pack(head))
         if not call.inbox.complete:
@@ -371,15 +346,6 @@ class Dealer:
         del self._calls[call.header["id"]]
         with contextlib.suppress(InvalidStateError):
             call.future.set_result(Reply(fields, arrays))
-
-    def _head(self, call: _Call, kind: str) -> Header:
-        return {
-            "v": PROTOCOL_VERSION,
-            "type": kind,
-            "id": call.header["id"],
-            "attempt": call.attempt,
-            "session": self._session,
-        }
 
     def _expire(self, now_s: float) -> None:
         for call in list(self._calls.values()):
@@ -393,20 +359,20 @@ class Dealer:
                 self._unsent.remove(call)
                 self._fail(call, self._late(call) if self._connected else self._refused or self._absent())
 
-    def _late(self, call: _Call) -> GeostoreError:
+    def _late(self, call: Asking) -> GeostoreError:
         seconds = call.deadline_s - call.asked_s
         return DeadlineExpired(f"{call.header['verb']}: no answer from {self.address} in {seconds:.3g} s; allow more")
 
     def _absent(self) -> GeostoreError:
         return Unreachable(f"no daemon answers at {self.address}; start one with `geostore-node --store ...`")
 
-    def _drop(self, call: _Call, error: GeostoreError, *, tell: bool = True) -> None:
+    def _drop(self, call: Asking, error: GeostoreError, *, tell: bool = True) -> None:
         self._calls.pop(call.header["id"], None)
         self._uploading.pop(call.header["id"], None)
         if tell:
-            self._words.append(pack(self._head(call, "drop")))
+            self._words.append(pack(call.head("drop")))
         self._fail(call, error)
 
-    def _fail(self, call: _Call, error: GeostoreError) -> None:
+    def _fail(self, call: Asking, error: GeostoreError) -> None:
         with contextlib.suppress(InvalidStateError):
             call.future.set_exception(error)

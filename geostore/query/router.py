@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import logging
 import socket as sockets
 import threading
@@ -22,7 +21,7 @@ from geostore.errors import (
     Unavailable,
     UnsupportedFormat,
 )
-from geostore.query.auth import Keys, Zap, allows, secure_server
+from geostore.query.auth import Keys, Zap, allows, check_listen, secure_server
 from geostore.query.calls import Call, CallKey, Peer, Window
 from geostore.query.frames import FRAMES_MAX, INLINE_BYTES, Buffer, Header, Inbox, pack, unpack
 from geostore.query.handlers import Handle, Observer, Pool, Silent, refusal
@@ -90,6 +89,11 @@ class Router:
     def queued(self) -> int:
         """Requests that wait for a handler thread."""
         return self._pool.queued
+
+    @property
+    def refused(self) -> int:
+        """Connections refused for their key."""
+        return self._zap.refused if self._zap is not None else 0
 
     @property
     def alive(self) -> bool:
@@ -396,30 +400,3 @@ class Router:
         for call in list(self._calls.values()):
             if call.deadline_s < now_s:
                 self._release(call)
-
-
-def check_listen(listen: str, *, insecure: bool, has_keys: bool) -> None:
-    """Refuse an address that strangers reach while nobody is asked for a key.
-
-    Raises:
-        InvalidInput: not tcp:// or ipc://, or such an address.
-    """
-    scheme, _, rest = listen.partition("://")
-    if scheme not in ("tcp", "ipc") or not rest:
-        raise InvalidInput(f"cannot listen on {listen!r}; use tcp://host:port or ipc://path")
-    host = rest.rpartition(":")[0].strip("[]")
-    if scheme == "tcp" and not (has_keys or insecure or is_loopback(host)):
-        raise InvalidInput(
-            f"{listen} can be reached by others and there are no keys; run `geostore keys new` and name the folder "
-            "with --keys, listen on 127.0.0.1, or state --insecure"
-        )
-
-
-def is_loopback(host: str) -> bool:
-    """True for addresses that only this machine reaches."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

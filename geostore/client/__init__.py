@@ -1,0 +1,12 @@
+"""The clients: every verb of a store, waiting or awaited, over one set of steps."""
+
+from __future__ import annotations
+
+from geostore.client.asker import Asker
+from geostore.client.awaiting import AsyncClient
+from geostore.client.blocking import Client
+from geostore.client.steps import SplitLike
+from geostore.client.times import Time, time_range
+from geostore.query.facts import RasterInfo
+
+__all__ = ["Asker", "AsyncClient", "Client", "RasterInfo", "SplitLike", "Time", "time_range"]

@@ -1,0 +1,193 @@
+"""The client whose verbs are coroutines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from geostore import dataset
+from geostore.client import steps
+from geostore.client.asker import Asker
+from geostore.client.blocking import Client, Kind, Tier
+from geostore.client.steps import Send, SplitLike, Steps, T
+from geostore.client.times import Time
+from geostore.collection import Collection
+from geostore.query import messages
+from geostore.query.facts import RasterInfo
+from geostore.query.messages import Array, Progress, Reply, Request, SceneFields
+from geostore.raster import Grid, Raster
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import xarray as xr
+
+
+class AsyncClient:
+    """`Client` with coroutines: the same steps, awaited instead of waited for.
+
+    The connection has a thread of its own, so any event loop may await its answers. `progress` is called in the
+    event loop's thread by a daemon's jobs, in a worker thread by a store opened in this process.
+    """
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    async def ask(self, request: Request, arrays: Sequence[Array] = (), progress: Progress | None = None) -> Reply:
+        """As `Client.ask`."""
+        return await asyncio.wrap_future(self._asker.submit(request, arrays, progress))
+
+    async def _run(self, verb: Steps[T]) -> T:
+        answer: Reply | None = None
+        while True:
+            try:
+                step = verb.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            if isinstance(step, Send):
+                answer = await self.ask(step.request, step.arrays, step.progress)
+            else:
+                await asyncio.sleep(step.seconds)
+
+    async def hello(self) -> dict[str, Any]:
+        """As `Client.hello`."""
+        return await self._run(steps.fields(messages.Hello()))
+
+    async def collections(self) -> list[Collection]:
+        """As `Client.collections`."""
+        return await self._run(steps.collections())
+
+    async def put_collection(self, collection: Collection) -> Collection:
+        """As `Client.put_collection`."""
+        return await self._run(steps.put_collection(collection))
+
+    async def put(self, collection: str, scene: SceneFields, splits: Iterable[SplitLike]) -> dict[str, int]:
+        """As `Client.put`."""
+        return await self._run(steps.put(collection, scene, splits))
+
+    async def withdraw(self, collection: str, scene: str) -> dict[str, Any]:
+        """As `Client.withdraw`."""
+        return await self._run(steps.fields(messages.Withdraw(collection=collection, scene=scene)))
+
+    async def scenes(self, collection: str | None = None) -> list[dict[str, Any]]:
+        """As `Client.scenes`."""
+        return await self._run(steps.listed(messages.Scenes(collection=collection), "scenes"))
+
+    async def cells(self, collection: str) -> dict[tuple[str, str], Grid]:
+        """As `Client.cells`."""
+        return await self._run(steps.cells(collection))
+
+    async def rasters(
+        self,
+        geohash: str | None = None,
+        *,
+        collection: str | None = None,
+        group: str | None = None,
+        time: Time = None,
+    ) -> list[RasterInfo]:
+        """As `Client.rasters`."""
+        return await self._run(steps.rasters(geohash, collection, group, time))
+
+    async def decode(
+        self,
+        geohash: str,
+        *,
+        collection: str | None = None,
+        time: Time = None,
+        bands: Sequence[str] | None = None,
+        group: str | None = None,
+        tier: Tier = "best",
+    ) -> xr.Dataset:
+        """As `Client.decode`; the Dataset's values are read with waiting, so load it in a thread."""
+        infos, product = await self._run(steps.choose(geohash, collection, group, time, bands))
+        waiting = Client(self._asker)
+
+        def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:
+            return [raster for _, raster in waiting.decode_rasters(chosen, bands=bands, tier=tier)]
+
+        return dataset.build(infos, fetch, bands=bands, product=product)
+
+    async def decode_rasters(
+        self, infos: Sequence[RasterInfo], *, bands: Sequence[str] | None = None, tier: Tier = "best"
+    ) -> list[tuple[RasterInfo, Raster]]:
+        """As `Client.decode_rasters`."""
+        return await self._run(steps.decode_rasters(infos, bands, tier))
+
+    async def fit(
+        self,
+        *,
+        collection: str | None = None,
+        geohash: str | None = None,
+        steps_max: int | None = None,
+        seconds: float | None = None,
+        seed: int | None = None,
+        refit: bool = False,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """As `Client.fit`."""
+        request = messages.Fit(
+            collection=collection,
+            geohash=geohash,
+            steps=steps_max,
+            seconds=seconds,
+            seed=seed,
+            refit=refit,
+            workers=workers,
+        )
+        return await self._run(steps.job(request, progress))
+
+    async def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:
+        """As `Client.status`."""
+        return await self._run(steps.fields(messages.Status(collection=collection, partitions=partitions)))
+
+    async def verify(self, progress: Progress | None = None) -> dict[str, Any]:
+        """As `Client.verify`."""
+        return await self._run(steps.job(messages.Verify(), progress))
+
+    async def compact(self, progress: Progress | None = None) -> dict[str, Any]:
+        """As `Client.compact`."""
+        return await self._run(steps.job(messages.Compact(), progress))
+
+    async def prune(self, progress: Progress | None = None) -> dict[str, Any]:
+        """As `Client.prune`."""
+        return await self._run(steps.job(messages.Prune(), progress))
+
+    async def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
+        """As `Client.rebuild`."""
+        return await self._run(steps.job(messages.Rebuild(), progress))
+
+    async def backup(
+        self, url: str, *, options: dict[str, str] | None = None, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """As `Client.backup`."""
+        return await self._run(steps.job(messages.Backup(url=url, options=options or {}), progress))
+
+    async def table(self, kind: Kind) -> pa.Table:
+        """As `Client.table`."""
+        return await self._run(steps.table(kind))
+
+    async def jobs(self, job: str | None = None) -> list[dict[str, Any]]:
+        """As `Client.jobs`."""
+        return await self._run(steps.listed(messages.Jobs(id=job), "jobs"))
+
+    async def cancel(self, job: str) -> dict[str, Any]:
+        """As `Client.cancel`."""
+        return await self._run(steps.fields(messages.Cancel(id=job)))
+
+    async def resume(self, job: str, progress: Progress | None = None) -> dict[str, Any]:
+        """As `Client.resume`."""
+        return await self._run(steps.job(messages.Resume(id=job), progress))
+
+    async def close(self) -> None:
+        """As `Client.close`."""
+        await asyncio.to_thread(self._asker.close)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

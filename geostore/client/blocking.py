@@ -1,0 +1,207 @@
+"""The client whose verbs wait for their answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from geostore import dataset
+from geostore.client import steps
+from geostore.client.asker import Asker
+from geostore.client.steps import Send, SplitLike, Steps, T
+from geostore.client.times import Time
+from geostore.collection import Collection
+from geostore.query import messages
+from geostore.query.facts import RasterInfo
+from geostore.query.messages import Array, Progress, Reply, Request, SceneFields
+from geostore.raster import Grid, Raster
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import xarray as xr
+
+Tier = Literal["best", "embedding", "original"]
+Kind = Literal["raster", "embedding", "codec", "scene", "event", "job"]
+
+
+class Client:
+    """A store, in this process or behind a daemon: the same verbs with the same answers. May be used by many threads.
+
+    Made by `geostore.connect`. Every verb raises the errors of `geostore.errors`; Unreachable, DeadlineExpired and
+    Overloaded mean that asking again later may succeed.
+    """
+
+    def __init__(self, asker: Asker) -> None:
+        self._asker = asker
+
+    def ask(self, request: Request, arrays: Sequence[Array] = (), progress: Progress | None = None) -> Reply:
+        """Send any request of `geostore.query.messages` and wait for its reply."""
+        return self._asker.ask(request, arrays, progress)
+
+    def _run(self, verb: Steps[T]) -> T:
+        answer: Reply | None = None
+        while True:
+            try:
+                step = verb.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            if isinstance(step, Send):
+                answer = self._asker.ask(step.request, step.arrays, step.progress)
+            else:
+                time.sleep(step.seconds)
+
+    def hello(self) -> dict[str, Any]:
+        """Who answers: versions, store id, slots, codec families."""
+        return self._run(steps.fields(messages.Hello()))
+
+    def collections(self) -> list[Collection]:
+        """The newest version of every collection."""
+        return self._run(steps.collections())
+
+    def put_collection(self, collection: Collection) -> Collection:
+        """Declare a collection; the same again changes nothing, a changed one is stored as a new version."""
+        return self._run(steps.put_collection(collection))
+
+    def put(self, collection: str, scene: SceneFields, splits: Iterable[SplitLike]) -> dict[str, int]:
+        """Store the pieces of a scene, losslessly and durably; counts `stored`, `unchanged` and new `cells`."""
+        return self._run(steps.put(collection, scene, splits))
+
+    def withdraw(self, collection: str, scene: str) -> dict[str, Any]:
+        """Take a scene back; its rasters are no longer current."""
+        return self._run(steps.fields(messages.Withdraw(collection=collection, scene=scene)))
+
+    def scenes(self, collection: str | None = None) -> list[dict[str, Any]]:
+        """The facts of every scene that was not withdrawn."""
+        return self._run(steps.listed(messages.Scenes(collection=collection), "scenes"))
+
+    def cells(self, collection: str) -> dict[tuple[str, str], Grid]:
+        """The fixed grid of every partition, by (geohash, group)."""
+        return self._run(steps.cells(collection))
+
+    def rasters(
+        self,
+        geohash: str | None = None,
+        *,
+        collection: str | None = None,
+        group: str | None = None,
+        time: Time = None,
+    ) -> list[RasterInfo]:
+        """Facts of the rasters of a cell or prefix, by place, then time; empty if none lies in `time`."""
+        return self._run(steps.rasters(geohash, collection, group, time))
+
+    def decode(
+        self,
+        geohash: str,
+        *,
+        collection: str | None = None,
+        time: Time = None,
+        bands: Sequence[str] | None = None,
+        group: str | None = None,
+        tier: Tier = "best",
+    ) -> xr.Dataset:
+        """A cell's rasters as a lazy Dataset; see `geostore.dataset.build`.
+
+        Args:
+            geohash: the cell.
+            collection: needed only where several have the cell.
+            time: "2020", "2020-06", "2020-06-14", an instant, a slice of these, or None for all.
+            bands: by name; all of the group, if None.
+            group: the native resolution; the finest that has all `bands`, if None.
+            tier: "best" is what is kept now, "embedding" the embedding alone, "original" what was put.
+
+        Raises:
+            NotFound: no such cell, or no raster in that time.
+            InvalidInput, BandMismatch: several cells or collections are meant, or bands of several groups.
+        """
+        infos, product = self._run(steps.choose(geohash, collection, group, time, bands))
+
+        def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:
+            return [raster for _, raster in self.decode_rasters(chosen, bands=bands, tier=tier)]
+
+        return dataset.build(infos, fetch, bands=bands, product=product)
+
+    def decode_rasters(
+        self, infos: Sequence[RasterInfo], *, bands: Sequence[str] | None = None, tier: Tier = "best"
+    ) -> list[tuple[RasterInfo, Raster]]:
+        """Stored values of `infos`, in order, with the facts and certificate that hold for `tier`."""
+        return self._run(steps.decode_rasters(infos, bands, tier))
+
+    def fit(
+        self,
+        *,
+        collection: str | None = None,
+        geohash: str | None = None,
+        steps_max: int | None = None,
+        seconds: float | None = None,
+        seed: int | None = None,
+        refit: bool = False,
+        workers: int | None = None,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """Fit codecs and encode what waits; resumable. `progress` is told what is done and its share, 0..1."""
+        request = messages.Fit(
+            collection=collection,
+            geohash=geohash,
+            steps=steps_max,
+            seconds=seconds,
+            seed=seed,
+            refit=refit,
+            workers=workers,
+        )
+        return self._run(steps.job(request, progress))
+
+    def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:
+        """Rasters, partitions, bytes by tier, both ratios, measured errors; a row a partition if asked."""
+        return self._run(steps.fields(messages.Status(collection=collection, partitions=partitions)))
+
+    def verify(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Read everything and check it: `ok`, and `findings` that say what is wrong."""
+        return self._run(steps.job(messages.Verify(), progress))
+
+    def compact(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Merge small table files; bytes before and after."""
+        return self._run(steps.job(messages.Compact(), progress))
+
+    def prune(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Drop what is superseded; bytes before and after."""
+        return self._run(steps.job(messages.Prune(), progress))
+
+    def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
+        """Make the view anew from the tables."""
+        return self._run(steps.job(messages.Rebuild(), progress))
+
+    def backup(
+        self, url: str, *, options: dict[str, str] | None = None, progress: Progress | None = None
+    ) -> dict[str, Any]:
+        """Copy what is missing at `url`."""
+        return self._run(steps.job(messages.Backup(url=url, options=options or {}), progress))
+
+    def table(self, kind: Kind) -> pa.Table:
+        """All rows of one kind, as Arrow."""
+        return self._run(steps.table(kind))
+
+    def jobs(self, job: str | None = None) -> list[dict[str, Any]]:
+        """Jobs, oldest first, or the one called `job`: state, progress and result."""
+        return self._run(steps.listed(messages.Jobs(id=job), "jobs"))
+
+    def cancel(self, job: str) -> dict[str, Any]:
+        """Ask a job to stop; what it committed stays."""
+        return self._run(steps.fields(messages.Cancel(id=job)))
+
+    def resume(self, job: str, progress: Progress | None = None) -> dict[str, Any]:
+        """Go on with a job that was cancelled, failed or lost, and wait for its result."""
+        return self._run(steps.job(messages.Resume(id=job), progress))
+
+    def close(self) -> None:
+        """Let go of the store or the connection."""
+        self._asker.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,213 @@
+"""Every verb as steps: what to ask next, and what the answers mean. No sockets, no threads, no waiting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+import numpy as np
+
+from geostore.client.times import Time, time_range
+from geostore.collection import Collection, collection_from_dict, collection_to_dict
+from geostore.errors import BandMismatch, InvalidInput, NotFound, from_kind
+from geostore.query import messages
+from geostore.query.facts import RasterInfo, read_info, read_raster
+from geostore.query.messages import Array, GridFields, Piece, Progress, Reply, Request, SceneFields
+from geostore.raster import Grid, Raster
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+BATCH_BYTES = 32 * 2**20  # stored values in one put or decode
+POLL_S = 0.2  # between two looks at a job; grows to POLL_S_MAX
+POLL_S_MAX = 2.0
+
+
+@dataclass(frozen=True)
+class Send:
+    """Ask this."""
+
+    request: Request
+    arrays: Sequence[Array] = ()
+    progress: Progress | None = None
+
+
+@dataclass(frozen=True)
+class Pause:
+    """Wait so long."""
+
+    seconds: float
+
+
+Steps = Generator[Send | Pause, Any, T]  # receives the Reply of each Send
+
+
+class SplitLike(Protocol):
+    """A piece of a scene, cut to one cell (`geostore.partition.split.Split`)."""
+
+    geohash: str
+    group: str
+    cell: Grid
+    row: int
+    col: int
+    raster: Raster
+
+
+def fields(request: Request) -> Steps[dict[str, Any]]:
+    """The answer's fields as they are."""
+    reply: Reply = yield Send(request)
+    return reply.fields
+
+
+def listed(request: Request, name: str) -> Steps[list[dict[str, Any]]]:
+    """One list in the answer."""
+    reply: Reply = yield Send(request)
+    return list(reply.fields[name])
+
+
+def collections() -> Steps[list[Collection]]:
+    """Every collection, newest version."""
+    reply: Reply = yield Send(messages.Collections())
+    return [collection_from_dict(c) for c in reply.fields["collections"]]
+
+
+def put_collection(collection: Collection) -> Steps[Collection]:
+    """Declare it; what the store then holds."""
+    reply: Reply = yield Send(messages.PutCollection(collection=collection_to_dict(collection)))
+    return collection_from_dict(reply.fields["collection"])
+
+
+def cells(collection: str) -> Steps[dict[tuple[str, str], Grid]]:
+    """The fixed grid of every partition, by (geohash, group)."""
+    reply: Reply = yield Send(messages.Cells(collection=collection))
+    return {(c["geohash"], c["group"]): Grid(**c["grid"]) for c in reply.fields["cells"]}
+
+
+def put(collection: str, scene: SceneFields, splits: Iterable[SplitLike]) -> Steps[dict[str, int]]:
+    """Put the pieces of a scene in requests of about BATCH_BYTES; the last one completes the scene."""
+    total = {"stored": 0, "unchanged": 0, "cells": 0}
+    for batch, last in _batches(splits, lambda s: s.raster.pixels.nbytes):
+        arrays: list[Array] = []
+        for split in batch:
+            arrays += [split.raster.pixels, split.raster.valid.astype(np.uint8)]
+        pieces = [_piece(split, 2 * i) for i, split in enumerate(batch)]
+        reply: Reply = yield Send(messages.Put(collection=collection, scene=scene, pieces=pieces, last=last), arrays)
+        total = {name: count + int(reply.fields.get(name, 0)) for name, count in total.items()}
+    return total
+
+
+def _piece(split: SplitLike, position: int) -> Piece:
+    cell = GridFields.model_validate(split.cell, from_attributes=True)
+    return Piece(
+        geohash=split.geohash,
+        group=split.group,
+        cell=cell,
+        row=split.row,
+        col=split.col,
+        pixels=position,
+        valid=position + 1,
+    )
+
+
+def _batches(items: Iterable[T], size_of: Callable[[T], int]) -> Generator[tuple[list[T], bool], None, None]:
+    """Items in batches of about BATCH_BYTES, each with whether it is the last; one empty batch if there are none."""
+    batch: list[T] = []
+    size = 0
+    for item in items:
+        if batch and size + size_of(item) > BATCH_BYTES:
+            yield batch, False
+            batch, size = [], 0
+        batch.append(item)
+        size += size_of(item)
+    yield batch, True
+
+
+def rasters(geohash: str | None, collection: str | None, group: str | None, time: Time) -> Steps[list[RasterInfo]]:
+    """Facts of the chosen rasters."""
+    start_us, end_us = time_range(time)
+    request = messages.Rasters(collection=collection, geohash=geohash, group=group, start_us=start_us, end_us=end_us)
+    reply: Reply = yield Send(request)
+    return [read_info(item) for item in reply.fields["rasters"]]
+
+
+def decode_rasters(
+    infos: Sequence[RasterInfo], bands: Sequence[str] | None, tier: str
+) -> Steps[list[tuple[RasterInfo, Raster]]]:
+    """Facts and pixels of `infos`, in order, in requests of about BATCH_BYTES."""
+    found: list[tuple[RasterInfo, Raster]] = []
+    for batch, _ in _batches(infos, lambda i: i.bytes_decoded):
+        if not batch:
+            break
+        request = messages.Decode.model_validate(
+            {"keys": [i.to_key() for i in batch], "bands": None if bands is None else list(bands), "tier": tier}
+        )
+        reply: Reply = yield Send(request)
+        found += [read_raster(item, reply.arrays) for item in reply.fields["rasters"]]
+    return found
+
+
+def choose(
+    geohash: str, collection: str | None, group: str | None, time: Time, bands: Sequence[str] | None
+) -> Steps[tuple[list[RasterInfo], str]]:
+    """The rasters of the one partition a decode means, and its collection's product family."""
+    infos: list[RasterInfo] = yield from rasters(geohash, collection, group, time)
+    if not infos:
+        raise NotFound(f"no raster of {geohash!r} in that time; `geostore status` lists what there is")
+    for what in ("collection", "geohash"):
+        values = sorted({getattr(i.key, what) for i in infos})
+        if len(values) > 1:
+            raise InvalidInput(f"{geohash!r} means {len(values)} of {what} {values[:8]}; name one")
+    groups = {i.key.group: i for i in infos}
+    wanted = _group_of(groups, bands)
+    known: list[Collection] = yield from collections()
+    product = next((c.product for c in known if c.name == infos[0].key.collection), "")
+    return [i for i in infos if i.key.group == wanted], product
+
+
+def _group_of(groups: dict[str, RasterInfo], bands: Sequence[str] | None) -> str:
+    """The finest group that has all the bands."""
+    fitting = {}
+    for name, info in groups.items():
+        known = {n for b in info.bands for n in (b.name, b.source)}
+        if bands is None or known.issuperset(bands):
+            fitting[name] = info.grid.xres
+    if not fitting:
+        listed = "; ".join(f"{name}: {', '.join(i.bands.names)}" for name, i in sorted(groups.items()))
+        raise BandMismatch(f"no band group has all of {list(bands or ())}; there are {listed}")
+    return min(fitting, key=lambda name: (fitting[name], name))
+
+
+def job(request: Request, progress: Progress | None) -> Steps[dict[str, Any]]:
+    """Long work: done here, or begun in the daemon and watched until it ends; its result."""
+    reply: Reply = yield Send(request, (), progress)
+    if set(reply.fields) != {"job"}:
+        return reply.fields
+    number, pause_s = reply.fields["job"], POLL_S
+    while True:
+        reply = yield Send(messages.Jobs(id=number))
+        state = reply.fields["jobs"][0]
+        if state["state"] == "done":
+            return dict(state["result"])
+        if state["state"] in ("failed", "cancelled", "lost"):
+            raise _ended(state)
+        if progress is not None:
+            progress(state.get("what", ""), state.get("share", 0.0))
+        yield Pause(pause_s)
+        pause_s = min(pause_s * 1.5, POLL_S_MAX)
+
+
+def _ended(state: dict[str, Any]) -> Exception:
+    result = state.get("result") or {}
+    kind = result.get("kind", "cancelled" if state["state"] == "cancelled" else "unavailable")
+    message = result.get("message", f"it was {state['state']}")
+    return from_kind(kind, f"job {state['id']}: {message}; `geostore jobs resume {state['id']}` goes on with it")
+
+
+def table(kind: str) -> Steps[pa.Table]:
+    """Rows of one kind."""
+    import pyarrow as pa
+
+    reply: Reply = yield Send(messages.Table.model_validate({"kind": kind}))
+    return pa.ipc.open_stream(pa.py_buffer(reply.arrays[0])).read_all()

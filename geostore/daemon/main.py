@@ -1,0 +1,106 @@
+"""geostore-node: serve one store until told to stop."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from geostore.daemon.logs import log_to_stderr
+from geostore.daemon.service import Service
+from geostore.errors import GeostoreError, InvalidInput, NotFound, StoreLocked
+from geostore.settings import Settings
+
+EXIT_OK, EXIT_FAULT, EXIT_USAGE, EXIT_LOCKED, EXIT_NOT_DRAINED = 0, 1, 2, 3, 4
+_log = logging.getLogger("geostore.daemon")
+_SETTINGS = ("store", "listen", "http", "keys", "workers", "threads", "device", "drain_s", "seed")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT.
+
+    Returns:
+        0 after a clean stop; 1 a fault; 2 wrong settings; 3 another process has the store open for writing;
+        4 work had to be given up when `drain_s` was over (nothing acknowledged is lost).
+    """
+    args = _parser().parse_args(argv)
+    log_to_stderr(args.log_level)
+    try:
+        settings = _settings(args)
+        service = Service(settings, readonly=args.readonly, create=args.create)
+    except StoreLocked as error:
+        return _refused(error, EXIT_LOCKED)
+    except (InvalidInput, NotFound, ValidationError) as error:
+        return _refused(error, EXIT_USAGE)
+    except GeostoreError as error:
+        return _refused(error, EXIT_FAULT)
+    return _serve(service, settings, args.port_file)
+
+
+def _serve(service: Service, settings: Settings, port_file: Path | None) -> int:
+    stop = threading.Event()
+
+    def asked_to_stop(number: int, _: FrameType | None) -> None:
+        _log.info("stopping", extra={"signal": signal.Signals(number).name, "drain_s": settings.drain_s})
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, asked_to_stop)
+    addresses = {"address": service.router.address, "http": service.page.address}
+    _log.info("ready", extra={**addresses, "store": settings.store, "pid": os.getpid()})
+    if port_file is not None:
+        _announce(port_file, addresses)
+    while not stop.wait(1.0):
+        if not service.router.alive:
+            _log.error("the router ended by itself; stopping")
+            service.close()
+            return EXIT_FAULT
+    calm = service.close(settings.drain_s)
+    _log.info("stopped", extra={"drained": calm})
+    return EXIT_OK if calm else EXIT_NOT_DRAINED
+
+
+def _announce(port_file: Path, addresses: dict[str, str]) -> None:
+    """Write the bound addresses, whole or not at all."""
+    part = port_file.with_name(port_file.name + ".part")
+    part.write_text(json.dumps(addresses))
+    part.replace(port_file)
+
+
+def _refused(error: Exception, code: int) -> int:
+    text = str(error)
+    _log.error("not started", extra={"reason": text, "kind": getattr(error, "kind", "invalid-input")})
+    sys.stderr.write(f"geostore-node: {text}\n")
+    return code
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    flags = {name: getattr(args, name) for name in _SETTINGS}
+    settings = Settings.load(args.config, **flags, insecure=args.insecure or None)
+    if not settings.store:
+        raise InvalidInput("no store; name one with --store, GEOSTORE_STORE or in geostore.toml")
+    return settings
+
+
+def _parser() -> argparse.ArgumentParser:
+    about = "Serve one geostore store. Flags win over GEOSTORE_* in the environment, those over geostore.toml."
+    parser = argparse.ArgumentParser("geostore-node", description=about)
+    parser.add_argument("--config", type=Path, help="settings file instead of ./geostore.toml")
+    for name in _SETTINGS:
+        text = Settings.model_fields[name].description
+        parser.add_argument(f"--{name.replace('_', '-')}", help=text)
+    parser.add_argument("--insecure", action="store_true", help=Settings.model_fields["insecure"].description)
+    parser.add_argument("--readonly", action="store_true", help="open the store beside its writer")
+    parser.add_argument("--create", action="store_true", help="make the store if it is not there")
+    parser.add_argument("--port-file", type=Path, help="write the bound addresses there as JSON, once ready")
+    parser.add_argument("--log-level", default="info", choices=("debug", "info", "warning", "error"))
+    return parser

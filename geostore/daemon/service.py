@@ -1,0 +1,97 @@
+"""One store as a service: requests from the wire to the node, long work to the jobs."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from geostore.daemon.jobs import Jobs
+from geostore.daemon.metrics import Metrics, Page
+from geostore.errors import Forbidden
+from geostore.node import Node
+from geostore.query import messages
+from geostore.query.auth import Keys, allows
+from geostore.query.handlers import Asked
+from geostore.query.messages import Progress, Reply, Request
+from geostore.query.router import Router
+from geostore.settings import Settings
+from geostore.storage import JobRow
+
+_log = logging.getLogger(__name__)
+
+
+class Service:
+    """A node behind a router, with jobs, counters and the loopback page. It owns them all.
+
+    Raises:
+        InvalidInput: an address that cannot be served. NotFound, StoreLocked, ...: as `Node.open`.
+    """
+
+    def __init__(self, settings: Settings, *, readonly: bool = False, create: bool = False) -> None:
+        keys = Keys(settings.keys) if settings.keys is not None else None
+        self.settings = settings
+        self.node = Node.open(settings.store, settings=settings, readonly=readonly, create=create)
+        try:
+            self.metrics = Metrics()
+            self.jobs = Jobs(self._work, self._save, self._remembered(), _now_us)
+            self._ready = True
+            self.router = Router(self._answer, settings, keys=keys, observer=self.metrics)
+        except BaseException:
+            self.node.close()
+            raise
+        try:
+            self.page = Page(settings.http, self.metrics, live=lambda: self.router.alive, ready=lambda: self._ready)
+        except BaseException:
+            self.router.close()
+            self.node.close()
+            raise
+        self._show()
+
+    def _show(self) -> None:
+        router, spool = self.router, self.router.spool
+        self.metrics.gauge("in_flight", "Requests received and not fully answered", lambda: router.in_flight)
+        self.metrics.gauge("queued", "Requests that wait for a handler", lambda: router.queued)
+        self.metrics.gauge("reply_memory_bytes", "Replies waiting in memory", lambda: spool.memory_bytes)
+        self.metrics.gauge("reply_spooled_bytes", "Replies waiting in files", lambda: spool.disk_bytes)
+        self.metrics.gauge("keys_refused", "Connections refused for their key", lambda: router.refused)
+        self.metrics.jobs(self.jobs.counts)
+
+    def close(self, drain_s: float = 0.0) -> bool:
+        """Refuse new requests, let what runs come to an end within `drain_s`, stop; False if that was not enough."""
+        self._ready = False
+        until_s = time.monotonic() + drain_s
+        calm = self.router.drain(drain_s)
+        calm = self.jobs.stop(max(0.0, until_s - time.monotonic())) and calm
+        self.page.close()
+        self.router.close()
+        self.node.close()
+        return calm
+
+    def _answer(self, asked: Asked) -> Reply:
+        """One request; called in the router's handler threads."""
+        request = asked.request
+        if isinstance(request, messages.Jobs):
+            return self.jobs.list(request.id)
+        if isinstance(request, messages.Cancel | messages.Resume):
+            wanted = self.jobs.verb_of(request.id)
+            if not allows(asked.role, wanted.role):
+                raise Forbidden(f"job {request.id} is a {wanted.verb}, which needs role {wanted.role}")
+            return self.jobs.resume(request.id) if request.job else self.jobs.cancel(request.id)
+        if request.job:
+            return self.jobs.start(request, asked.ticket)
+        return self.node.answer(request, asked.arrays)
+
+    def _work(self, request: Request, progress: Progress) -> Reply:
+        return self.node.answer(request, (), progress)
+
+    def _remembered(self) -> list[JobRow]:
+        return list(self.node.store.jobs())
+
+    def _save(self, row: JobRow) -> None:
+        if not self.node.store.readonly:
+            with self.node.changing:
+                self.node.store.commit([row])
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
