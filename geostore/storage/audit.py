@@ -1,0 +1,112 @@
+"""Read everything a store holds and say what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from geostore.codec import Progress
+from geostore.errors import Corrupt, GeostoreError
+from geostore.storage import header
+from geostore.storage.blobs import blob_path, digest_in, original_path, read_piece
+from geostore.storage.files import digest_of
+from geostore.storage.records import AT, Values, key_of, piece_of
+from geostore.storage.tables import SlotTable, part_kind
+from geostore.storage.view import Rotten
+
+if TYPE_CHECKING:
+    from geostore.storage.store import Store
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong.
+
+    Attributes:
+        kind: "header", "collection", "log", "rows", "blob", "missing" or "view".
+        path: of the file, relative to the store's root.
+        message: what was found, and what to do.
+    """
+
+    kind: str
+    path: str
+    message: str
+
+
+def verify(store: Store, progress: Progress) -> list[Finding]:
+    """Everything that is wrong with `store`; an empty list if nothing is."""
+    found = [*_heads(store)]
+    needed: set[str] = set()
+    for slot, table in store.tables.items():
+        progress("tables", slot / store.slots)
+        for kind, values in _slot_rows(table, found):
+            found += _references(store, kind, values, needed)
+    found += _blobs(store, needed, progress)
+    found += _view(store)
+    progress("verify", 1.0)
+    return list(dict.fromkeys(found))
+
+
+def _heads(store: Store) -> Iterator[Finding]:
+    try:
+        header.read_header(store.files)
+    except GeostoreError as error:
+        yield Finding("header", header.HEADER, str(error))
+    for name in store.files.names("collections"):
+        for version in header.collection_versions(store.files, name):
+            try:
+                header.read_collection(store.files, name, version)
+            except GeostoreError as error:
+                yield Finding("collection", header.collection_path(name, version), str(error))
+
+
+def _slot_rows(table: SlotTable, found: list[Finding]) -> Iterator[tuple[str, Values]]:
+    try:
+        parts = table.snapshot().parts
+    except Corrupt as error:
+        found.append(Finding("log", table.root, str(error)))
+        return
+    for path in parts:
+        try:
+            yield from ((part_kind(path), values) for values in table.read(path))
+        except GeostoreError as error:
+            found.append(Finding("rows", f"{table.root}/{path}", str(error)))
+
+
+def _references(store: Store, kind: str, values: Values, needed: set[str]) -> Iterator[Finding]:
+    """What a row points to is noted in `needed`; a payload in a stream is read and checked."""
+    if kind == "codec" and values[AT["codec"]["blob"]] is not None:
+        needed.add(blob_path("codecs", values[AT["codec"]["blob"]]))
+    if kind not in ("raster", "embedding"):
+        return
+    piece = piece_of(values)
+    if piece is not None:
+        path = blob_path("streams", piece.stream)
+        needed.add(path)
+        try:
+            read_piece(store.files, piece)
+        except GeostoreError as error:
+            yield Finding("blob", path, str(error))
+    original = values[AT["raster"]["original"]]
+    if original and not original.startswith("ref:"):
+        needed.add(original_path(key_of(values), original))
+
+
+def _blobs(store: Store, needed: set[str], progress: Progress) -> Iterator[Finding]:
+    there = [path for path, _, _ in store.files.walk("blobs")]
+    for i, path in enumerate(there):
+        progress("blobs", i / len(there))
+        seen = digest_of(store.files.read(path))
+        if seen != digest_in(path):
+            yield Finding("blob", path, f"its digest is {seen}; restore it from a backup")
+    for path in sorted(needed.difference(there)):
+        yield Finding("missing", path, "a row needs it; restore it from a backup")
+
+
+def _view(store: Store) -> Iterator[Finding]:
+    """The view only repeats the tables: what is wrong with it is mended by `rebuild`."""
+    try:
+        store.check_view()
+    except Rotten as error:
+        yield Finding("view", ".view", f"{error}; run `geostore rebuild`")

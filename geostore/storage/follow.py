@@ -1,0 +1,167 @@
+"""Keep a view in step with the tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import lmdb
+
+from geostore.errors import Corrupt
+from geostore.storage.log import Commit, after
+from geostore.storage.records import Values
+from geostore.storage.tables import SlotTable, Snapshot, part_kind
+from geostore.storage.view import Rotten, View
+
+VIEW = ".view"
+_STATE = "state.json"
+_TRIES = 5
+Change = tuple[int, Snapshot, list[tuple[str, Values]]]
+
+
+def follow(view: View, tables: Mapping[int, SlotTable]) -> bool:
+    """Bring `view` to the newest version of every table; False if it must be built anew instead."""
+    changes: list[Change] = []
+    for slot, table in tables.items():
+        state, _ = view.state(slot)
+        if table.latest() == state.version:
+            continue
+        change = _advance(table, state)
+        if change is None:
+            return False
+        changes.append(change)
+    if changes:
+        view.apply(changes)
+    return True
+
+
+def _advance(table: SlotTable, state: Snapshot) -> Change | None:
+    """What happened to a slot since `state`; None if rows went, or the log no longer tells."""
+    commits = table.commits(state)
+    if commits is None or any(c.verb == "prune" and not c.stale for c in commits):
+        return None
+    if state.version < 0 and commits:
+        return None
+    parts, seal, fresh = state.parts, state.seal, list[str]()
+    for commit in commits:
+        parts, seal = _live(parts, commit), after(seal, commit)
+        fresh += commit.adds if commit.verb == "put" and not commit.stale else ()
+    gone = [p for p in fresh if p not in parts]
+    if gone:
+        return None
+    version = commits[-1].version if commits else state.version
+    return table.slot, Snapshot(version, seal, parts), read_rows(table, fresh)
+
+
+def _live(parts: tuple[str, ...], commit: Commit) -> tuple[str, ...]:
+    if commit.stale:
+        return parts
+    return (*(p for p in parts if p not in commit.removes), *commit.adds)
+
+
+def read_rows(table: SlotTable, parts: Iterable[str]) -> list[tuple[str, Values]]:
+    """(kind, columns) of every row of `parts`, in the order they were committed."""
+    found = [(part_kind(path), values) for path in parts for values in table.read(path)]
+    return sorted(found, key=lambda item: item[1][0])
+
+
+def fill(view: View, tables: Mapping[int, SlotTable], store_id: str) -> None:
+    """Build an empty view from the tables."""
+    view.begin_for(store_id)
+    for slot, table in tables.items():
+        snapshot, rows = read_slot(table)
+        if snapshot.version >= 0:
+            view.apply([(slot, snapshot, rows)])
+
+
+def read_slot(table: SlotTable) -> tuple[Snapshot, list[tuple[str, Values]]]:
+    """The newest snapshot of a table and all its rows; tried again if an owner swept files meanwhile."""
+    for attempt in range(_TRIES):
+        snapshot = table.snapshot()
+        try:
+            return snapshot, read_rows(table, snapshot.parts)
+        except Corrupt:
+            if attempt + 1 == _TRIES or table.latest() == snapshot.version:
+                raise
+    raise AssertionError("unreachable")
+
+
+def boot_id() -> str:
+    """Changes when the machine starts anew; a view that was not synced does not outlive it."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def mark(folder: Path, *, clean: bool) -> None:
+    """Note beside the view whether it was synced when it was closed."""
+    (folder / _STATE).write_text(json.dumps({"boot": boot_id(), "clean": clean}))
+
+
+def is_sound(folder: Path) -> bool:
+    """True if the view in `folder` was synced, or belongs to this boot of the machine."""
+    try:
+        found = json.loads((folder / _STATE).read_text())
+    except (OSError, ValueError):
+        return False
+    return bool(found.get("clean")) or (bool(boot_id()) and found.get("boot") == boot_id())
+
+
+def open_own(folder: Path, size_bytes: int, store_id: str) -> tuple[View, bool]:
+    """The writer's view, and True if it is new and must be filled."""
+    if is_sound(folder):
+        try:
+            view = View(folder, size_bytes=size_bytes)
+            if view.store_id() == store_id:
+                mark(folder, clean=False)
+                return view, False
+            view.close()
+        except (lmdb.Error, Rotten):
+            pass
+    return anew(folder, size_bytes), True
+
+
+def anew(folder: Path, size_bytes: int) -> View:
+    """An empty view in `folder`, whatever was there before."""
+    shutil.rmtree(folder, ignore_errors=True)
+    view = View(folder, size_bytes=size_bytes)
+    mark(folder, clean=False)
+    return view
+
+
+def open_shared(folder: Path, size_bytes: int, store_id: str) -> View | None:
+    """The writer's view for reading, or None if it cannot be used."""
+    if not is_sound(folder):
+        return None
+    try:
+        view = View(folder, size_bytes=size_bytes, readonly=True)
+    except (lmdb.Error, OSError):
+        return None
+    try:
+        if view.store_id() == store_id:
+            return view
+    except Rotten:
+        pass
+    view.close()
+    return None
+
+
+def is_level(view: View, tables: Mapping[int, SlotTable]) -> bool:
+    """True if `view` holds the newest version of every table."""
+    return all(view.state(slot)[0].version >= table.latest() for slot, table in tables.items())
+
+
+def compare(view: View, tables: Mapping[int, SlotTable], store_id: str, size_bytes: int) -> None:
+    """Raise Rotten unless `view` holds what a view made anew from the tables holds."""
+    with tempfile.TemporaryDirectory(prefix="geostore-view-") as folder:
+        other = View(Path(folder), size_bytes=size_bytes)
+        try:
+            fill(other, tables, store_id)
+            if other.digest() != view.digest():
+                raise Rotten(f"{view.path} does not hold what the tables hold")
+        finally:
+            other.close()

@@ -1,0 +1,112 @@
+"""geostore.json, the file that makes a folder a store, and the collections beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+from geostore.collection import Collection, collection_from_dict, collection_to_dict
+from geostore.errors import Conflict, Corrupt, InvalidInput, NotFound, UnsupportedFormat
+from geostore.storage.files import Files
+
+FORMAT_VERSION = 1
+HEADER = "geostore.json"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What is fixed when a store is created.
+
+    Attributes:
+        version: of the disk format, docs/FORMAT.md.
+        id: 32 hexadecimal digits, unique to the store and its backups.
+        slots: how many tables the ring is cut into.
+        made_us: UTC microseconds.
+    """
+
+    version: int
+    id: str
+    slots: int
+    made_us: int
+
+
+def write_header(files: Files, header: Header) -> None:
+    """Create geostore.json.
+
+    Raises:
+        Conflict: a store is there already.
+    """
+    text = json.dumps({"format": "geostore", **dataclasses.asdict(header)}, indent=2) + "\n"
+    try:
+        files.create(HEADER, text.encode())
+    except FileExistsError as error:
+        raise Conflict(f"{files.url} holds a store already; open it, or choose another place") from error
+
+
+def read_header(files: Files) -> Header:
+    """Read geostore.json.
+
+    Raises:
+        NotFound: it is not there. UnsupportedFormat: a newer format. Corrupt: it does not parse.
+    """
+    try:
+        raw = files.read(HEADER)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise NotFound(
+            f"no store at {files.url}; `geostore ingest` makes one, or geostore.storage.Store.create({files.url!r})"
+        ) from error
+    try:
+        found = json.loads(raw)
+        version = found["version"]
+        if found["format"] != "geostore" or not isinstance(version, int):
+            raise ValueError(f"format {found['format']!r}, version {version!r}")
+        if version > FORMAT_VERSION:
+            raise UnsupportedFormat(
+                f"{files.url} has format {version}; this geostore reads up to {FORMAT_VERSION}: install a newer one"
+            )
+        return Header(version, str(found["id"]), int(found["slots"]), int(found["made_us"]))
+    except (ValueError, KeyError, TypeError) as error:
+        raise Corrupt(f"{files.url}/{HEADER} does not parse ({error}); restore it from a backup") from error
+
+
+def collection_path(name: str, version: int) -> str:
+    """Where one version of a collection lies under the root."""
+    return f"collections/{name}/{version}.json"
+
+
+def collection_versions(files: Files, name: str) -> list[int]:
+    """Versions stored of a collection, ascending."""
+    stems = (n.removesuffix(".json") for n in files.names(f"collections/{name}") if n.endswith(".json"))
+    return sorted(int(s) for s in stems if s.isdigit())
+
+
+def read_collection(files: Files, name: str, version: int) -> Collection:
+    """One version of a collection.
+
+    Raises:
+        NotFound: it is not there. Corrupt: it does not parse.
+    """
+    path = collection_path(name, version)
+    try:
+        return dataclasses.replace(collection_from_dict(json.loads(files.read(path))), version=version)
+    except FileNotFoundError as error:
+        raise NotFound(f"no collection {name!r} version {version}; `geostore status` lists them") from error
+    except (ValueError, KeyError, TypeError, InvalidInput) as error:
+        raise Corrupt(f"{path} does not parse ({error}); restore it from a backup") from error
+
+
+def add_collection(files: Files, collection: Collection) -> Collection:
+    """Store `collection` as the version after the newest; the newest itself if nothing but the version differs."""
+    known = collection_versions(files, collection.name)
+    if known:
+        newest = read_collection(files, collection.name, known[-1])
+        if dataclasses.replace(collection, version=newest.version) == newest:
+            return newest
+    made = dataclasses.replace(collection, version=(known[-1] if known else 0) + 1)
+    text = json.dumps(collection_to_dict(made), indent=1, ensure_ascii=False) + "\n"
+    try:
+        files.create(collection_path(made.name, made.version), text.encode())
+    except FileExistsError:
+        return add_collection(files, collection)
+    return made

@@ -1,0 +1,404 @@
+"""The rows a store keeps: their types, their columns, their checksums."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import msgpack
+import numpy as np
+import pyarrow as pa
+import xxhash
+
+from geostore.certificate import Certificate, SpectralError
+from geostore.errors import Corrupt, InvalidInput
+from geostore.keys import PartitionKey, RasterKey
+from geostore.raster import Grid
+
+Op = Literal["put", "withdraw"]
+Kind = Literal["raster", "embedding", "codec", "scene", "event", "job"]
+KINDS: tuple[Kind, ...] = ("raster", "embedding", "codec", "scene", "event", "job")
+Values = tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RasterRow:
+    """One stored raster: kind "raster" at generation 0 (lossless), kind "embedding" above.
+
+    Attributes:
+        key: which acquisition of which partition.
+        revision: processing revision of this acquisition; the newest is current.
+        generation: of the codec that decodes it; 0 is the lossless one.
+        op: "put", or "withdraw": rows of this key up to this revision that came before count no more.
+        scene: id of the scene it was cut from.
+        row, col, height, width: its window in the partition's cell grid, pixels.
+        valid: packed (height, width) mask of usable pixels, see `pack_mask`.
+        payload: what the codec made of it; empty where no pixel is usable.
+        vector: int8 embedding, empty if none.
+        layers: names of the payload's layers joined by "+".
+        lossless: True if the payload decodes bit for bit.
+        bytes_lzw, bytes_jxl: its size as LZW GeoTIFF and as lossless JPEG XL, measured at `put`.
+        original: digest of the kept COG, "ref:" and where it came from, or "".
+        certificate: errors measured by decoding; None at generation 0 means exact. Stored as float32, rounded up.
+    """
+
+    key: RasterKey
+    revision: int
+    generation: int
+    op: str
+    scene: str
+    row: int
+    col: int
+    height: int
+    width: int
+    valid: bytes
+    payload: bytes
+    vector: bytes = b""
+    layers: str = ""
+    lossless: bool = False
+    bytes_lzw: int = 0
+    bytes_jxl: int = 0
+    original: str = ""
+    certificate: Certificate | None = None
+
+    def __post_init__(self) -> None:
+        if self.op not in ("put", "withdraw"):
+            raise InvalidInput(f"{self.key}: op {self.op!r}; use put or withdraw")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecRow:
+    """One generation of a partition's codec.
+
+    Attributes:
+        partition: whose codec it is.
+        generation: 0 for the lossless one every partition starts with.
+        family: the plug-in that reads `data`.
+        cell: the partition's fixed grid.
+        row, col, height, width: the window of the cell the codec works on, pixels.
+        data: the codec's own bytes.
+        parent: generation it was warm-started from, or None.
+        made_us: when, UTC microseconds.
+        facts: how it came to be: steps, seconds, seed, sizes, reason.
+    """
+
+    partition: PartitionKey
+    generation: int
+    family: str
+    cell: Grid
+    row: int
+    col: int
+    height: int
+    width: int
+    data: bytes
+    parent: int | None = None
+    made_us: int = 0
+    facts: dict[str, str | float | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SceneRow:
+    """The facts of one scene, said once; they lie in the slot of the scene's id.
+
+    Attributes:
+        time_us, put_us: when it was taken and stored, UTC microseconds.
+        footprint: ring of [longitude, latitude], degrees.
+        complete: all its rasters are stored.
+        op: "put" or "withdraw".
+    """
+
+    collection: str
+    id: str
+    time_us: int
+    platform: str = "unknown"
+    product: str = ""
+    baseline: str = ""
+    source: str = ""
+    footprint: list[list[float]] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    complete: bool = True
+    op: str = "put"
+    put_us: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRow:
+    """One state of a job; the newest row of an id counts. Times are UTC microseconds."""
+
+    id: str
+    verb: str
+    fields: dict[str, Any] = field(default_factory=dict)
+    state: str = "running"
+    made_us: int = 0
+    changed_us: int = 0
+    result: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRow:
+    """Something that happened: when (UTC microseconds), by whom, what."""
+
+    time_us: int
+    who: str
+    what: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+Row = RasterRow | CodecRow | SceneRow | JobRow | EventRow
+
+COLUMNS: dict[str, Any] = {
+    "seq": pa.int64(),
+    "collection": pa.string(),
+    "geohash": pa.string(),
+    "band_group": pa.string(),
+    "time_us": pa.int64(),
+    "platform": pa.string(),
+    "revision": pa.int32(),
+    "generation": pa.int32(),
+    "op": pa.string(),
+    "scene": pa.int32(),
+    "row": pa.int32(),
+    "col": pa.int32(),
+    "height": pa.int32(),
+    "width": pa.int32(),
+    "valid": pa.binary(),
+    "payload": pa.binary(),
+    "stream": pa.string(),
+    "offset": pa.int64(),
+    "length": pa.int64(),
+    "payload_checksum": pa.int64(),
+    "vector": pa.binary(),
+    "layers": pa.string(),
+    "lossless": pa.bool_(),
+    "bytes_lzw": pa.int64(),
+    "bytes_jxl": pa.int64(),
+    "original": pa.string(),
+    "pixels": pa.int64(),
+    "mse": pa.float32(),
+    "max_error": pa.float32(),
+    "index_names": pa.string(),
+    "index_errors": pa.list_(pa.float32()),
+    "id": pa.string(),
+    "family": pa.string(),
+    "data": pa.binary(),
+    "blob": pa.string(),
+    "body": pa.string(),
+    "checksum": pa.int64(),
+}
+
+_RASTER = tuple(COLUMNS)[: tuple(COLUMNS).index("id")]
+_WINDOW = ("row", "col", "height", "width")
+_PLACE = ("collection", "geohash", "band_group")
+KIND_COLUMNS: dict[str, tuple[str, ...]] = {
+    "raster": _RASTER,
+    "embedding": _RASTER,
+    "codec": ("seq", *_PLACE, "time_us", "generation", *_WINDOW, "family", "data", "blob", "body"),
+    "scene": ("seq", "collection", "time_us", "platform", "op", "scene", "id", "body"),
+    "event": ("seq", "time_us", "id", "body"),
+    "job": ("seq", "time_us", "id", "body"),
+}
+AT: dict[str, dict[str, int]] = {kind: {n: i for i, n in enumerate(names)} for kind, names in KIND_COLUMNS.items()}
+
+
+def schema_of(kind: str) -> Any:
+    """Arrow schema of the part files of one kind, checksum last."""
+    return pa.schema([(name, COLUMNS[name]) for name in (*KIND_COLUMNS[kind], "checksum")])
+
+
+TABLE_SCHEMA = pa.schema([("kind", pa.string()), *COLUMNS.items()])
+
+
+def checksum(kind: str, values: Values) -> int:
+    """64 bits over a row's logical content, as a signed integer.
+
+    xxh3-64 of the MessagePack array [kind, value of each column of the kind but `checksum`, in order], floats as
+    float32, missing values nil.
+    """
+    packed = msgpack.packb((kind, *values), use_single_float=True)
+    return xxhash.xxh3_64_intdigest(packed) - (1 << 63)
+
+
+def bytes_checksum(data: bytes) -> int:
+    """64 bits over `data`, as a signed integer."""
+    return xxhash.xxh3_64_intdigest(data) - (1 << 63)
+
+
+def float32_up(value: float) -> float:
+    """The smallest float32 that is not below `value`: a stored error is never smaller than the measured one."""
+    narrow = np.float32(value)
+    return float(narrow if float(narrow) >= value else np.nextafter(narrow, np.float32(np.inf)))
+
+
+def narrow(certificate: Certificate) -> Certificate:
+    """The certificate as it will be read back: every error a float32, rounded up."""
+    up = float32_up
+    indices = {k: SpectralError(up(e.mae), up(e.p99), up(e.max)) for k, e in certificate.indices.items()}
+    return Certificate(certificate.pixels, up(certificate.mse), up(certificate.max_error), indices)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Where a payload lies: bytes `offset` .. `offset + length` of the stream blob named `stream`."""
+
+    stream: str
+    offset: int
+    length: int
+    checksum: int
+
+
+def kind_of(row: Row) -> Kind:
+    """The partition of the table a row belongs to."""
+    if isinstance(row, RasterRow):
+        return "embedding" if row.generation else "raster"
+    for cls, kind in ((CodecRow, "codec"), (SceneRow, "scene"), (JobRow, "job")):
+        if isinstance(row, cls):
+            return kind  # type: ignore[return-value]
+    return "event"
+
+
+def raster_values(row: RasterRow, *, seq: int, scene: int, piece: Piece | None) -> Values:
+    """A raster row's columns; its payload inline unless `piece` says where it lies."""
+    key, c = row.key, row.certificate
+    errors = None if c is None else [float32_up(v) for e in c.indices.values() for v in (e.mae, e.p99, e.max)]
+    return (
+        seq,
+        *(key.collection, key.geohash, key.group, key.time_us, key.platform),
+        *(row.revision, row.generation, row.op, scene, row.row, row.col, row.height, row.width),
+        row.valid,
+        None if piece else row.payload,
+        *((piece.stream, piece.offset, piece.length, piece.checksum) if piece else (None, None, None, None)),
+        *(row.vector, row.layers, row.lossless, row.bytes_lzw, row.bytes_jxl, row.original),
+        *((None, None, None) if c is None else (c.pixels, float32_up(c.mse), float32_up(c.max_error))),
+        None if c is None else ",".join(c.indices),
+        errors,
+    )
+
+
+def piece_of(values: Values) -> Piece | None:
+    """Where a raster row's payload lies, or None if it is inline."""
+    at = AT["raster"]
+    if values[at["stream"]] is None:
+        return None
+    return Piece(*(values[at[n]] for n in ("stream", "offset", "length", "payload_checksum")))
+
+
+def key_of(values: Values) -> RasterKey:
+    """The key of a raster row's columns."""
+    return RasterKey(*values[1:6])
+
+
+def raster_row(values: Values, *, scene: str, payload: bytes) -> RasterRow:
+    """The inverse of `raster_values`."""
+    at = AT["raster"]
+    names = ("revision", "generation", "op", *_WINDOW, "valid", "vector", "layers", "lossless")
+    plain = {n: values[at[n]] for n in (*names, "bytes_lzw", "bytes_jxl", "original")}
+    return RasterRow(key=key_of(values), scene=scene, payload=payload, certificate=_certificate(values), **plain)
+
+
+def _certificate(values: Values) -> Certificate | None:
+    at = AT["raster"]
+    pixels, mse, largest, names, errors = values[at["pixels"] : at["index_errors"] + 1]
+    if pixels is None:
+        return None
+    triples = zip(*(iter(errors or ()),) * 3, strict=True)
+    found = {name: SpectralError(*t) for name, t in zip(names.split(",") if names else (), triples, strict=True)}
+    return Certificate(pixels, mse, largest, found)
+
+
+def codec_values(row: CodecRow, *, seq: int, blob: str | None) -> Values:
+    """A codec row's columns; its data inline unless `blob` names it."""
+    body = {"cell": asdict(row.cell), "parent": row.parent, "facts": row.facts}
+    place = (row.partition.collection, row.partition.geohash, row.partition.group)
+    window = (row.row, row.col, row.height, row.width)
+    data = None if blob else row.data
+    return (seq, *place, row.made_us, row.generation, *window, row.family, data, blob, _json(body))
+
+
+def codec_row(values: Values, *, data: bytes) -> CodecRow:
+    """The inverse of `codec_values`."""
+    at, body = AT["codec"], json.loads(values[AT["codec"]["body"]])
+    return CodecRow(
+        partition=PartitionKey(*values[1:4]),
+        family=values[at["family"]],
+        cell=Grid(**body["cell"]),
+        data=data,
+        parent=body["parent"],
+        made_us=values[at["time_us"]],
+        facts=body["facts"],
+        **{n: values[at[n]] for n in ("generation", *_WINDOW)},
+    )
+
+
+def scene_values(row: SceneRow, *, seq: int) -> Values:
+    """The columns of a scene's facts."""
+    names = ("product", "baseline", "source", "footprint", "facts", "complete", "put_us")
+    body = {n: getattr(row, n) for n in names}
+    return (seq, row.collection, row.time_us, row.platform, row.op, None, row.id, _json(body))
+
+
+def number_values(collection: str, scene: str, *, seq: int, number: int) -> Values:
+    """The columns of the row that gives a scene its number within a slot."""
+    return (seq, collection, None, None, None, number, scene, None)
+
+
+def scene_row(values: Values) -> SceneRow:
+    """The inverse of `scene_values`."""
+    _, collection, time_us, platform, op, _, name, body = values
+    return SceneRow(collection=collection, id=name, time_us=time_us, platform=platform, op=op, **json.loads(body))
+
+
+def job_values(row: JobRow, *, seq: int) -> Values:
+    """A job row's columns."""
+    body = {n: getattr(row, n) for n in ("verb", "fields", "state", "made_us", "result")}
+    return (seq, row.changed_us, row.id, _json(body))
+
+
+def job_row(values: Values) -> JobRow:
+    """The inverse of `job_values`."""
+    return JobRow(id=values[2], changed_us=values[1], **json.loads(values[3]))
+
+
+def event_values(row: EventRow, *, seq: int) -> Values:
+    """An event row's columns."""
+    return (seq, row.time_us, row.who, _json({"what": row.what, "fields": row.fields}))
+
+
+def event_row(values: Values) -> EventRow:
+    """The inverse of `event_values`."""
+    return EventRow(time_us=values[1], who=values[2], **json.loads(values[3]))
+
+
+def _json(body: dict[str, Any]) -> str:
+    try:
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(
+            f"{body!r} is not plain JSON ({error}); store None, bool, numbers, text, lists, dicts"
+        ) from error
+
+
+def to_arrow(kind: str, rows: Sequence[Values]) -> Any:
+    """Rows of one kind as an Arrow table with their checksums."""
+    schema = schema_of(kind)
+    columns = list(zip(*rows, strict=True)) if rows else [()] * (len(schema) - 1)
+    sums = [checksum(kind, values) for values in rows]
+    arrays = [pa.array(c, f.type) for c, f in zip([*columns, sums], schema, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def from_arrow(kind: str, table: Any, where: str) -> list[Values]:
+    """The rows of `table`, each checked against its checksum.
+
+    Raises:
+        Corrupt: columns are missing or a row does not match its checksum; the message names `where` and the row.
+    """
+    names = (*KIND_COLUMNS[kind], "checksum")
+    if table.column_names != list(names):
+        raise Corrupt(f"{where}: columns {table.column_names}, wanted {list(names)}; restore it from a backup")
+    rows = list(zip(*(table.column(i).to_pylist() for i in range(len(names))), strict=True))
+    for number, row in enumerate(rows):
+        if checksum(kind, row[:-1]) != row[-1]:
+            raise Corrupt(f"{where}: row {number} does not match its checksum; restore it from a backup")
+    return [row[:-1] for row in rows]

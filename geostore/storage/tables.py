@@ -1,0 +1,352 @@
+"""The durable rows of one slot: a Delta table whose log is also the fence between owners."""
+
+from __future__ import annotations
+
+import io
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow.parquet as pq
+from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
+from deltalake.exceptions import DeltaError
+from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
+
+from geostore.errors import Corrupt, Fenced, StorageFull, Unavailable, UnknownOutcome
+from geostore.storage.files import Files, digest_of, is_full
+from geostore.storage.log import LOG, Commit, Seal, after, commit_metadata, log_name, read_commit, versions
+from geostore.storage.records import TABLE_SCHEMA, Values, from_arrow, to_arrow
+
+EPOCH_APP = "geostore-epoch"
+CHECKPOINT_EVERY = 64
+_SCHEMA = Schema.from_arrow(TABLE_SCHEMA)
+_NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_CONFIGURATION = {"delta.dataSkippingNumIndexedCols": "0", "delta.logRetentionDuration": "interval 7 days"}
+_RAW = ("valid", "payload", "data", "vector")  # bytes that are packed already
+_SORTED = ("seq", "time_us", "offset")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who writes: names for the log, and the run id that tells two owners of one epoch apart."""
+
+    node: str
+    run: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """One version of a table: the part files that count, and the seal at that version."""
+
+    version: int = -1
+    seal: Seal = field(default_factory=Seal)
+    parts: tuple[str, ...] = ()
+
+
+def part_kind(path: str) -> str:
+    """The kind of the rows in a part file, from its folder."""
+    return path.split("/", 1)[0].removeprefix("kind=")
+
+
+class SlotTable:
+    """One slot's table. Reading needs no ownership; writing goes through one pinned handle, zero retries."""
+
+    def __init__(self, files: Files, slot: int, owner: Owner | None = None) -> None:
+        self.files = files
+        self.slot = slot
+        self.root = f"tables/slot={slot:04d}"
+        self.owner = owner
+        self.seal = Seal()
+        self.version = -1
+        self._handle: DeltaTable | None = None
+        self._epoch = 0  # ours, once a commit of ours is in the log
+        self._skipped: set[str] = set()
+
+    # --- reading
+
+    def snapshot(self) -> Snapshot:
+        """The newest version: live part files without those of stale commits.
+
+        Raises:
+            Corrupt: log or checkpoint do not read.
+        """
+        if not versions(self.files, self.root) and not self.files.names(f"{self.root}/{LOG}"):
+            return Snapshot()
+        handle = self._open(None)
+        version, epoch = handle.version(), handle.transaction_version(EPOCH_APP) or 0
+        seal, skipped = self._replay(version, epoch)
+        live = tuple(p for p in _live(handle) if p not in skipped)
+        return Snapshot(version, seal, live)
+
+    def commits(self, state: Snapshot) -> list[Commit] | None:
+        """Versions after `state`, ascending, stale ones marked; None if some of them are no longer in the log."""
+        there = versions(self.files, self.root)
+        wanted = range(state.version + 1, there[-1] + 1) if there else range(0)
+        seal, found = state.seal, []
+        for version in wanted:
+            try:
+                found.append(read_commit(self.files, self.root, version, seal))
+            except FileNotFoundError:
+                return None
+            seal = after(seal, found[-1])
+        return found
+
+    def latest(self) -> int:
+        """The newest version, -1 if the table does not exist."""
+        there = versions(self.files, self.root)
+        return there[-1] if there else -1
+
+    def read(self, path: str) -> list[Values]:
+        """The rows of one part file, digest and checksums verified.
+
+        Raises:
+            Corrupt: the file is missing or is not what was written.
+        """
+        where = f"{self.root}/{path}"
+        try:
+            data = self.files.read(where)
+        except FileNotFoundError as error:
+            raise Corrupt(f"{where} is missing; restore it from a backup") from error
+        if digest_of(data) != path.rsplit("/", 1)[-1].removesuffix(".parquet"):
+            raise Corrupt(f"{where}: {len(data)} bytes that fail their digest; restore it from a backup")
+        return from_arrow(part_kind(path), pq.ParquetFile(io.BytesIO(data)).read(), where)
+
+    def _open(self, version: int | None) -> DeltaTable:
+        local = self.files.local
+        url = str(local / self.root) if local is not None else f"{self.files.url}/{self.root}"
+        try:
+            return DeltaTable(url, version=version, storage_options=self.files.options or None)
+        except (DeltaError, OSError, ValueError) as error:
+            raise Corrupt(f"{self.root}: the log does not read ({error}); restore it from a backup") from error
+
+    def _replay(self, version: int, epoch: int) -> tuple[Seal, set[str]]:
+        """The seal at `version` from the log files still there, and what their stale commits added."""
+        seal, skipped = Seal(), set[str]()
+        for v in versions(self.files, self.root):
+            if v > version:
+                break
+            commit = read_commit(self.files, self.root, v, seal)
+            seal = after(seal, commit)
+            skipped.update(commit.adds if commit.stale else ())
+        return (seal if seal.epoch >= epoch else Seal(epoch)), skipped
+
+    # --- writing
+
+    def append(self, rows: Mapping[str, Sequence[Values]], state: Snapshot) -> Snapshot:
+        """Commit rows by kind on top of `state`, durably. The first commit of a run seals the slot.
+
+        Raises:
+            Fenced: another owner sealed the slot. StorageFull: no room; nothing was added.
+            UnknownOutcome: the commit may or may not be in the log.
+        """
+        return self._commit("put", rows, state)
+
+    def rewrite(self, verb: str, rows: Mapping[str, Sequence[Values]], state: Snapshot) -> Snapshot:
+        """Replace every part file of `state` by these rows: compaction, pruning, removing what a stale owner added."""
+        return self._commit(verb, rows, state)
+
+    def _commit(self, verb: str, rows: Mapping[str, Sequence[Values]], state: Snapshot) -> Snapshot:
+        assert self.owner is not None, "a table opened for reading is not written"
+        self._pin(state)
+        live = _live(self._handle) if verb != "put" else ()
+        encoded = {
+            _part_path(kind, data): (kind, data, len(v))
+            for kind, v in rows.items()
+            if v
+            for data in [encode_part(kind, v)]
+        }
+        adds = [self._write_part(path, *item) for path, item in encoded.items() if path not in live]
+        removes = [path for path in live if path not in encoded]
+        if not adds and not removes:
+            return state
+        version = self._publish(verb, adds, removes, state)
+        if version is None:  # only a sealed-off owner's commit was in the way
+            return self._commit(verb, rows, self._caught_up(state))
+        kept = state.parts if verb == "put" else tuple(p for p in live if p in encoded)
+        result = Snapshot(version, Seal(self._epoch, self.owner.run), (*kept, *(a.path for a in adds)))
+        if verb == "put" and version % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
+            self.checkpoint(result)
+        return result
+
+    def _publish(self, verb: str, adds: list[AddAction], removes: list[str], state: Snapshot) -> int | None:
+        """One Delta commit, flushed: its version, or None if it may be tried again."""
+        assert self.owner is not None
+        epoch, commit, paths = self._epoch or state.seal.epoch + 1, uuid.uuid4().hex[:16], [a.path for a in adds]
+        metadata = commit_metadata(
+            epoch=epoch,
+            node=self.owner.node,
+            run=self.owner.run,
+            commit=commit,
+            verb=verb,
+            adds=paths,
+            removes=removes,
+        )
+        try:
+            found = self._send(adds, removes, epoch, metadata)
+        except (DeltaError, OSError, ValueError) as error:
+            self._handle = None
+            try:
+                outcome = self._outcome(commit, state, error)
+            except StorageFull:
+                self._discard(paths)
+                raise
+            if outcome is None:
+                return None
+            found = outcome
+        self._epoch = epoch
+        self.files.flush(f"{self.root}/{log_name(found)}")
+        self._pin_to(found)
+        return found
+
+    def _pin(self, state: Snapshot) -> None:
+        if state.version >= 0 and (self._handle is None or self._handle.version() != state.version):
+            self._handle = self._open(state.version)
+        if state.version < 0:
+            self._handle = None
+
+    def _pin_to(self, version: int) -> None:
+        if self._handle is None:
+            self._handle = self._open(version)
+        else:
+            self._handle.load_as_version(version)
+
+    def _write_part(self, path: str, kind: str, data: bytes, count: int) -> AddAction:
+        self.files.write(f"{self.root}/{path}", data)
+        stats = f'{{"numRecords":{count}}}'
+        return AddAction(path, len(data), {"kind": kind}, time.time_ns() // 1_000_000, True, stats)
+
+    def _send(self, adds: list[AddAction], removes: list[str], epoch: int, metadata: dict[str, str]) -> int:
+        properties = CommitProperties(
+            custom_metadata=metadata, max_commit_retries=0, app_transactions=[Transaction(EPOCH_APP, epoch)]
+        )
+        if self._handle is None:
+            local = self.files.local
+            if local is not None:
+                (local / self.root).mkdir(parents=True, exist_ok=True)
+            create_table_with_add_actions(
+                str(local / self.root) if local is not None else f"{self.files.url}/{self.root}",
+                _SCHEMA,
+                adds,
+                mode="error",
+                partition_by=["kind"],
+                configuration=_CONFIGURATION,
+                storage_options=self.files.options or None,
+                commit_properties=properties,
+                post_commithook_properties=_NO_HOOKS,
+            )
+            return 0
+        now_ms = time.time_ns() // 1_000_000
+        gone = [RemoveAction(p, True, now_ms, None, {"kind": part_kind(p)}) for p in removes]
+        self._handle.create_write_transaction(
+            [*adds, *gone],
+            mode="append",
+            schema=_SCHEMA,
+            partition_by=["kind"],
+            commit_properties=properties,
+            post_commithook_properties=_NO_HOOKS,
+        )
+        return self._handle.version() + 1
+
+    def _outcome(self, commit: str, state: Snapshot, error: Exception) -> int | None:
+        """What became of a commit that raised: its version if it is in the log, None if it may be tried again."""
+        assert self.owner is not None
+        try:
+            later = self.commits(state)
+        except (OSError, Unavailable, Corrupt) as second:
+            raise UnknownOutcome(
+                f"{self.root}: commit {commit}: {error}; then the log did not read: {second}"
+            ) from error
+        for entry in later or ():
+            if entry.id == commit:
+                return entry.version
+            if entry.run != self.owner.run and not entry.stale:
+                raise Fenced(
+                    f"{self.root}: epoch {entry.epoch} of run {entry.run} sealed the slot; reopen the store"
+                ) from error
+        if later:  # only stale commits stand in the way
+            return None
+        if is_full(error):
+            raise StorageFull(f"{self.root}: no space left for commit {commit}; make room, nothing was lost") from error
+        raise UnknownOutcome(
+            f"{self.root}: commit {commit} failed and is not in the log: {error}; read, then retry"
+        ) from error
+
+    def _caught_up(self, state: Snapshot) -> Snapshot:
+        """`state` moved past the stale commits above it; their files stay out."""
+        later = self.commits(state) or []
+        return Snapshot(later[-1].version, state.seal, state.parts)
+
+    def _discard(self, paths: Sequence[str]) -> None:
+        for path in paths:
+            self.files.delete(f"{self.root}/{path}")
+
+    # --- upkeep
+
+    def checkpoint(self, state: Snapshot) -> None:
+        """Write a Delta checkpoint of `state`, flushed."""
+        self._pin(state)
+        assert self._handle is not None
+        version = self._handle.version()
+        self._handle.create_checkpoint()
+        self.files.flush(f"{self.root}/{LOG}/{version:020d}.checkpoint.parquet")
+        self.files.flush(f"{self.root}/{LOG}/_last_checkpoint")
+
+    def sweep(self, state: Snapshot, *, before_s: float) -> int:
+        """Delete part and log files last changed before `before_s` (seconds since 1970) that `state` does not need.
+
+        Log files go only below the newest checkpoint. Returns how many files went.
+        """
+        live = {f"{self.root}/{p}" for p in state.parts}
+        logs = f"{self.root}/{LOG}/"
+        newest = self._checkpointed(state.version)
+        gone = [
+            path
+            for path, _, changed in self.files.walk(self.root)
+            if changed < before_s and (_is_old_log(path, newest) if path.startswith(logs) else path not in live)
+        ]
+        for path in gone:
+            self.files.delete(path)
+        return len(gone)
+
+    def _checkpointed(self, version: int) -> int:
+        """The newest version up to `version` with a checkpoint, -1 if none."""
+        names = self.files.names(f"{self.root}/{LOG}")
+        found = [int(n[:20]) for n in names if n.endswith(".checkpoint.parquet")]
+        return max((v for v in found if v <= version), default=-1)
+
+
+def _is_old_log(path: str, newest: int) -> bool:
+    name = path.rsplit("/", 1)[-1]
+    return name[:20].isdigit() and int(name[:20]) < newest
+
+
+def _part_path(kind: str, data: bytes) -> str:
+    return f"kind={kind}/{digest_of(data)}.parquet"
+
+
+def encode_part(kind: str, rows: Sequence[Values]) -> bytes:
+    """Rows of one kind as a Parquet file: ZSTD, no statistics, no Arrow schema; the columns of the kind only."""
+    table = to_arrow(kind, rows)
+    names = [n for n in table.column_names if n != "index_errors"]
+    plain = {n: "DELTA_BINARY_PACKED" for n in names if n in _SORTED}
+    dictionary = [n for n in names if n not in (*_RAW, *plain, "checksum", "payload_checksum", "mse", "max_error")]
+    out = io.BytesIO()
+    pq.write_table(
+        table,
+        out,
+        compression="zstd",
+        compression_level=9,
+        write_statistics=False,
+        store_schema=False,
+        use_dictionary=dictionary,
+        column_encoding=plain,
+    )
+    return out.getvalue()
+
+
+def _live(handle: DeltaTable | None) -> tuple[str, ...]:
+    if handle is None:
+        return ()
+    paths = handle.get_add_actions(flatten=True).column("path").to_pylist()
+    return tuple(sorted(paths))
