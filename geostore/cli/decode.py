@@ -1,0 +1,84 @@
+"""geostore decode: pixels back, cells joined, as Cloud-Optimised GeoTIFF."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from geostore.cli import options, show
+from geostore.cli.session import Session
+from geostore.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from geostore.export import Exported
+
+
+def decode(
+    session: Session,
+    geohash: Annotated[str | None, typer.Argument(help="A cell, or a prefix of cells to join.")] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The GeoTIFF; a date is added where several match.")] = Path(
+        "decoded.tif"
+    ),
+    time: options.Time = None,
+    bands: Annotated[str | None, typer.Option("--bands", "-b", help="Band names, separated by commas.")] = None,
+    area: Annotated[Path | None, typer.Option("--area", help="GeoJSON polygon instead of a cell.")] = None,
+    collection: options.Collection = None,
+    group: options.Group = None,
+    tier: Annotated[Literal["best", "embedding", "original"], typer.Option(help="best is what is kept now.")] = "best",
+    pick: Annotated[
+        Literal["all", "first", "last", "clearest"], typer.Option(help="Which of several acquisitions.")
+    ] = "all",
+) -> None:
+    """Decode to GeoTIFF, one file an acquisition; cells are joined, nodata, scale and offset are set."""
+    from geostore.export import choose, export
+
+    if (geohash is None) == (area is None):
+        raise InvalidInput("give either a GEOHASH or --area polygon.geojson")
+    names = [b.strip() for b in bands.split(",") if b.strip()] if bands else None
+    place: Any = geohash if area is None else read_area(area)
+    with session.reader() as client, session.progress("decode") as progress:
+        chosen = choose(client, place, collection=collection, time=read_time(time), bands=names, group=group, pick=pick)
+        made = export(
+            client, chosen, out, bands=names, tier=tier, area=None if area is None else place, progress=progress
+        )
+    session.answer({"files": [dataclasses.asdict(m) for m in made]}, lambda console: _show(console, made))
+
+
+def read_area(path: Path) -> dict[str, Any]:
+    """The GeoJSON in a file.
+
+    Raises:
+        NotFound: no such file. InvalidInput: it is not JSON.
+    """
+    import json
+
+    try:
+        area = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise NotFound(f"no file {str(path)!r}; give --area a GeoJSON polygon") from None
+    except ValueError as error:
+        raise InvalidInput(f"{path} is not GeoJSON: {error}") from None
+    if not isinstance(area, dict):
+        raise InvalidInput(f"{path} is not GeoJSON: it holds a {type(area).__name__}, wanted an object")
+    return area
+
+
+def read_time(text: str | None) -> str | slice | None:
+    """What `Client.decode` takes for a time or a range start/end; either side of "/" may be empty or ".."."""
+    if text is None or "/" not in text:
+        return text
+    start, _, end = text.partition("/")
+    return slice(*(None if side in ("", "..") else side for side in (start, end)))
+
+
+def _show(console: Console, made: list[Exported]) -> None:
+    for m in made:
+        error = "exact" if m.exact else f"MSE {show.number(m.mse, '.2e')}, largest error {show.number(m.max_error)}"
+        console.print(
+            f"{m.path}: {m.width} x {m.height}, {', '.join(m.bands)}, {m.cells} cells, {show.when(m.time_us)}, {error}"
+        )

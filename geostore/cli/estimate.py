@@ -1,0 +1,63 @@
+"""geostore estimate: bytes, minutes and break-even dates, before doing anything."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from geostore.cli import options, show
+from geostore.cli.ingest import Sources
+from geostore.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def estimate(
+    session: Session,
+    sources: Sources,
+    collection: options.Declared = None,
+    cells: Annotated[int, typer.Option(help="Cells looked at; more is slower and truer.", min=1, max=1000)] = 3,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps per partition the fit would take.")] = None,
+) -> None:
+    """What ingest and fit would cost and give. Reads a few cells, writes nothing."""
+    from geostore.cli.declared import find_collection
+    from geostore.estimate import estimate as look
+
+    chosen = find_collection(collection or session.settings.collection, None)
+    with session.progress("estimate") as progress:
+        found = look(
+            sources,
+            chosen,
+            cells=cells,
+            steps=steps or session.settings.fit_steps,
+            workers=session.settings.workers,
+            progress=progress,
+        )
+    fields = dataclasses.asdict(found)
+    session.answer(fields, lambda out: _show(out, fields))
+
+
+def _show(out: Console, f: dict[str, Any]) -> None:
+    dates = (
+        "never: the lossless codec stays smaller"
+        if f["break_even_dates"] is None
+        else f"{f['break_even_dates']} dates a cell"
+    )
+    rows = [
+        ("scenes", f["scenes"], ""),
+        ("partitions", f["partitions"], f"{f['cells_sampled']} looked at"),
+        ("rasters", f["rasters"], ""),
+        ("as LZW GeoTIFF", show.size(f["bytes_lzw"]), ""),
+        ("as lossless JPEG XL", show.size(f["bytes_jxl"]), "what ingest stores"),
+        ("embeddings", show.size(f["bytes_embeddings"]), show.ratio(f["ratio_embeddings"]) + " against LZW"),
+        ("codecs", show.size(f["bytes_codecs"]), ""),
+        ("everything durable", show.size(f["bytes_durable"]), show.ratio(f["ratio_durable"]) + " against LZW"),
+        ("ingest", show.minutes(f["seconds_ingest"]), ""),
+        ("fit", show.minutes(f["seconds_fit"]), f"{f['workers']} workers"),
+        ("break-even", dates, ""),
+    ]
+    out.print(show.table(f"Estimate, {f['collection']}", ("", ">", ""), rows))
+    out.print(f"advice: {f['advice']}")

@@ -1,0 +1,42 @@
+"""geostore fit: per partition a codec, embeddings and certificates."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from geostore.cli import options, show
+from geostore.cli.session import Session
+
+
+def fit(
+    session: Session,
+    geohash: Annotated[str | None, typer.Argument(help="A cell or prefix; all, if left out.")] = None,
+    collection: options.Collection = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps per partition at most.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="Wall-clock limit per partition.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Worker processes; one a core, if left out.")] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Fit again what is fitted already.")] = False,
+) -> None:
+    """Fit codecs and encode what waits. Resumable: partitions that are done are skipped."""
+    with session.writer() as client, session.progress("fit") as progress:
+        fields = client.fit(
+            collection=collection,
+            geohash=geohash,
+            steps_max=steps,
+            seconds=seconds,
+            seed=seed,
+            refit=refit,
+            workers=workers,
+            progress=progress,
+        )
+    session.answer(
+        fields,
+        lambda out: out.print(
+            f"{fields['rasters']} rasters in {fields['partitions']} partitions: {fields['fitted']} codecs fitted, "
+            f"{fields['encoded']} kept their codec, {fields['lossless']} are smaller lossless; "
+            f"{show.minutes(fields['seconds'])}"
+        ),
+    )

@@ -1,0 +1,58 @@
+"""geostore ingest: scenes into the store, losslessly and durably."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geostore.cli import exit_codes, options, show
+from geostore.cli.session import Session
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+Sources = Annotated[list[str], typer.Argument(help="Files, folders, globs, STAC items or catalogues.")]
+
+
+def ingest(
+    session: Session,
+    sources: Sources,
+    collection: options.Declared = None,
+    time: Annotated[str | None, typer.Option("--time", "-t", help="Time of a scene that tells none.")] = None,
+    keep_going: Annotated[bool, typer.Option("--keep-going", help="Go on past a scene that is refused.")] = False,
+) -> None:
+    """Take scenes in; the same scene again changes nothing. Makes the store if it is not there."""
+    from geostore.cli.declared import find_collection
+    from geostore.ingest import ingest as take_in
+
+    with session.maker() as client, session.progress("ingest") as progress:
+        chosen = find_collection(collection or session.settings.collection, client)
+        summary = take_in(client, sources, chosen, acquired=_moment(time), keep_going=keep_going, progress=progress)
+    fields = {"collection": chosen.name, **dataclasses.asdict(summary)}
+    session.answer(
+        fields,
+        lambda out: out.print(
+            f"{summary.scenes} scenes in, {summary.unchanged} unchanged: {summary.rasters} rasters in "
+            f"{summary.cells} new partitions, {show.size(summary.bytes_source)} in {show.minutes(summary.seconds)}"
+        ),
+    )
+    for line in summary.errors:
+        session.note(f"refused {line}")
+    if summary.errors:
+        raise typer.Exit(exit_codes.USAGE)
+
+
+def _moment(text: str | None) -> datetime | None:
+    from datetime import UTC, datetime
+
+    from geostore.errors import InvalidInput
+
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidInput(f"--time {text!r} is not a time; write 2020-06-14 or 2020-06-14T09:05:31") from None
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

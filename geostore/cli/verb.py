@@ -1,0 +1,109 @@
+"""Turn a function into a verb: the common flags, a session, and errors as one line and an exit code."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+import typer
+
+from geostore.cli import exit_codes, options
+from geostore.cli.session import Session
+from geostore.errors import GeostoreError, InvalidInput
+
+_COMMON: dict[str, tuple[Any, Any]] = {
+    "store": (options.Store, None),
+    "node": (options.Node, None),
+    "config": (options.Config, None),
+    "client_key": (options.ClientKey, None),
+    "server_key": (options.ServerKey, None),
+    "as_json": (options.AsJson, False),
+    "debug": (options.Debug, False),
+}
+RESUME = "interrupted; what was committed stays: run the same command again to go on"
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """`function(session, ...)` as a command that also takes the common flags."""
+    hints = get_type_hints(function, include_extras=True)
+    own = [p.replace(annotation=hints[p.name]) for p in list(inspect.signature(function).parameters.values())[1:]]
+    common = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+        for name, (kind, default) in _COMMON.items()
+    ]
+
+    @wraps(function)
+    def run(**given: Any) -> None:
+        flags = {name: given.pop(name) for name in _COMMON}
+        with errors_as_exits(debug=flags["debug"]):
+            function(open_session(flags), **given)
+
+    run.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in own] + common)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in (*own, *common)}
+    del run.__wrapped__  # type: ignore[attr-defined]
+    return run
+
+
+def open_session(flags: dict[str, Any]) -> Session:
+    """The session of these common flags.
+
+    Raises:
+        InvalidInput: a setting is unknown or out of its range, or the settings file is missing or not TOML.
+    """
+    names = ("store", "node", "client_key", "server_key")
+    given = {name: flags[name] for name in names}
+    if given["store"] and not given["node"]:
+        given["node"] = ""  # a store on the command line wins over a daemon in the settings file
+    return Session(load_settings(flags["config"], **given), flags["as_json"])
+
+
+def load_settings(file: Path | None, **flags: Any) -> Any:
+    """`Settings.load`, with what is wrong as one line."""
+    import tomllib
+
+    from pydantic import ValidationError
+
+    from geostore.settings import Settings
+
+    if file is not None and not file.is_file():
+        raise InvalidInput(f"no settings file {str(file)!r}; give --config a TOML file, or leave it out")
+    try:
+        return Settings.load(file, **flags)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise InvalidInput(f"setting {where!r}: {first['msg']}; see docs/guides/settings.md") from error
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidInput(f"the settings file is not TOML: {error}; see docs/guides/settings.md") from error
+
+
+@contextmanager
+def errors_as_exits(*, debug: bool) -> Iterator[None]:
+    """Errors leave as one line on stderr and an exit code; with `debug` as tracebacks."""
+    try:
+        yield
+    except (typer.Exit, typer.BadParameter):
+        raise
+    except KeyboardInterrupt:
+        _leave("cancelled", RESUME, exit_codes.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise typer.Exit(exit_codes.OK) from None
+    except GeostoreError as error:
+        if debug:
+            raise
+        _leave(error.kind, str(error), exit_codes.code_of(error))
+    except Exception as error:
+        if debug:
+            raise
+        _leave("internal", f"{type(error).__name__}: {error}; run again with --debug", exit_codes.INTERNAL)
+
+
+def _leave(kind: str, message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"{kind}: {' '.join(message.split())}\n")
+    raise typer.Exit(code) from None
