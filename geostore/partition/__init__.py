@@ -1,0 +1,1 @@
+"""Where things lie: geohash cells, the grids of cells, and cutting scenes into cells."""
