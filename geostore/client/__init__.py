@@ -5,8 +5,7 @@ from __future__ import annotations
 from geostore.client.asker import Asker
 from geostore.client.awaiting import AsyncClient
 from geostore.client.blocking import Client
-from geostore.client.steps import SplitLike
 from geostore.client.times import Time, time_range
 from geostore.query.facts import RasterInfo
 
-__all__ = ["Asker", "AsyncClient", "Client", "RasterInfo", "SplitLike", "Time", "time_range"]
+__all__ = ["Asker", "AsyncClient", "Client", "RasterInfo", "Time", "time_range"]

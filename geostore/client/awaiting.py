@@ -11,9 +11,10 @@ from geostore import dataset
 from geostore.client import steps
 from geostore.client.asker import Asker
 from geostore.client.blocking import Client, Kind, Tier
-from geostore.client.steps import Send, SplitLike, Steps, T
+from geostore.client.steps import Send, Steps, T
 from geostore.client.times import Time
 from geostore.collection import Collection
+from geostore.partition.split import Split
 from geostore.query import messages
 from geostore.query.facts import RasterInfo
 from geostore.query.messages import Array, Progress, Reply, Request, SceneFields
@@ -62,7 +63,7 @@ class AsyncClient:
         """As `Client.put_collection`."""
         return await self._run(steps.put_collection(collection))
 
-    async def put(self, collection: str, scene: SceneFields, splits: Iterable[SplitLike]) -> dict[str, int]:
+    async def put(self, collection: str, scene: SceneFields, splits: Iterable[Split]) -> dict[str, int]:
         """As `Client.put`."""
         return await self._run(steps.put(collection, scene, splits))
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from geostore import dataset
 from geostore.client import steps
 from geostore.client.asker import Asker
-from geostore.client.steps import Send, SplitLike, Steps, T
+from geostore.client.steps import Send, Steps, T
 from geostore.client.times import Time
 from geostore.collection import Collection
+from geostore.partition.split import Split
 from geostore.query import messages
 from geostore.query.facts import RasterInfo
 from geostore.query.messages import Array, Progress, Reply, Request, SceneFields
@@ -64,7 +65,7 @@ class Client:
         """Declare a collection; the same again changes nothing, a changed one is stored as a new version."""
         return self._run(steps.put_collection(collection))
 
-    def put(self, collection: str, scene: SceneFields, splits: Iterable[SplitLike]) -> dict[str, int]:
+    def put(self, collection: str, scene: SceneFields, splits: Iterable[Split]) -> dict[str, int]:
         """Store the pieces of a scene, losslessly and durably; counts `stored`, `unchanged` and new `cells`."""
         return self._run(steps.put(collection, scene, splits))
 
@@ -160,13 +161,16 @@ class Client:
         """Read everything and check it: `ok`, and `findings` that say what is wrong."""
         return self._run(steps.job(messages.Verify(), progress))
 
-    def compact(self, progress: Progress | None = None) -> dict[str, Any]:
-        """Merge small table files; bytes before and after."""
-        return self._run(steps.job(messages.Compact(), progress))
+    def compact(self, *, now: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+        """Merge small table files; bytes before and after. `now` as for `prune`."""
+        return self._run(steps.job(messages.Compact(now=now), progress))
 
-    def prune(self, progress: Progress | None = None) -> dict[str, Any]:
-        """Drop what is superseded; bytes before and after."""
-        return self._run(steps.job(messages.Prune(), progress))
+    def prune(self, *, now: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+        """Drop what is superseded; bytes before and after.
+
+        Files stay for `vacuum_days` for readers of an older version; with `now` they go at once.
+        """
+        return self._run(steps.job(messages.Prune(now=now), progress))
 
     def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
         """Make the view anew from the tables."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from geostore.client.times import Time, time_range
 from geostore.collection import Collection, collection_from_dict, collection_to_dict
 from geostore.errors import BandMismatch, InvalidInput, NotFound, from_kind
+from geostore.partition.split import Split
 from geostore.query import messages
 from geostore.query.facts import RasterInfo, read_info, read_raster
 from geostore.query.messages import Array, GridFields, Piece, Progress, Reply, Request, SceneFields
@@ -44,17 +45,6 @@ class Pause:
 Steps = Generator[Send | Pause, Any, T]  # receives the Reply of each Send
 
 
-class SplitLike(Protocol):
-    """A piece of a scene, cut to one cell (`geostore.partition.split.Split`)."""
-
-    geohash: str
-    group: str
-    cell: Grid
-    row: int
-    col: int
-    raster: Raster
-
-
 def fields(request: Request) -> Steps[dict[str, Any]]:
     """The answer's fields as they are."""
     reply: Reply = yield Send(request)
@@ -85,7 +75,7 @@ def cells(collection: str) -> Steps[dict[tuple[str, str], Grid]]:
     return {(c["geohash"], c["group"]): Grid(**c["grid"]) for c in reply.fields["cells"]}
 
 
-def put(collection: str, scene: SceneFields, splits: Iterable[SplitLike]) -> Steps[dict[str, int]]:
+def put(collection: str, scene: SceneFields, splits: Iterable[Split]) -> Steps[dict[str, int]]:
     """Put the pieces of a scene in requests of about BATCH_BYTES; the last one completes the scene."""
     total = {"stored": 0, "unchanged": 0, "cells": 0}
     for batch, last in _batches(splits, lambda s: s.raster.pixels.nbytes):
@@ -98,7 +88,7 @@ def put(collection: str, scene: SceneFields, splits: Iterable[SplitLike]) -> Ste
     return total
 
 
-def _piece(split: SplitLike, position: int) -> Piece:
+def _piece(split: Split, position: int) -> Piece:
     cell = GridFields.model_validate(split.cell, from_attributes=True)
     return Piece(
         geohash=split.geohash,

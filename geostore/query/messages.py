@@ -208,11 +208,12 @@ class Verify(Request):
 
 
 class Compact(Request):
-    """Merge small table files and write checkpoints."""
+    """Merge small table files and write checkpoints; `now` as in `prune`."""
 
     verb = "compact"
     role = "admin"
     job = True
+    now: bool = False
 
 
 class Prune(Request):

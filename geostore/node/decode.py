@@ -1,0 +1,119 @@
+"""decode: pixels back from what is stored, with what is known of their errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geostore.codec import RawCodec
+from geostore.errors import Corrupt, NotFound
+from geostore.keys import RasterKey
+from geostore.node.facts import raster_fields
+from geostore.query import messages
+from geostore.query.messages import Array, Progress, Reply
+from geostore.raster import Raster
+from geostore.storage import CodecRow, RasterRow, unpack_mask
+
+if TYPE_CHECKING:
+    from geostore.node.node import Node
+
+
+def decode(node: Node, request: messages.Decode, arrays: tuple[Array, ...], progress: Progress) -> Reply:
+    """Decode each key; the reply's rasters name their arrays: `pixels` stored dtype, `valid` uint8.
+
+    Raises:
+        NotFound: a raster, or the tier asked for, is not there. Corrupt: stored bytes fail their check.
+    """
+    found: list[dict[str, Any]] = []
+    out: list[Array] = []
+    for i, key in enumerate(request.keys):
+        fields, raster = decode_one(node, RasterKey(**key.model_dump()), request.bands, request.tier)
+        found.append({**fields, "pixels": len(out), "valid": len(out) + 1})
+        out += [np.ascontiguousarray(raster.pixels), raster.valid.astype(np.uint8)]
+        progress("decode", (i + 1) / len(request.keys))
+    return Reply({"rasters": found}, tuple(out))
+
+
+def decode_one(
+    node: Node, key: RasterKey, bands: list[str] | None = None, tier: str = "best"
+) -> tuple[dict[str, Any], Raster]:
+    """Facts and pixels of one raster at `tier`; only `bands`, in that order, if given."""
+    if tier == "original":
+        row, codec_row, raster = read_original(node, key)
+    else:
+        row = node.store.raster(key)
+        if tier == "embedding" and (row.generation == 0 or row.lossless):
+            raise NotFound(
+                f"{key} has no embedding: it is kept lossless; decode it at tier best, or run `geostore fit`"
+            )
+        codec_row, raster = read_row(node, row)
+    fields = raster_fields(row, codec_row.cell, raster.bands, codec_row.family)
+    if bands is not None:
+        chosen = raster.bands.select(bands)
+        raster = replace(raster, bands=chosen, pixels=raster.pixels[[raster.bands.index(b) for b in bands]])
+        fields["bands"] = [b for name in bands for b in fields["bands"] if name in (b["name"], b["source"])]
+    return fields, raster
+
+
+def read_row(node: Node, row: RasterRow) -> tuple[CodecRow, Raster]:
+    """What `row` holds, decoded onto its own window; pixels that may not be used are 0 unless it was never fitted."""
+    codec_row, codec = node.codec(row.key.partition, row.generation)
+    valid = unpack_mask(row.valid, (row.height, row.width))
+    if not row.payload:
+        pixels = np.zeros((len(codec.bands), row.height, row.width), codec.bands.dtype)
+    elif row.lossless:
+        pixels = RawCodec(codec.bands).decode(row.payload, valid)
+    else:
+        pixels = np.where(valid, codec.decode(row.payload, valid), np.zeros((), codec.bands.dtype))
+    grid = codec_row.cell.window(row.row, row.col, row.height, row.width)
+    return codec_row, Raster(pixels=pixels, valid=valid, bands=codec.bands, grid=grid)
+
+
+def exact_row(node: Node, current: RasterRow) -> RasterRow | None:
+    """The row that still holds `current`'s raster exactly, or None: itself, the one `put` wrote, or a kept COG's."""
+    if current.lossless:
+        return current
+    try:
+        return node.store.raster(current.key, generation=0)
+    except NotFound:
+        return current if _kept(current) else None
+
+
+def read_original(node: Node, key: RasterKey) -> tuple[RasterRow, CodecRow, Raster]:
+    """The exact raster: its lossless row while that stands, else its kept COG.
+
+    Raises:
+        NotFound: neither is there any more; the message says where the file came from, if that is known.
+    """
+    current = node.store.raster(key)
+    row = exact_row(node, current)
+    if row is None:
+        came = f"; it came from {current.original[4:]}" if current.original else ""
+        raise NotFound(f"the original of {key} is not kept (policy original){came}; decode it at tier best")
+    if row.lossless:
+        return (row, *read_row(node, row))
+    return _read_kept(node, row)
+
+
+def _kept(row: RasterRow) -> bool:
+    return bool(row.original) and not row.original.startswith("ref:")
+
+
+def _read_kept(node: Node, row: RasterRow) -> tuple[RasterRow, CodecRow, Raster]:
+    """The kept COG laid into the row's window, with the row's mask."""
+    from geostore.scene.writer import read_cog
+
+    codec_row, codec = node.codec(row.key.partition, row.generation)
+    grid = codec_row.cell.window(row.row, row.col, row.height, row.width)
+    valid = unpack_mask(row.valid, grid.shape)
+    kept, kept_grid = read_cog(node.store.original(row.key, row.original))
+    offset = grid.offset_of(kept_grid)
+    if offset is None:
+        raise Corrupt(f"the kept original of {row.key} lies on {kept_grid}, its row on {grid}; restore or rebuild")
+    pixels = np.zeros((len(codec.bands), *grid.shape), codec.bands.dtype)
+    rows, cols = slice(offset[0], offset[0] + kept_grid.height), slice(offset[1], offset[1] + kept_grid.width)
+    pixels[:, rows, cols] = kept
+    exact = replace(row, certificate=None, lossless=True, layers="original")
+    return exact, codec_row, Raster(pixels=pixels, valid=valid, bands=codec.bands, grid=grid)

@@ -1,0 +1,117 @@
+"""encode: one partition's rasters through a codec, each with the certificate of what really decodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from geostore.certificate import Certificate, measure
+from geostore.codec import Codec, Effort, Families, RawCodec, Series
+from geostore.collection import Policy
+from geostore.raster import Bands, Mask, Pixels
+
+EMPTY = "empty"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """One raster as a fit decided to keep it.
+
+    Attributes:
+        payload: bytes for its row; empty if nothing in it may be used.
+        vector: int8 embedding bytes.
+        layers: what the payload holds, joined by "+".
+        lossless: True if the payload is the lossless codec's.
+        certificate: measured by decoding the payload.
+        bytes_lossless: the same raster through the lossless codec, masked pixels zero.
+    """
+
+    payload: bytes
+    vector: bytes
+    layers: str
+    lossless: bool
+    certificate: Certificate
+    bytes_lossless: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a fit of one partition found; `family` is "raw" where the lossless codec was smaller."""
+
+    family: str
+    codec: bytes
+    rasters: tuple[Stored, ...]
+    facts: dict[str, str | float | int]
+
+
+def encode_series(codec: Codec, series: Series, policy: Policy, progress: Callable[..., None]) -> list[Stored]:
+    """Encode each raster of `series`, decode it again, measure; a raster that misses the policy is kept lossless."""
+    kept = []
+    for i in range(len(series)):
+        kept.append(_encode_one(codec, series.pixels[i], series.valid[i], series.indices, policy))
+        progress("encode", (i + 1) / len(series))
+    return kept
+
+
+def _encode_one(codec: Codec, pixels: Pixels, valid: Mask, indices: tuple[str, ...], policy: Policy) -> Stored:
+    exact = encode_lossless(codec.bands, pixels, valid, indices)
+    if codec.family == "raw" or not exact.payload:
+        return exact
+    encoded = codec.encode(pixels, valid)
+    if len(encoded.payload) >= len(exact.payload):
+        return exact
+    certificate = measure(pixels, codec.decode(encoded.payload, valid), valid, codec.bands, indices)
+    if not certificate.keeps(policy):
+        return exact
+    vector = b"" if encoded.vector is None else encoded.vector.tobytes()
+    return Stored(
+        payload=encoded.payload,
+        vector=vector,
+        layers="+".join(encoded.layers),
+        lossless=False,
+        certificate=certificate,
+        bytes_lossless=exact.bytes_lossless,
+    )
+
+
+def encode_lossless(bands: Bands, pixels: Pixels, valid: Mask, indices: tuple[str, ...]) -> Stored:
+    """One raster through the lossless codec, masked pixels set to 0; no bytes if nothing may be used."""
+    clean = np.where(valid, pixels, np.zeros((), pixels.dtype))
+    payload = RawCodec(bands, effort=7).encode(clean, valid).payload
+    return Stored(
+        payload=payload if valid.any() else b"",
+        vector=b"",
+        layers="lossless" if valid.any() else EMPTY,
+        lossless=True,
+        certificate=measure(clean, clean, valid, bands, indices),
+        bytes_lossless=len(payload) if valid.any() else 0,
+    )
+
+
+def fit_series(
+    family: str, parent: bytes | None, series: Series, policy: Policy, effort: Effort, progress: Callable[..., None]
+) -> Fitted:
+    """Fit `family` to `series`, encode every raster, and keep the smaller of that and the lossless codec."""
+    families = Families.installed([family]).items
+    origin = None if parent is None else families[family].from_bytes(parent)
+    codec = families[family].fit(series, policy=policy, effort=effort, progress=progress, parent=origin)
+    if codec.family == "raw":
+        reason = "asked for" if family == "raw" else f"{family} is expected to take more bytes than lossless"
+        return _lossless(series, progress, {"reason": reason})
+    stored = codec.to_bytes()
+    read = families[family].from_bytes(stored)  # what is measured is what will be read
+    rasters = encode_series(read, series, policy, progress)
+    total, exact = len(stored) + sum(len(s.payload) for s in rasters), sum(s.bytes_lossless for s in rasters)
+    facts: dict[str, str | float | int] = {"seed": effort.seed, "steps": effort.steps}
+    facts |= {"bytes_total": total, "bytes_lossless": exact, "reason": f"{family} {total} B, lossless {exact} B"}
+    if total >= exact:
+        return _lossless(series, progress, facts)
+    return Fitted(family=family, codec=stored, rasters=tuple(rasters), facts=facts)
+
+
+def _lossless(series: Series, progress: Callable[..., None], facts: dict[str, str | float | int]) -> Fitted:
+    codec = RawCodec(series.bands, effort=7)
+    rasters = encode_series(codec, series, Policy(), progress)
+    return Fitted(family="raw", codec=codec.to_bytes(), rasters=tuple(rasters), facts=facts)

@@ -1,0 +1,68 @@
+"""Stored rows as plain fields for replies."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+from geostore.certificate import Certificate
+from geostore.raster import Bands, Grid
+from geostore.storage import CodecRow, RasterRow
+
+
+def certificate_fields(certificate: Certificate | None) -> dict[str, Any]:
+    """A certificate as fields; None (lossless as put) is a certificate without error."""
+    c = certificate or Certificate(0, 0.0, 0.0)
+    return {
+        "exact": certificate is None or (c.max_error == 0 and c.pixels > 0),
+        "pixels": c.pixels,
+        "mse": c.mse,
+        "psnr_db": None if math.isinf(c.psnr_db) else c.psnr_db,
+        "max_error": c.max_error,
+        "indices": {name: dataclasses.asdict(error) for name, error in c.indices.items()},
+    }
+
+
+def tier(row: RasterRow) -> str:
+    """Where a raster stands: waiting (lossless, not fitted yet), lossless, residual, embedding, or empty."""
+    if row.generation == 0:
+        return "waiting"
+    if not row.payload:
+        return "empty"
+    if row.lossless:
+        return "lossless"
+    return "residual" if "residual" in row.layers else "embedding"
+
+
+def raster_fields(row: RasterRow, cell: Grid, bands: Bands, family: str) -> dict[str, Any]:
+    """One stored raster, without pixels."""
+    grid = cell.window(row.row, row.col, row.height, row.width)
+    return {
+        **dataclasses.asdict(row.key),
+        "scene": row.scene,
+        "generation": row.generation,
+        "codec": family,
+        "tier": tier(row),
+        "layers": row.layers,
+        "bytes": len(row.payload),
+        "bytes_valid": len(row.valid),
+        "bytes_lzw": row.bytes_lzw,
+        "bytes_jxl": row.bytes_jxl,
+        "grid": dataclasses.asdict(grid),
+        "bands": [dataclasses.asdict(b) for b in bands],
+        "certificate": certificate_fields(row.certificate),
+    }
+
+
+def codec_fields(row: CodecRow) -> dict[str, Any]:
+    """One generation of a partition's codec."""
+    return {
+        **dataclasses.asdict(row.partition),
+        "generation": row.generation,
+        "family": row.family,
+        "bytes": len(row.data),
+        "parent": row.parent,
+        "made_us": row.made_us,
+        "facts": dict(row.facts),
+    }

@@ -1,0 +1,261 @@
+"""fit: per partition a codec, embeddings and certificates, in worker processes, one commit a partition."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geostore.codec import Effort, Families, Series
+from geostore.collection import Policy
+from geostore.errors import NotFound
+from geostore.keys import PartitionKey
+from geostore.node.decode import exact_row, read_original
+from geostore.node.encode import Fitted, encode_series, fit_series
+from geostore.query import messages
+from geostore.query.messages import Array, Progress, Reply
+from geostore.storage import CodecRow, RasterRow, pack_mask
+
+if TYPE_CHECKING:
+    from geostore.node.node import Node
+
+_POLL_S = 0.2
+_worker_queue: Any = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A partition's work, and the exact rows it was gathered from, in the series' order."""
+
+    work: Work
+    rows: list[RasterRow]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a worker needs to fit one partition: plain values, no store."""
+
+    partition: PartitionKey
+    window: tuple[int, int, int, int]  # row, col, height, width in the cell
+    series: Series
+    policy: Policy
+    effort: Effort
+    family: str
+    parent: bytes | None
+    frozen: bool  # try the parent as it is on the new dates, before a new generation is fitted
+
+
+def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: Progress) -> Reply:
+    """Fit every chosen partition that has rasters waiting (all, with `refit`); resumable: done ones are skipped.
+
+    Raises:
+        NotFound: no such partition. Cancelled: `progress` said so; partitions committed before stay fitted.
+    """
+    chosen = _choose(node, request)
+    effort = Effort(
+        steps=request.steps or node.settings.fit_steps,
+        seconds=request.seconds or node.settings.fit_seconds,
+        seed=node.settings.seed if request.seed is None else request.seed,
+        device=node.settings.device,
+    )
+    workers = request.workers or node.settings.workers or os.cpu_count() or 1
+    summary: dict[str, Any] = {"partitions": len(chosen), "fitted": 0, "encoded": 0, "lossless": 0, "rasters": 0}
+    begun = time.monotonic()
+    for plan, fitted in _run(node, chosen, effort, request.refit, min(workers, max(len(chosen), 1)), progress):
+        with node.changing:
+            _commit(node, plan, fitted)
+        summary["rasters"] += len(plan.rows)
+        kind = "encoded" if fitted.facts.get("frozen") else "lossless" if fitted.family == "raw" else "fitted"
+        summary[kind] += 1
+    return Reply({**summary, "seconds": round(time.monotonic() - begun, 3)})
+
+
+def _choose(node: Node, request: messages.Fit) -> list[PartitionKey]:
+    partitions = node.store.partitions(request.collection, request.geohash or "")
+    if request.collection is not None:
+        node.store.collection(request.collection)
+    if not partitions and request.geohash:
+        raise NotFound(f"no partition {request.geohash!r} to fit; `geostore status` lists what is stored")
+    return [p for p in partitions if request.refit or any(r.generation == 0 for r in node.store.rasters(p))]
+
+
+def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool) -> Plan | None:
+    """Gather a partition's exact rasters into one series on the box of them all; None if there are none."""
+    collection = node.store.collection(partition.collection)
+    exact = [exact_row(node, r) for r in node.store.rasters(partition) if refit or r.generation == 0]
+    rows = [r for r in exact if r is not None]
+    if not rows:
+        return None
+    newest = node.store.codec(partition)
+    window, learned = _box(rows), newest.generation > 0 and newest.family == collection.policy.codec
+    frozen = learned and not refit and _holds(newest, window)
+    if frozen:
+        window = (newest.row, newest.col, newest.height, newest.width)
+    bands = collection.groups[partition.group]
+    work = Work(
+        partition=partition,
+        window=window,
+        series=_series(node, rows, bands, window, collection.indices_of(partition.group)),
+        policy=collection.policy,
+        effort=effort,
+        family=collection.policy.codec,
+        parent=newest.data if learned else None,
+        frozen=frozen,
+    )
+    return Plan(work, rows)
+
+
+def _box(rows: list[RasterRow]) -> tuple[int, int, int, int]:
+    """(row, col, height, width) of the smallest window that holds them all."""
+    top, left = min(r.row for r in rows), min(r.col for r in rows)
+    return top, left, max(r.row + r.height for r in rows) - top, max(r.col + r.width for r in rows) - left
+
+
+def _holds(codec: CodecRow, window: tuple[int, int, int, int]) -> bool:
+    row, col, height, width = window
+    inside = codec.row <= row and codec.col <= col
+    return inside and codec.row + codec.height >= row + height and codec.col + codec.width >= col + width
+
+
+def _series(node: Node, rows: list[RasterRow], bands: Any, window: tuple[int, int, int, int], indices: Any) -> Series:
+    top, left, height, width = window
+    pixels = np.zeros((len(rows), len(bands), height, width), bands.dtype)
+    valid = np.zeros((len(rows), height, width), np.bool_)
+    for i, row in enumerate(rows):
+        _, _, raster = read_original(node, row.key)
+        at = (slice(row.row - top, row.row - top + row.height), slice(row.col - left, row.col - left + row.width))
+        pixels[(i, slice(None), *at)] = raster.pixels
+        valid[(i, *at)] = raster.valid
+    times = np.array([r.key.time_us for r in rows], np.int64)
+    return Series(pixels=pixels, valid=valid, times_us=times, bands=bands, indices=indices)
+
+
+def _run(
+    node: Node, chosen: list[PartitionKey], effort: Effort, refit: bool, workers: int, progress: Progress
+) -> Iterator[tuple[Plan, Fitted]]:
+    """Fit `chosen` in spawned workers, at most two partitions a worker in memory; yield each as it is done."""
+    if not chosen:
+        return
+    context = multiprocessing.get_context("spawn")
+    reports = context.Queue()
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(reports,))
+    running: dict[Future[Fitted], Plan] = {}
+    shares: dict[str, float] = {}
+    todo, done = iter(chosen), 0
+    try:
+        while True:
+            while len(running) < workers + 1 and (partition := next(todo, None)) is not None:
+                plan = _plan(node, partition, effort, refit)
+                if plan is None:
+                    done += 1
+                    continue
+                running[pool.submit(fit_partition, plan.work)] = plan
+            if not running:
+                break
+            finished, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
+            for future in finished:
+                plan = running.pop(future)
+                done += 1
+                shares.pop(str(plan.work.partition), None)
+                yield plan, future.result()
+            what = _drain(reports, shares)
+            progress(what, min(1.0, (done + sum(shares.values())) / len(chosen)))
+    finally:
+        _stop(pool, running)
+        reports.close()
+        reports.cancel_join_thread()
+
+
+def _drain(reports: Any, shares: dict[str, float]) -> str:
+    what = "fit"
+    while True:
+        try:
+            partition, step, share = reports.get_nowait()
+        except queue.Empty:
+            return what
+        if partition not in shares or share >= shares[partition] or step != what:
+            shares[partition] = share
+        what = f"{step} {partition}"
+
+
+def _stop(pool: ProcessPoolExecutor, running: dict[Future[Fitted], Plan]) -> None:
+    """End the pool; workers with work left are killed, since nothing they hold was acknowledged."""
+    processes = list((pool._processes or {}).values()) if running else []  # noqa: SLF001 - no public way to stop work
+    pool.shutdown(wait=not running, cancel_futures=True)
+    for process in processes:
+        process.kill()
+
+
+def _begin_worker(reports: Any) -> None:
+    global _worker_queue
+    _worker_queue = reports
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def fit_partition(work: Work) -> Fitted:
+    """Run in a worker: the frozen codec first, a new generation if it misses the policy."""
+    name = str(work.partition)
+
+    def report(step: str, share: float) -> None:
+        if _worker_queue is not None:
+            _worker_queue.put((name, step, share))
+
+    if work.frozen and work.parent is not None:
+        codec = Families.installed([work.family]).items[work.family].from_bytes(work.parent)
+        kept = encode_series(codec, work.series, work.policy, report)
+        if not any(s.lossless and s.payload for s in kept):
+            return Fitted(family=work.family, codec=work.parent, rasters=tuple(kept), facts={"frozen": 1})
+    return fit_series(work.family, work.parent, work.series, work.policy, work.effort, report)
+
+
+def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
+    """One commit: the codec's generation (unless the frozen one served) and a row for each raster."""
+    newest = node.store.codec(plan.work.partition)
+    frozen = bool(fitted.facts.get("frozen"))
+    generation = newest.generation if frozen else newest.generation + 1
+    row, col, height, width = plan.work.window
+    codec = CodecRow(
+        partition=plan.work.partition,
+        generation=generation,
+        family=fitted.family,
+        cell=newest.cell,
+        row=row,
+        col=col,
+        height=height,
+        width=width,
+        data=fitted.codec,
+        parent=newest.generation if newest.generation > 0 else None,
+        made_us=time.time_ns() // 1000,
+        facts=fitted.facts,
+    )
+    rasters = [
+        replace(
+            source,
+            generation=generation,
+            row=row,
+            col=col,
+            height=height,
+            width=width,
+            valid=pack_mask(valid),
+            payload=kept.payload,
+            vector=kept.vector,
+            layers=kept.layers,
+            lossless=kept.lossless,
+            bytes_jxl=kept.bytes_lossless,
+            certificate=kept.certificate,
+        )
+        for source, valid, kept in zip(plan.rows, plan.work.series.valid, fitted.rasters, strict=True)
+    ]
+    node.store.commit([*([] if frozen else [codec]), *rasters])

@@ -1,0 +1,165 @@
+"""status: rasters, partitions, bytes by tier, both ratios, and the errors that were measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from geostore.certificate import Certificate
+from geostore.collection import Policy
+from geostore.keys import PartitionKey
+from geostore.node.facts import tier
+from geostore.partition import geohash
+from geostore.query import messages
+from geostore.query.messages import Array, Progress, Reply
+from geostore.storage import CodecRow, RasterRow
+
+if TYPE_CHECKING:
+    from geostore.node.node import Node
+
+
+@dataclass
+class Tally:
+    """Sums over rasters: bytes by what they are for, tiers, and errors weighed by usable pixels."""
+
+    rasters: set[tuple[object, ...]] = field(default_factory=set)
+    pieces: int = 0
+    bytes: Counter[str] = field(default_factory=Counter)
+    tiers: Counter[str] = field(default_factory=Counter)
+    within_policy: int = 0
+    missed: int = 0
+    pixels: int = 0
+    squared: float = 0.0
+    max_error: float = 0.0
+    weights: Counter[str] = field(default_factory=Counter)
+    mae: Counter[str] = field(default_factory=Counter)  # sums of mean absolute error times pixels
+    p99: dict[str, list[float]] = field(default_factory=dict)
+    worst: dict[str, float] = field(default_factory=dict)
+
+    def add(self, row: RasterRow, policy: Policy) -> None:
+        """Count one current raster."""
+        self.rasters.add((row.key.collection, row.key.geohash, row.key.time_us, row.key.platform))
+        self.pieces += 1
+        where = tier(row)
+        self.tiers[where] += 1
+        self.bytes["source_lzw"] += row.bytes_lzw
+        self.bytes["source_jxl"] += row.bytes_jxl
+        self.bytes["masks"] += len(row.valid)
+        self.bytes["lossless" if row.lossless else "embeddings"] += len(row.payload)
+        if row.generation == 0:
+            return
+        if row.certificate is None or row.certificate.keeps(policy):
+            self.within_policy += 1
+        else:
+            self.missed += 1
+        if row.certificate is not None:
+            self._measure(row.certificate)
+
+    def _measure(self, c: Certificate) -> None:
+        self.pixels += c.pixels
+        self.squared += c.mse * c.pixels
+        self.max_error = max(self.max_error, c.max_error)
+        for name, error in c.indices.items():
+            self.weights[name] += c.pixels
+            self.mae[name] += error.mae * c.pixels  # type: ignore[assignment]
+            self.p99.setdefault(name, []).append(error.p99)
+            self.worst[name] = max(self.worst.get(name, 0.0), error.max)
+
+    def quality(self) -> dict[str, Any]:
+        """Errors over all usable pixels; p99 is each raster's own, averaged over rasters."""
+        mse = self.squared / self.pixels if self.pixels else 0.0
+        overall = Certificate(self.pixels, mse, self.max_error)
+        return {
+            "pixels": self.pixels,
+            "mse_n1": mse,
+            "psnr_db": overall.psnr_db if mse else None,
+            "max_error": self.max_error,
+            "within_policy": self.within_policy,
+            "missed": self.missed,
+            "indices": {
+                name: {
+                    "mae": self.mae[name] / max(self.weights[name], 1),
+                    "p99": sum(self.p99[name]) / len(self.p99[name]),
+                    "max": self.worst[name],
+                }
+                for name in self.weights
+            },
+        }
+
+
+def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], progress: Progress) -> Reply:
+    """The whole account. Ratios are over rasters that have been fitted and over everything durable, side by side."""
+    if request.collection is not None:
+        node.store.collection(request.collection)
+    partitions = node.store.partitions(request.collection)
+    total, fields = Tally(), []
+    codec_bytes = 0
+    for partition in partitions:
+        part, codecs = _tally(node, partition, total)
+        codec_bytes += sum(len(c.data) for c in codecs)
+        if request.partitions:
+            fields.append(_partition_fields(partition, part, codecs))
+    account = _account(node, total, codec_bytes)
+    scenes = [s for s in node.store.scenes(request.collection) if s.op == "put"]
+    reply = {
+        "store": node.store.id,
+        "slots": node.store.slots,
+        "rasters": len(total.rasters),
+        "pieces": total.pieces,
+        "partitions": len(partitions),
+        "scenes": len(scenes),
+        "tiers": dict(total.tiers),
+        "quality": total.quality(),
+        **account,
+    }
+    return Reply({**reply, "per_partition": fields} if request.partitions else reply)
+
+
+def _tally(node: Node, partition: PartitionKey, total: Tally) -> tuple[Tally, list[CodecRow]]:
+    policy = node.store.collection(partition.collection).policy
+    part = Tally()
+    for row in node.store.rasters(partition):
+        part.add(row, policy)
+        total.add(row, policy)
+    return part, node.store.generations(partition)
+
+
+def _account(node: Node, total: Tally, codec_bytes: int) -> dict[str, Any]:
+    """Bytes by tier and the two ratios; a ratio is None while there is nothing to divide by."""
+    durable = dict(node.store.bytes_durable())
+    whole = sum(durable.values())
+    sizes = {**total.bytes, "codecs": codec_bytes, **{f"durable_{k}": v for k, v in durable.items()}, "durable": whole}
+    lzw, embeddings = total.bytes["source_lzw"], total.bytes["embeddings"]
+    kept_embedded = embeddings and total.tiers["waiting"] == 0
+    return {
+        "bytes": sizes,
+        "ratio_embeddings": lzw / (embeddings + total.bytes["lossless"]) if kept_embedded else None,
+        "ratio_durable": lzw / whole if lzw and whole else None,
+        "ratio_jxl_durable": total.bytes["source_jxl"] / whole if whole and lzw else None,
+    }
+
+
+def _partition_fields(partition: PartitionKey, part: Tally, codecs: list[CodecRow]) -> dict[str, Any]:
+    newest = codecs[-1]
+    quality = part.quality()
+    ndvi = quality["indices"].get("NDVI", {})
+    return {
+        "collection": partition.collection,
+        "geohash": partition.geohash,
+        "group": partition.group,
+        "bounds": list(geohash.bounds(partition.geohash)),
+        "rasters": part.pieces,
+        "generation": newest.generation,
+        "family": newest.family,
+        "reason": str(newest.facts.get("reason", "")),
+        "bytes_codec": sum(len(c.data) for c in codecs if c.generation > 0),
+        **{f"bytes_{k}": part.bytes[k] for k in ("embeddings", "lossless", "masks")},
+        "bytes_lzw": part.bytes["source_lzw"],
+        "bytes_jxl": part.bytes["source_jxl"],
+        "tiers": dict(part.tiers),
+        **{k: quality[k] for k in ("mse_n1", "psnr_db", "max_error", "within_policy", "missed")},
+        "ndvi_mae": ndvi.get("mae"),
+        "ndvi_p99": ndvi.get("p99"),
+        "ndvi_max": ndvi.get("max"),
+    }
