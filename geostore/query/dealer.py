@@ -32,7 +32,6 @@ from geostore.query.frames import INLINE_BYTES, Header, Inbox, outgoing, pack, u
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Progress, Reply, Request
 from geostore.settings import Settings
 
-CONNECT_S = 5.0  # time until an address where nobody answers counts as unreachable
 CHUNK_BYTES_MAX = 64 * 2**20  # largest frame taken from a daemon
 HEADER_BYTES_MAX = 2**20
 _TICK_S = 0.05
@@ -56,10 +55,17 @@ class Dealer:
         address: tcp://host:port or ipc://path.
         settings: limits and the default deadline.
         pair, server_key: the client's keys and the daemon's public key; None and "" without CURVE.
+        connect_s: how long nobody may answer at the address before it counts as unreachable.
     """
 
     def __init__(
-        self, address: str, settings: Settings | None = None, *, pair: KeyPair | None = None, server_key: str = ""
+        self,
+        address: str,
+        settings: Settings | None = None,
+        *,
+        pair: KeyPair | None = None,
+        server_key: str = "",
+        connect_s: float = 5.0,
     ) -> None:
         self.address, self._settings = address, settings or Settings()
         self._session = secrets.token_hex(8)
@@ -71,7 +77,7 @@ class Dealer:
         self._words: deque[bytes] = deque()  # grants and drops to be sent
         self._inflight_max = self._settings.inflight_max
         self._connected, self._closing, self._awake = False, False, False
-        self._down_s = time.monotonic()
+        self._down_s, self._connect_s = time.monotonic(), connect_s
         self._refused: GeostoreError | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wake_out, self._wake_in = sockets.socketpair()
@@ -195,6 +201,8 @@ class Dealer:
         except zmq.ZMQError as error:
             self._socket.disable_monitor()
             self._context.destroy(linger=0)
+            self._wake_in.close()
+            self._wake_out.close()
             raise InvalidInput(f"{self.address!r} is no address ({error}); use tcp://host:port") from error
 
     def _run(self) -> None:
@@ -355,7 +363,7 @@ class Dealer:
                 self._drop(call, self._late(call))
         for call in list(self._unsent):
             waited_s = now_s - max(call.asked_s, self._down_s)
-            if now_s > call.deadline_s or (not self._connected and (self._refused or waited_s > CONNECT_S)):
+            if now_s > call.deadline_s or (not self._connected and (self._refused or waited_s > self._connect_s)):
                 self._unsent.remove(call)
                 self._fail(call, self._late(call) if self._connected else self._refused or self._absent())
 

@@ -204,7 +204,7 @@ def outgoing(header: Header, fields: dict[str, Any], arrays: Sequence[Array], *,
 def _wire_array(array: Array) -> Array:
     if array.dtype.newbyteorder("=") not in ARRAY_DTYPES or array.ndim > NDIM_MAX:
         raise BadRequest(f"array of {array.dtype} with {array.ndim} dimensions does not travel; see docs/PROTOCOL.md")
-    return np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
 
 
 class Inbox:
@@ -218,7 +218,10 @@ class Inbox:
         if self.nbytes > bytes_max:
             raise Overloaded(f"a body of {self.nbytes} bytes; at most {bytes_max} here (upload_bytes_max)")
         self.filled = 0
-        self._data = np.empty(self.nbytes, np.uint8)  # untouched pages cost nothing until bytes arrive
+        try:
+            self._data = np.empty(self.nbytes, np.uint8)  # untouched pages cost nothing until bytes arrive
+        except MemoryError as error:
+            raise Overloaded(f"no memory for a body of {self.nbytes} bytes; ask for less at once") from error
 
     @property
     def complete(self) -> bool:

@@ -136,6 +136,8 @@ class Router:
             socket.bind(settings.listen)
         except zmq.ZMQError as error:
             self._context.destroy(linger=0)
+            self._wake_in.close()
+            self._wake_out.close()
             raise InvalidInput(f"cannot listen on {settings.listen}: {error}; choose another address") from error
         return socket
 
