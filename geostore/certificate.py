@@ -46,11 +46,21 @@ class Certificate:
         return float("inf") if self.mse == 0 else float(-10 * np.log10(self.mse))
 
     def keeps(self, policy: Policy) -> bool:
-        """True if every bound of `policy` holds."""
+        """True if every bound of `policy` holds, to the precision of a float32, in which certificates are stored."""
         bounds = [(self.mse, policy.mse_max), (self.max_error, policy.max_error)]
         for e in self.indices.values():
             bounds += [(e.mae, policy.index_mae_max), (e.p99, policy.index_p99_max), (e.max, policy.index_max)]
-        return all(limit is None or error <= limit for error, limit in bounds)
+        return all(limit is None or error <= float32_up(limit) for error, limit in bounds)
+
+
+def float32_up(value: float) -> float:
+    """The smallest float32 that is not below `value`: a stored error is never smaller than the measured one.
+
+    >>> float32_up(0.5), float32_up(0.1) > 0.1
+    (0.5, True)
+    """
+    narrow = np.float32(value)
+    return float(narrow if float(narrow) >= value else np.nextafter(narrow, np.float32(np.inf)))
 
 
 def to_n1(physical: npt.NDArray[np.float32], bands: Bands) -> npt.NDArray[np.float32]:

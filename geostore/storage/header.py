@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
+
+import xxhash
 
 from geostore.collection import Collection, collection_from_dict, collection_to_dict
 from geostore.errors import Conflict, Corrupt, InvalidInput, NotFound, UnsupportedFormat
@@ -12,6 +15,7 @@ from geostore.storage.files import Files
 
 FORMAT_VERSION = 1
 HEADER = "geostore.json"
+CHECK = "geostore:check"
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,8 @@ def write_header(files: Files, header: Header) -> None:
     Raises:
         Conflict: a store is there already.
     """
-    text = json.dumps({"format": "geostore", **dataclasses.asdict(header)}, indent=2) + "\n"
     try:
-        files.create(HEADER, text.encode())
+        files.create(HEADER, _to_bytes({"format": "geostore", **dataclasses.asdict(header)}))
     except FileExistsError as error:
         raise Conflict(f"{files.url} holds a store already; open it, or choose another place") from error
 
@@ -59,12 +62,11 @@ def read_header(files: Files) -> Header:
     try:
         found = json.loads(raw)
         version = found["version"]
-        if found["format"] != "geostore" or not isinstance(version, int):
-            raise ValueError(f"format {found['format']!r}, version {version!r}")
-        if version > FORMAT_VERSION:
+        if isinstance(version, int) and version > FORMAT_VERSION and found["format"] == "geostore":
             raise UnsupportedFormat(
                 f"{files.url} has format {version}; this geostore reads up to {FORMAT_VERSION}: install a newer one"
             )
+        found = _from_bytes(raw)
         return Header(version, str(found["id"]), int(found["slots"]), int(found["made_us"]))
     except (ValueError, KeyError, TypeError) as error:
         raise Corrupt(f"{files.url}/{HEADER} does not parse ({error}); restore it from a backup") from error
@@ -89,7 +91,7 @@ def read_collection(files: Files, name: str, version: int) -> Collection:
     """
     path = collection_path(name, version)
     try:
-        return dataclasses.replace(collection_from_dict(json.loads(files.read(path))), version=version)
+        return dataclasses.replace(collection_from_dict(_from_bytes(files.read(path))), version=version)
     except FileNotFoundError as error:
         raise NotFound(f"no collection {name!r} version {version}; `geostore status` lists them") from error
     except (ValueError, KeyError, TypeError, InvalidInput) as error:
@@ -104,9 +106,26 @@ def add_collection(files: Files, collection: Collection) -> Collection:
         if dataclasses.replace(collection, version=newest.version) == newest:
             return newest
     made = dataclasses.replace(collection, version=(known[-1] if known else 0) + 1)
-    text = json.dumps(collection_to_dict(made), indent=1, ensure_ascii=False) + "\n"
     try:
-        files.create(collection_path(made.name, made.version), text.encode())
+        files.create(collection_path(made.name, made.version), _to_bytes(collection_to_dict(made)))
     except FileExistsError:
         return add_collection(files, collection)
     return made
+
+
+def _to_bytes(members: dict[str, Any]) -> bytes:
+    text = json.dumps({**members, CHECK: _check(members)}, indent=1, ensure_ascii=False)
+    return (text + "\n").encode()
+
+
+def _from_bytes(raw: bytes) -> dict[str, Any]:
+    """The members without their check; raises ValueError or KeyError if they do not fit it."""
+    members: dict[str, Any] = json.loads(raw)
+    if members.pop(CHECK) != _check(members):
+        raise ValueError(f"it fails its {CHECK}")
+    return members
+
+
+def _check(members: dict[str, Any]) -> str:
+    text = json.dumps(members, sort_keys=True, separators=(",", ":"))
+    return xxhash.xxh3_64_hexdigest(text.encode())

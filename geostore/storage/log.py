@@ -14,7 +14,8 @@ from geostore.errors import Corrupt
 from geostore.storage.files import Files
 
 LOG = "_delta_log"
-VERBS = ("put", "compact", "prune", "repair")
+VERBS = ("put", "compact", "prune")
+CHECKED = ("epoch", "node", "run", "commit", "verb", "live")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Commit:
         id: unique to the attempt.
         verb: one of VERBS; only "put" adds rows that are new.
         adds, removes: paths of part files below the table's folder.
+        live: check of the sorted paths of every part file that counts after this commit.
         stale: the owner was sealed off before: readers skip it.
     """
 
@@ -49,6 +51,7 @@ class Commit:
     verb: str
     adds: tuple[str, ...]
     removes: tuple[str, ...]
+    live: str = ""
     stale: bool = False
 
 
@@ -58,20 +61,33 @@ def log_name(version: int) -> str:
 
 
 def commit_metadata(
-    *, epoch: int, node: str, run: str, commit: str, verb: str, adds: Iterable[str], removes: Iterable[str] = ()
+    *,
+    epoch: int,
+    node: str,
+    run: str,
+    commit: str,
+    verb: str,
+    adds: Iterable[str],
+    removes: Iterable[str],
+    live: Iterable[str],
 ) -> dict[str, str]:
-    """What every commit carries in its commitInfo; `digests` names each file added, `check` guards the entry.
+    """What every commit carries in its commitInfo.
 
-    `removes` are the files a rewriting commit takes out.
+    `digests` names each file added, `live` checks the list of all part files that count after it, `check` guards
+    the entry itself with the paths it adds and removes.
     """
-    plain = {"epoch": str(epoch), "node": node, "run": run, "commit": commit, "verb": verb}
+    plain = {"epoch": str(epoch), "node": node, "run": run, "commit": commit, "verb": verb, "live": live_check(live)}
     digests = ",".join(sorted(path.rsplit("/", 1)[-1].removesuffix(".parquet") for path in adds))
     return {**plain, "digests": digests, "check": _check(plain, adds, removes)}
 
 
+def live_check(paths: Iterable[str]) -> str:
+    """xxh3-64 of the sorted paths as JSON."""
+    return xxhash.xxh3_64_hexdigest(json.dumps(sorted(paths), separators=(",", ":")).encode())
+
+
 def _check(plain: dict[str, str], adds: Iterable[str], removes: Iterable[str]) -> str:
-    names = ("epoch", "node", "run", "commit", "verb")
-    text = json.dumps([[plain[n] for n in names], sorted(adds), sorted(removes)], separators=(",", ":"))
+    text = json.dumps([[plain[n] for n in CHECKED], sorted(adds), sorted(removes)], separators=(",", ":"))
     return xxhash.xxh3_64_hexdigest(text.encode())
 
 
@@ -93,7 +109,7 @@ def read_commit(files: Files, root: str, version: int, seal: Seal) -> Commit:
         info: dict[str, Any] = next(a["commitInfo"] for a in actions if "commitInfo" in a)
         adds = tuple(unquote(a["add"]["path"]) for a in actions if "add" in a)
         removes = tuple(unquote(a["remove"]["path"]) for a in actions if "remove" in a)
-        plain = {n: str(info[n]) for n in ("epoch", "node", "run", "commit", "verb")}
+        plain = {n: str(info[n]) for n in CHECKED}
         epoch = int(plain["epoch"])
         good = info["check"] == _check(plain, adds, removes)
     except FileNotFoundError:
@@ -102,8 +118,17 @@ def read_commit(files: Files, root: str, version: int, seal: Seal) -> Commit:
         raise Corrupt(f"{path}: not a commit of geostore ({error!r}); restore it from a backup") from error
     if not good:
         raise Corrupt(f"{path}: fails its check; restore it from a backup")
-    run = plain["run"]
-    return Commit(version, epoch, run, plain["commit"], plain["verb"], adds, removes, seal.rejects(epoch, run))
+    return Commit(
+        version=version,
+        epoch=epoch,
+        run=plain["run"],
+        id=plain["commit"],
+        verb=plain["verb"],
+        adds=adds,
+        removes=removes,
+        live=plain["live"],
+        stale=seal.rejects(epoch, plain["run"]),
+    )
 
 
 def after(seal: Seal, commit: Commit) -> Seal:

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import msgpack
-import numpy as np
 import pyarrow as pa
 import xxhash
 
-from geostore.certificate import Certificate, SpectralError
+from geostore.certificate import Certificate, SpectralError, float32_up
 from geostore.errors import Corrupt, InvalidInput
 from geostore.keys import PartitionKey, RasterKey
 from geostore.raster import Grid
@@ -223,19 +222,6 @@ def checksum(kind: str, values: Values) -> int:
 def bytes_checksum(data: bytes) -> int:
     """64 bits over `data`, as a signed integer."""
     return xxhash.xxh3_64_intdigest(data) - (1 << 63)
-
-
-def float32_up(value: float) -> float:
-    """The smallest float32 that is not below `value`: a stored error is never smaller than the measured one."""
-    narrow = np.float32(value)
-    return float(narrow if float(narrow) >= value else np.nextafter(narrow, np.float32(np.inf)))
-
-
-def narrow(certificate: Certificate) -> Certificate:
-    """The certificate as it will be read back: every error a float32, rounded up."""
-    up = float32_up
-    indices = {k: SpectralError(up(e.mae), up(e.p99), up(e.max)) for k, e in certificate.indices.items()}
-    return Certificate(certificate.pixels, up(certificate.mse), up(certificate.max_error), indices)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+import lmdb
+
 from geostore.codec import Progress, quiet
 from geostore.collection import Collection
 from geostore.dht.ring import check_slots, slot_of, slot_of_text
@@ -156,18 +158,32 @@ class Store:
     def _open_view(self) -> View:
         if self.readonly or self.files.local is None:
             return self._shared_view() or self._private_view()
-        view, empty = follow.open_own(self.view_path, self.settings.view_bytes, self.id)
         try:
-            if empty:
-                follow.fill(view, self.tables, self.id)
-            elif not follow.follow(view, self.tables):
-                view.close()
-                view = follow.anew(self.view_path, self.settings.view_bytes)
-                follow.fill(view, self.tables, self.id)
+            view, empty = follow.open_own(self.view_path, self.settings.view_bytes, self.id)
+        except (OSError, lmdb.Error):
+            return self._private_view()
+        try:
+            if not empty and follow.follow(view, self.tables):
+                return view
+        except Rotten:
+            pass
+        except BaseException:
+            view.close()
+            raise
+        view.close()
+        return self._new_view()
+
+    def _new_view(self) -> View:
+        """An own view made from the tables; a private one where the store's disk does not take it."""
+        try:
+            view = follow.anew(self.view_path, self.settings.view_bytes)
+        except (OSError, lmdb.Error):
+            return self._private_view()
+        try:
+            follow.fill(view, self.tables, self.id)
         except Rotten:
             view.close()
-            view = follow.anew(self.view_path, self.settings.view_bytes)
-            follow.fill(view, self.tables, self.id)
+            return self._private_view()
         except BaseException:
             view.close()
             raise
@@ -212,8 +228,9 @@ class Store:
 
     def _close_view(self, *, clean: bool) -> None:
         if clean and self._private is None and not self.readonly:
-            self._view.sync()
-            follow.mark(self.view_path, clean=True)
+            with contextlib.suppress(OSError, lmdb.Error):  # then the next one is made anew
+                self._view.sync()
+                follow.mark(self.view_path, clean=True)
         self._view.close()
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
@@ -223,11 +240,8 @@ class Store:
         """Throw the view away and build it from the tables."""
         self._numbers.clear()
         self._close_view(clean=False)
-        if self.readonly or self.files.local is None:
-            self._view = self._private_view()
-            return
-        self._view = follow.anew(self.view_path, self.settings.view_bytes)
-        follow.fill(self._view, self.tables, self.id)
+        own = not self.readonly and self.files.local is not None
+        self._view = self._new_view() if own else self._private_view()
 
     def see(self, look: Callable[[View], T]) -> T:
         """`look` at the view; if that is found to be rotten, build it again and look once more.

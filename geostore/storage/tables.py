@@ -15,7 +15,7 @@ from deltalake.transaction import AddAction, RemoveAction, create_table_with_add
 
 from geostore.errors import Corrupt, Fenced, StorageFull, Unavailable, UnknownOutcome
 from geostore.storage.files import Files, digest_of, is_full
-from geostore.storage.log import LOG, Commit, Seal, after, commit_metadata, log_name, read_commit, versions
+from geostore.storage.log import LOG, Commit, Seal, after, commit_metadata, live_check, log_name, read_commit, versions
 from geostore.storage.records import TABLE_SCHEMA, Values, from_arrow, to_arrow
 
 EPOCH_APP = "geostore-epoch"
@@ -75,8 +75,10 @@ class SlotTable:
             return Snapshot()
         handle = self._open(None)
         version, epoch = handle.version(), handle.transaction_version(EPOCH_APP) or 0
-        seal, skipped = self._replay(version, epoch)
+        seal, skipped, check = self._replay(version, epoch)
         live = tuple(p for p in _live(handle) if p not in skipped)
+        if live_check(live) != check:
+            raise Corrupt(f"{self.root}: version {version} lists other part files than were committed; restore it")
         return Snapshot(version, seal, live)
 
     def commits(self, state: Snapshot) -> list[Commit] | None:
@@ -120,16 +122,19 @@ class SlotTable:
         except (DeltaError, OSError, ValueError) as error:
             raise Corrupt(f"{self.root}: the log does not read ({error}); restore it from a backup") from error
 
-    def _replay(self, version: int, epoch: int) -> tuple[Seal, set[str]]:
-        """The seal at `version` from the log files still there, and what their stale commits added."""
-        seal, skipped = Seal(), set[str]()
+    def _replay(self, version: int, epoch: int) -> tuple[Seal, set[str], str]:
+        """From the log files still there: the seal at `version`, what stale commits added, the check of the rest."""
+        seal, skipped, check = Seal(), set[str](), ""
         for v in versions(self.files, self.root):
             if v > version:
                 break
             commit = read_commit(self.files, self.root, v, seal)
             seal = after(seal, commit)
-            skipped.update(commit.adds if commit.stale else ())
-        return (seal if seal.epoch >= epoch else Seal(epoch)), skipped
+            if commit.stale:
+                skipped.update(commit.adds)
+            else:
+                check = commit.live
+        return (seal if seal.epoch >= epoch else Seal(epoch)), skipped, check
 
     # --- writing
 
@@ -160,16 +165,19 @@ class SlotTable:
         removes = [path for path in live if path not in encoded]
         if not adds and not removes:
             return state
-        version = self._publish(verb, adds, removes, state)
+        kept = state.parts if verb == "put" else tuple(p for p in live if p in encoded)
+        parts = (*kept, *(a.path for a in adds))
+        version = self._publish(verb, adds, removes, parts, state)
         if version is None:  # only a sealed-off owner's commit was in the way
             return self._commit(verb, rows, self._caught_up(state))
-        kept = state.parts if verb == "put" else tuple(p for p in live if p in encoded)
-        result = Snapshot(version, Seal(self._epoch, self.owner.run), (*kept, *(a.path for a in adds)))
+        result = Snapshot(version, Seal(self._epoch, self.owner.run), parts)
         if verb == "put" and version % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
             self.checkpoint(result)
         return result
 
-    def _publish(self, verb: str, adds: list[AddAction], removes: list[str], state: Snapshot) -> int | None:
+    def _publish(
+        self, verb: str, adds: list[AddAction], removes: list[str], parts: tuple[str, ...], state: Snapshot
+    ) -> int | None:
         """One Delta commit, flushed: its version, or None if it may be tried again."""
         assert self.owner is not None
         epoch, commit, paths = self._epoch or state.seal.epoch + 1, uuid.uuid4().hex[:16], [a.path for a in adds]
@@ -181,6 +189,7 @@ class SlotTable:
             verb=verb,
             adds=paths,
             removes=removes,
+            live=parts,
         )
         try:
             found = self._send(adds, removes, epoch, metadata)
