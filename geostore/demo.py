@@ -115,7 +115,7 @@ def romania(folder: Path) -> Place:
         acquired = _FIRST_DAY + timedelta(days=int(day))
         path = folder / f"romania_{acquired:%Y%m%d}.tif"
         raster = Raster(pixels=pixels, valid=np.ones(grid.shape, bool), bands=bands, grid=grid)
-        write_cog(path, raster, {"ACQUISITION_DATETIME": acquired.isoformat()})
+        write_cog(path, raster, {"ACQUISITION_DATETIME": acquired.isoformat()}, hidden="keep")
         sources.append(path)
     return Place("Romania, forest, 140 dates, 4 bands", _romania_collection(), sources)
 

@@ -133,7 +133,7 @@ def _row(node: Node, collection: Collection, scene: SceneFields, piece: Piece, r
     payload = RawCodec(raster.bands).encode(raster.pixels, raster.valid).payload
     original = ""
     if collection.policy.original == "keep":
-        original = node.store.put_original(placed.key, cog_bytes(raster, {"scene": placed.scene}))
+        original = node.store.put_original(placed.key, cog_bytes(raster, {"GEOSTORE_SCENE": placed.scene}, hidden="keep"))
     elif collection.policy.original == "reference":
         original = f"ref:{scene.source}"
     return RasterRow(
