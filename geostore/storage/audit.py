@@ -42,6 +42,7 @@ def verify(store: Store, progress: Progress) -> list[Finding]:
         progress("tables", slot / store.slots)
         for kind, values in _slot_rows(table, found):
             found += _references(store, kind, values, needed)
+        found += _superseded(table)
     found += _blobs(store, needed, progress)
     found += _view(store)
     progress("verify", 1.0)
@@ -72,6 +73,13 @@ def _slot_rows(table: SlotTable, found: list[Finding]) -> Iterator[tuple[str, Va
             yield from ((part_kind(path), values) for values in table.read(path))
         except GeostoreError as error:
             found.append(Finding("rows", f"{table.root}/{path}", str(error)))
+
+
+def _superseded(table: SlotTable) -> Iterator[Finding]:
+    """Part files on the disk that do not match the digest in their name; live ones were read already."""
+    for path, _, _ in table.files.walk(table.root):
+        if "/kind=" in path and digest_of(table.files.read(path)) != digest_in(path):
+            yield Finding("rows", path, "it fails its digest; restore it from a backup")
 
 
 def _references(store: Store, kind: str, values: Values, needed: set[str]) -> Iterator[Finding]:
@@ -110,3 +118,5 @@ def _view(store: Store) -> Iterator[Finding]:
         store.check_view()
     except Rotten as error:
         yield Finding("view", ".view", f"{error}; run `geostore rebuild`")
+    except Corrupt as error:  # of the tables: named above, file by file
+        yield Finding("log", "tables", f"no view can be made: {error}")

@@ -32,6 +32,7 @@ def digest_in(path: str) -> str:
 def put_blob(files: Files, path: str, data: bytes) -> None:
     """Write `data` durably at its content-addressed `path`; bytes already there are kept if they are right."""
     if files.size(path) == len(data) and digest_of(files.read(path)) == digest_of(data):
+        files.flush(path)  # a writer that was killed may have left it in memory only
         return
     files.write(path, data)
 

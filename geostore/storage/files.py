@@ -193,9 +193,9 @@ class LocalFiles:
         """`folder` always; its ancestors once, since only their first entry for the child matters."""
         flush(folder)
         while folder != self.root and folder not in self._known:
+            flush(folder.parent)
             self._known.add(folder)
             folder = folder.parent
-            flush(folder)
 
 
 class RemoteFiles:

@@ -11,6 +11,7 @@ from pathlib import Path
 import lmdb
 
 from geostore.errors import Corrupt
+from geostore.storage.files import flush
 from geostore.storage.log import Commit, after
 from geostore.storage.records import Values
 from geostore.storage.tables import SlotTable, Snapshot, part_kind
@@ -98,8 +99,18 @@ def boot_id() -> str:
 
 
 def mark(folder: Path, *, clean: bool) -> None:
-    """Note beside the view whether it was synced when it was closed."""
+    """Note beside the view, durably, whether it was synced when it was closed."""
     (folder / _STATE).write_text(json.dumps({"boot": boot_id(), "clean": clean}))
+    flush(folder / _STATE)
+    flush(folder)
+
+
+def was_closed(folder: Path) -> bool:
+    """True if the last writer closed the store; else it was killed, or the power failed."""
+    try:
+        return bool(json.loads((folder / _STATE).read_text()).get("clean"))
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def is_sound(folder: Path) -> bool:

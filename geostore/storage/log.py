@@ -14,6 +14,7 @@ from geostore.errors import Corrupt
 from geostore.storage.files import Files
 
 LOG = "_delta_log"
+_PAGE = 4096
 VERBS = ("put", "compact", "prune")
 CHECKED = ("epoch", "node", "run", "commit", "verb", "live")
 
@@ -92,9 +93,24 @@ def _check(plain: dict[str, str], adds: Iterable[str], removes: Iterable[str]) -
 
 
 def versions(files: Files, root: str) -> list[int]:
-    """Versions whose log file is there, ascending; empty if there is no table."""
+    """Versions whose log file is there, ascending; empty if there is no table. A torn last one does not count."""
     names = files.names(f"{root}/{LOG}")
-    return [int(n[:20]) for n in names if len(n) == 25 and n.endswith(".json") and n[:20].isdigit()]
+    found = [int(n[:20]) for n in names if len(n) == 25 and n.endswith(".json") and n[:20].isdigit()]
+    while found and files.local is not None and torn(files, f"{root}/{log_name(found[-1])}"):
+        found.pop()
+    return found
+
+
+def torn(files: Files, path: str, *, pages: bool = True) -> bool:
+    """True if a power loss left a file that was not flushed empty, filled up with zeros, or (`pages`) cut at a page.
+
+    Rot does not do that: a whole log file that a flipped bit spoils is not torn.
+    """
+    size = files.size(path)
+    if not size:
+        return size == 0
+    last = files.read(path, size - 1, 1)
+    return last == b"\0" or (pages and size % _PAGE == 0 and last not in (b"}", b"\n"))
 
 
 def read_commit(files: Files, root: str, version: int, seal: Seal) -> Commit:

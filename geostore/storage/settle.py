@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from geostore.storage.files import TEMPORARY, LocalFiles, flush
+from geostore.storage.header import HEADER
 from geostore.storage.log import LOG, log_name, torn, versions
 
 _CHECKPOINT = ".checkpoint.parquet"
@@ -26,27 +27,35 @@ def settle(files: LocalFiles, roots: Iterable[str]) -> None:
         roots: the folders of its slots' tables.
     """
     for root in roots:
-        names = files.names(f"{root}/{LOG}")
-        if not names:
-            continue
-        for name in [n for n in names if _is_torn(files, root, n)]:
-            files.delete(f"{root}/{LOG}/{name}")
-        _drop_pointer(files, root)
-        for version in versions(files, root)[-1:]:
-            files.flush(f"{root}/{log_name(version)}")
-        flush(files.root / root / LOG)
+        _settle_table(files, root)
+    files.flush(HEADER)
     for path, _, _ in files.walk("collections"):
         files.flush(path)
     _sweep_temporary(files.root)
 
 
-def _is_torn(files: LocalFiles, root: str, name: str) -> bool:
-    """A log file, or a checkpoint made from log files that are still there, which the disk never got whole."""
+def _settle_table(files: LocalFiles, root: str) -> None:
+    folder = f"{root}/{LOG}"
+    names = files.names(folder)
+    if not names:
+        return
+    whole = versions(files, root)
+    newest = whole[-1] if whole else -1
+    for name in names:
+        if _is_torn(files, f"{folder}/{name}", newest):
+            files.delete(f"{folder}/{name}")
+    _drop_pointer(files, root)
+    if whole:
+        files.flush(f"{root}/{log_name(newest)}")
+    flush(files.root / folder)
+
+
+def _is_torn(files: LocalFiles, path: str, newest: int) -> bool:
+    """A log file after the `newest` whole one, or a checkpoint of log files that are still there, never on the disk."""
+    name = path.rsplit("/", 1)[-1]
     if name.endswith(_CHECKPOINT):
-        return files.size(f"{root}/{LOG}/{name}") == 0
-    if name == log_name(0)[len(LOG) + 1 :][:20] + ".json":
-        return torn(files, f"{root}/{LOG}/{name}")
-    return name.endswith(".json") and torn(files, f"{root}/{LOG}/{name}")
+        return torn(files, path, pages=False)
+    return name.endswith(".json") and name[:20].isdigit() and int(name[:20]) > newest
 
 
 def _drop_pointer(files: LocalFiles, root: str) -> None:

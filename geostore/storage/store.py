@@ -26,7 +26,7 @@ from geostore.keys import PartitionKey, RasterKey
 from geostore.settings import Settings
 from geostore.storage import audit, backup, follow, header, upkeep
 from geostore.storage.blobs import blob_path, original_path, put_blob, read_blob, read_piece
-from geostore.storage.files import Files, digest_of, open_files
+from geostore.storage.files import Files, LocalFiles, digest_of, open_files
 from geostore.storage.lock import WriterLock, is_held
 from geostore.storage.pack import Batch, slot_of_row
 from geostore.storage.records import (
@@ -46,6 +46,7 @@ from geostore.storage.records import (
     raster_row,
     scene_row,
 )
+from geostore.storage.settle import settle
 from geostore.storage.tables import Owner, SlotTable, Snapshot
 from geostore.storage.view import Rotten, View
 
@@ -81,7 +82,12 @@ class Store:
         self._private: Path | None = None
         self._shared = False
         self._closed = False
-        self._view = self._open_view()
+        self._broken: Corrupt | None = None
+        self._opened: View | None = None
+        try:
+            self._opened = self._open_view()
+        except Corrupt as error:  # so that `verify` can say all that is wrong
+            self._broken = error
 
     # --- opening and closing
 
@@ -115,7 +121,8 @@ class Store:
 
         Raises:
             NotFound: no store there. StoreLocked: another writer holds it. UnsupportedFormat: a newer format.
-            Corrupt: its tables do not read.
+            Corrupt: geostore.json does not parse. A store whose tables do not read opens, so that `verify` can tell
+                all that is wrong; reading and writing rows raises Corrupt.
         """
         files = open_files(url, options)
         head = header.read_header(files)
@@ -155,9 +162,18 @@ class Store:
         assert self.files.local is not None
         return self.files.local / follow.VIEW
 
+    @property
+    def _view(self) -> View:
+        """The open view; raises what kept it from being made."""
+        if self._opened is None:
+            raise self._broken or Corrupt(f"{self.url} has no view; run `geostore rebuild`")
+        return self._opened
+
     def _open_view(self) -> View:
         if self.readonly or self.files.local is None:
             return self._shared_view() or self._private_view()
+        if isinstance(self.files, LocalFiles) and not follow.was_closed(self.view_path):
+            settle(self.files, [table.root for table in self.tables.values()])
         try:
             view, empty = follow.open_own(self.view_path, self.settings.view_bytes, self.id)
         except (OSError, lmdb.Error):
@@ -227,11 +243,14 @@ class Store:
         return view
 
     def _close_view(self, *, clean: bool) -> None:
+        view, self._opened = self._opened, None
+        if view is None:
+            return
         if clean and self._private is None and not self.readonly:
             with contextlib.suppress(OSError, lmdb.Error):  # then the next one is made anew
-                self._view.sync()
+                view.sync()
                 follow.mark(self.view_path, clean=True)
-        self._view.close()
+        view.close()
         if self._private is not None:
             shutil.rmtree(self._private, ignore_errors=True)
             self._private = None
@@ -241,7 +260,8 @@ class Store:
         self._numbers.clear()
         self._close_view(clean=False)
         own = not self.readonly and self.files.local is not None
-        self._view = self._new_view() if own else self._private_view()
+        self._opened = self._new_view() if own else self._private_view()
+        self._broken = None
 
     def see(self, look: Callable[[View], T]) -> T:
         """`look` at the view; if that is found to be rotten, build it again and look once more.
