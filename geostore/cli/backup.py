@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geostore.cli import show
+from geostore.amounts import size
 from geostore.cli.session import Session
 from geostore.errors import InvalidInput
 
@@ -40,5 +40,5 @@ def read_options(given: list[str] | None) -> dict[str, str]:
 
 def told(what: str, fields: dict[str, Any]) -> str:
     """A copy's counts in one line."""
-    counts = [f"{show.size(v) if k.startswith('bytes') else v} {k}" for k, v in fields.items() if k != "url"]
+    counts = [f"{size(v) if k.startswith('bytes') else v} {k}" for k, v in fields.items() if k != "url"]
     return f"{what} done: {', '.join(counts)}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from geostore.amounts import number
 from geostore.cli import options, show
 from geostore.cli.session import Session
 from geostore.errors import InvalidInput, NotFound
@@ -78,7 +79,7 @@ def read_time(text: str | None) -> str | slice | None:
 
 def _show(console: Console, made: list[Exported]) -> None:
     for m in made:
-        error = "exact" if m.exact else f"MSE {show.number(m.mse, '.2e')}, largest error {show.number(m.max_error)}"
+        error = "exact" if m.exact else f"MSE {number(m.mse, '.2e')}, largest error {number(m.max_error)}"
         console.print(
             f"{m.path}: {m.width} x {m.height}, {', '.join(m.bands)}, {m.cells} cells, {show.when(m.time_us)}, {error}"
         )

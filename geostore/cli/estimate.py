@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geostore.amounts import duration, ratio, size
 from geostore.cli import options, show
-from geostore.cli.ingest import Sources
+from geostore.cli.ingest import Sources, read_moment
 from geostore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ def estimate(
     session: Session,
     sources: Sources,
     collection: options.Declared = None,
+    time: Annotated[str | None, typer.Option("--time", "-t", help="Time of a scene that tells none.")] = None,
     cells: Annotated[int, typer.Option(help="Cells looked at; more is slower and truer.", min=1, max=1000)] = 3,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps per partition the fit would take.")] = None,
 ) -> None:
@@ -34,6 +36,7 @@ def estimate(
             cells=cells,
             steps=steps or session.settings.fit_steps,
             workers=session.settings.workers,
+            acquired=read_moment(time),
             progress=progress,
         )
     fields = dataclasses.asdict(found)
@@ -50,13 +53,13 @@ def _show(out: Console, f: dict[str, Any]) -> None:
         ("scenes", f["scenes"], ""),
         ("partitions", f["partitions"], f"{f['cells_sampled']} looked at"),
         ("rasters", f["rasters"], ""),
-        ("as LZW GeoTIFF", show.size(f["bytes_lzw"]), ""),
-        ("as lossless JPEG XL", show.size(f["bytes_jxl"]), "what ingest stores"),
-        ("embeddings", show.size(f["bytes_embeddings"]), show.ratio(f["ratio_embeddings"]) + " against LZW"),
-        ("codecs", show.size(f["bytes_codecs"]), ""),
-        ("everything durable", show.size(f["bytes_durable"]), show.ratio(f["ratio_durable"]) + " against LZW"),
-        ("ingest", show.minutes(f["seconds_ingest"]), ""),
-        ("fit", show.minutes(f["seconds_fit"]), f"{f['workers']} workers"),
+        ("as LZW GeoTIFF", size(f["bytes_lzw"]), ""),
+        ("as lossless JPEG XL", size(f["bytes_jxl"]), "what ingest stores"),
+        ("embeddings", size(f["bytes_embeddings"]), ratio(f["ratio_embeddings"]) + " against LZW"),
+        ("codecs", size(f["bytes_codecs"]), ""),
+        ("everything durable", size(f["bytes_durable"]), ratio(f["ratio_durable"]) + " against LZW"),
+        ("ingest", duration(f["seconds_ingest"]), ""),
+        ("fit", duration(f["seconds_fit"]), f"{f['workers']} workers"),
         ("break-even", dates, ""),
     ]
     out.print(show.table(f"Estimate, {f['collection']}", ("", ">", ""), rows))

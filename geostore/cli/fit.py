@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from geostore.cli import options, show
+from geostore.amounts import duration
+from geostore.cli import options
 from geostore.cli.session import Session
 
 
@@ -37,6 +38,6 @@ def fit(
         lambda out: out.print(
             f"{fields['rasters']} rasters in {fields['partitions']} partitions: {fields['fitted']} codecs fitted, "
             f"{fields['encoded']} kept their codec, {fields['lossless']} are smaller lossless; "
-            f"{show.minutes(fields['seconds'])}"
+            f"{duration(fields['seconds'])}"
         ),
     )

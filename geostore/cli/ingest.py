@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geostore.cli import exit_codes, options, show
+from geostore.amounts import duration, size
+from geostore.cli import exit_codes, options
 from geostore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -29,13 +30,13 @@ def ingest(
 
     with session.maker() as client, session.progress("ingest") as progress:
         chosen = find_collection(collection or session.settings.collection, client)
-        summary = take_in(client, sources, chosen, acquired=_moment(time), keep_going=keep_going, progress=progress)
+        summary = take_in(client, sources, chosen, acquired=read_moment(time), keep_going=keep_going, progress=progress)
     fields = {"collection": chosen.name, **dataclasses.asdict(summary)}
     session.answer(
         fields,
         lambda out: out.print(
             f"{summary.scenes} scenes in, {summary.unchanged} unchanged: {summary.rasters} rasters in "
-            f"{summary.cells} new partitions, {show.size(summary.bytes_source)} in {show.minutes(summary.seconds)}"
+            f"{summary.partitions} new partitions, {size(summary.bytes_source)} in {duration(summary.seconds)}"
         ),
     )
     for line in summary.errors:
@@ -44,7 +45,12 @@ def ingest(
         raise typer.Exit(exit_codes.USAGE)
 
 
-def _moment(text: str | None) -> datetime | None:
+def read_moment(text: str | None) -> datetime | None:
+    """An instant from ISO 8601; UTC where it names no zone.
+
+    Raises:
+        InvalidInput: it is not a time.
+    """
     from datetime import UTC, datetime
 
     from geostore.errors import InvalidInput

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geostore.amounts import number, size
 from geostore.cli import options, show
 from geostore.cli.decode import read_time
 from geostore.cli.session import Session
@@ -44,10 +45,10 @@ def _row(info: RasterInfo) -> tuple[Any, ...]:
         str(info.key),
         info.tier,
         f"{info.codec} {info.generation}",
-        show.size(info.bytes),
-        show.size(info.bytes_lzw),
-        "exact" if info.exact else show.number(info.certificate.mse, ".2e"),
-        "exact" if info.exact else show.number(info.certificate.max_error),
-        show.number(ndvi.mae if ndvi else None, ".4f"),
+        size(info.bytes),
+        size(info.bytes_lzw),
+        "exact" if info.exact else number(info.certificate.mse, ".2e"),
+        "exact" if info.exact else number(info.certificate.max_error),
+        number(ndvi.mae if ndvi else None, ".4f"),
         info.scene,
     )

@@ -19,7 +19,7 @@ def report(
     dates: Annotated[int, typer.Option(help="Dates shown of each partition.", min=1, max=50)] = 3,
 ) -> None:
     """Original, decoded and error side by side; ratios; errors over time; a map of the cells."""
-    from geostore.report import write_report
+    from geostore.report import report as write_report
 
     with session.reader() as client, session.progress("report") as progress:
         page = write_report(client, out, collection=collection, partitions=partitions, dates=dates, progress=progress)

@@ -20,6 +20,6 @@ def restore(
     from geostore.storage import restore as copy_back
 
     with session.progress("restore") as progress:
-        counts = copy_back(url, folder, read_options(option), progress)
+        counts = copy_back(url, folder, source_options=read_options(option), progress=progress)
     fields = {"url": url, "store": folder, **counts}
     session.answer(fields, lambda out: out.print(told("restore", counts)))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from geostore.amounts import number, ratio, size
 from geostore.cli import options, show
 from geostore.cli.session import Session
 
@@ -49,7 +50,7 @@ def _bytes(sizes: Fields) -> list[tuple[str, str, str]]:
         "codecs": "every generation of every codec",
         "durable": "all files under the store's root",
     }
-    return [(name, show.size(sizes.get(name, 0)), text) for name, text in meanings.items()]
+    return [(name, size(sizes.get(name, 0)), text) for name, text in meanings.items()]
 
 
 def _ratios(fields: Fields) -> list[tuple[str, str, str]]:
@@ -57,21 +58,19 @@ def _ratios(fields: Fields) -> list[tuple[str, str, str]]:
     payloads = sizes.get("embeddings", 0) + sizes.get("lossless", 0)
     jxl = sizes.get("source_jxl", 0) / payloads if payloads and fields["ratio_embeddings"] else None
     return [
-        ("payloads alone (the paper's way)", show.ratio(fields["ratio_embeddings"]), show.ratio(jxl)),
-        ("everything durable", show.ratio(fields["ratio_durable"]), show.ratio(fields.get("ratio_jxl_durable"))),
+        ("payloads alone (the paper's way)", ratio(fields["ratio_embeddings"]), ratio(jxl)),
+        ("everything durable", ratio(fields["ratio_durable"]), ratio(fields.get("ratio_jxl_durable"))),
     ]
 
 
 def _errors(quality: Fields) -> list[tuple[str, str]]:
     rows = [
-        ("PSNR, dB (exact: -)", show.number(quality.get("psnr_db"), ".1f")),
-        ("MSE on n1, reflectance 0..1", show.number(quality["mse_n1"], ".2e")),
-        ("largest error, physical units", show.number(quality["max_error"])),
+        ("PSNR, dB (exact: -)", number(quality.get("psnr_db"), ".1f")),
+        ("MSE on n1, reflectance 0..1", number(quality["mse_n1"], ".2e")),
+        ("largest error, physical units", number(quality["max_error"])),
     ]
     for name, e in sorted(quality["indices"].items()):
-        rows.append(
-            (f"{name} mean / p99 / largest", " / ".join(show.number(e[k], ".4f") for k in ("mae", "p99", "max")))
-        )
+        rows.append((f"{name} mean / p99 / largest", " / ".join(number(e[k], ".4f") for k in ("mae", "p99", "max"))))
     return [*rows, ("rasters within / beyond their policy", f"{quality['within_policy']} / {quality['missed']}")]
 
 
@@ -86,11 +85,11 @@ def _partition(p: Fields) -> tuple[str, ...]:
         f"{p['collection']}/{p['geohash']}/{p['group']}",
         str(p["rasters"]),
         f"{p['family']} {p['generation']}",
-        show.size(p["bytes_lzw"]),
-        show.size(p["bytes_jxl"]),
-        show.size(p["bytes_embeddings"] + p["bytes_lossless"]),
-        show.size(p["bytes_codec"]),
-        show.number(p["psnr_db"], ".1f"),
-        show.number(p["ndvi_mae"], ".4f"),
+        size(p["bytes_lzw"]),
+        size(p["bytes_jxl"]),
+        size(p["bytes_embeddings"] + p["bytes_lossless"]),
+        size(p["bytes_codec"]),
+        number(p["psnr_db"], ".1f"),
+        number(p["ndvi_mae"], ".4f"),
         p["reason"],
     )

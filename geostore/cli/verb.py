@@ -45,7 +45,7 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
 
     run.__signature__ = inspect.Signature([p.replace(kind=p.KEYWORD_ONLY) for p in own] + common)  # type: ignore[attr-defined]
     run.__annotations__ = {p.name: p.annotation for p in (*own, *common)}
-    del run.__wrapped__  # type: ignore[attr-defined]
+    del run.__wrapped__
     return run
 
 
