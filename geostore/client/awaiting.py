@@ -147,13 +147,13 @@ class AsyncClient:
         """As `Client.verify`."""
         return await self._run(steps.job(messages.Verify(), progress))
 
-    async def compact(self, progress: Progress | None = None) -> dict[str, Any]:
+    async def compact(self, *, now: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.compact`."""
-        return await self._run(steps.job(messages.Compact(), progress))
+        return await self._run(steps.job(messages.Compact(now=now), progress))
 
-    async def prune(self, progress: Progress | None = None) -> dict[str, Any]:
+    async def prune(self, *, now: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.prune`."""
-        return await self._run(steps.job(messages.Prune(), progress))
+        return await self._run(steps.job(messages.Prune(now=now), progress))
 
     async def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.rebuild`."""

@@ -192,7 +192,7 @@ def _ended(state: dict[str, Any]) -> Exception:
     result = state.get("result") or {}
     kind = result.get("kind", "cancelled" if state["state"] == "cancelled" else "unavailable")
     message = result.get("message", f"it was {state['state']}")
-    return from_kind(kind, f"job {state['id']}: {message}; `geostore jobs resume {state['id']}` goes on with it")
+    return from_kind(kind, f"job {state['id']}: {message}; `geostore resume {state['id']}` goes on with it")
 
 
 def table(kind: str) -> Steps[pa.Table]:
