@@ -104,7 +104,7 @@ def s3(tmp_path_factory) -> Iterator[tuple[str, dict[str, str]]]:
     ports = {name: _free_port() for name in ("master", "volume", "filer", "s3")}
     grpc = {f"{name}.port.grpc": _free_port() for name in ("master", "volume", "filer", "s3")}
     command = [found, "server", "-s3", "-filer", f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
-    command += ["-volume.max=20", "-master.volumeSizeLimitMB=64"]
+    command += ["-volume.max=20", "-master.volumeSizeLimitMB=64", "-s3.port.iceberg=0", "-s3.port.lance=0"]
     command += [f"-{name}.port={port}" for name, port in ports.items()]
     command += [f"-{name}={port}" for name, port in grpc.items()]
     with (folder / "log").open("wb") as log:
@@ -122,7 +122,7 @@ def s3(tmp_path_factory) -> Iterator[tuple[str, dict[str, str]]]:
         _make_bucket(options, time.monotonic() + 40)
         yield "s3://geostore", options
     finally:
-        process.terminate()
+        process.kill()  # its data is in a temporary folder
         process.wait(20)
 
 
