@@ -49,30 +49,37 @@ def has_data(numbers: Pixels, nodata: tuple[float, ...]) -> Mask:
 
 
 def to_stored(numbers: Pixels, band: Band, calibration: Calibration, check: Mask, href: str) -> Pixels:
-    """(height, width) numbers of a file as the band's stored values; where `check` is False, held in its dtype.
+    """(height, width) numbers of a file as the band's stored values; where `check` is False, held in its dtype, NaN 0.
 
     Raises:
         OutOfRange: a value under `check` is NaN or outside the band's valid range.
     """
     stored = _exact(numbers, band, calibration)
-    checked = stored[check]
-    bad = ~((checked >= band.valid_min) & (checked <= band.valid_max))  # NaN is bad too
-    if bad.any():
-        raise OutOfRange(
-            f"{href}: band {band.name!r} holds {checked[bad][0]:g} (stored value) at {int(bad.sum())} pixels; wanted "
-            f"{band.valid_min:g} to {band.valid_max:g}; declare nodata, valid_min or valid_max of this band"
-        )
+    low, high = stored.min(), stored.max()  # NaN if there is one
+    if not (low >= band.valid_min and high <= band.valid_max):
+        _check_range(stored[check], band, href)
+        stored = np.where(np.isfinite(stored), stored, 0)
     dtype = np.dtype(band.dtype)
     if dtype.kind != "f":
-        stored = np.clip(np.nan_to_num(stored), np.iinfo(dtype).min, np.iinfo(dtype).max)
+        stored = np.clip(stored, np.iinfo(dtype).min, np.iinfo(dtype).max)
     return stored.astype(dtype)
+
+
+def _check_range(stored: Pixels, band: Band, href: str) -> None:
+    bad = ~((stored >= band.valid_min) & (stored <= band.valid_max))  # NaN is bad too
+    if bad.any():
+        raise OutOfRange(
+            f"{href}: band {band.name!r} holds {stored[bad][0]:g} (stored value) at {int(bad.sum())} pixels; wanted "
+            f"{band.valid_min:g} to {band.valid_max:g}; declare nodata, valid_min or valid_max of this band"
+        )
 
 
 def _exact(numbers: Pixels, band: Band, calibration: Calibration) -> Pixels:
     """The stored values before rounding to the stored dtype, in a type that holds them all."""
     steps = calibration.steps(band)
     if steps is not None and numbers.dtype.kind in "iu":
-        return numbers.astype(np.int64) + steps
+        wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
+        return numbers.astype(wide) + wide(steps) if steps else numbers
     if steps is not None and band.dtype == "float32":
         return numbers if steps == 0 else numbers + np.float32(steps)
     physical = numbers.astype(np.float64) * calibration.scale + calibration.offset
@@ -86,19 +93,19 @@ def calibrate(
     """The calibration of band `index` (0-based) of `file`.
 
     In this order: what a STAC item states of the asset (`stated`: scale, offset, nodata), the file's own band
-    scale and offset, its SCALE and OFFSET tags, the Sentinel-2 processing `baseline`, the collection's bands.
+    scale and offset, its SCALE and OFFSET tags, values = "physical" of the collection, the Sentinel-2 processing
+    `baseline`, the collection's bands.
 
     Raises:
         BadScene: a Sentinel-2 scene of unknown baseline, or a float file for an integer band without a scale.
     """
     found = _stated(stated) or _own(file, index)
-    if found is None and collection.product.startswith("sentinel-2"):
-        found = band.scale, sentinel2_offset(baseline, file.href)
     if found is None and collection.files.values == "physical":
         found = 1.0, 0.0
     if found is None:
         _check_dtype(file, index, band)
-        found = band.scale, band.offset
+        sentinel2 = collection.product.startswith("sentinel-2")
+        found = band.scale, sentinel2_offset(baseline, file.href) if sentinel2 else band.offset
     return Calibration(scale=found[0], offset=found[1], nodata=_nodata(file, index, band, collection, stated))
 
 

@@ -73,7 +73,7 @@ def _listed(source: str) -> list[str]:
     if path.is_dir():
         return _folder(path)
     if path.is_file():
-        return _json(path) if path.suffix == ".json" else [str(path)]
+        return _json(path) if path.suffix == ".json" else [str(path.absolute())]
     if any(c in source for c in "*?["):
         matched = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         return [
@@ -87,14 +87,19 @@ def _folder(path: Path) -> list[str]:
         if (path / name).is_file():
             return _json(path / name)
     files = sorted(p for p in path.rglob("*") if p.is_file())
-    rasters = [str(p) for p in files if p.name.lower().endswith(SUFFIXES)]
-    return rasters or [str(p) for p in files if p.suffix == ".json" and is_item(read_json(p))]
+    rasters = [str(p.absolute()) for p in files if _may_be(p.name, SUFFIXES)]
+    return rasters or [str(p.absolute()) for p in files if p.suffix == ".json" and is_item(read_json(p))]
+
+
+def _may_be(name: str, suffixes: tuple[str, ...]) -> bool:
+    """True for names with such a suffix, but not for the quality masks inside Sentinel-2 products."""
+    return name.lower().endswith(suffixes) and not Path(name).name.startswith("MSK_")
 
 
 def _json(path: Path) -> list[str]:
     table = read_json(path)
     if is_item(table):
-        return [str(path)]
+        return [str(path.absolute())]
     if table.get("type") in ("Catalog", "Collection"):
         return list(catalogue_items(str(path.resolve())))
     raise BadScene(f"{path} is type {table.get('type')!r}, not a STAC item, catalogue or collection")

@@ -13,7 +13,7 @@ from rasterio.warp import Resampling, reproject, transform_bounds
 
 from geostore.raster import Bands, Grid, Mask, Pixels
 
-SOURCE_PIXELS_MAX = 2048  # side of the source window one step may read
+SOURCE_PIXELS_MAX = 1024  # side of the source window one step may read
 _DOWN = 1.5  # target pixels at least so many source pixels wide are averages
 ReadWindow = Callable[[int, int, int, int], tuple[Pixels, Mask]]
 
@@ -100,7 +100,7 @@ def _warp(values: Pixels, usable: Mask, source: Grid, bands: Bands, target: Grid
 def _reproject(
     planes: npt.NDArray[np.float32], source: Grid, target: Grid, method: Resampling
 ) -> npt.NDArray[np.float32]:
-    """(B, h, w) -> (B, H, W), NaN where nothing lies; exact transform, so parts agree with the whole."""
+    """(B, h, w) -> (B, H, W), NaN where nothing lies; parts agree with the whole to some 1e-4 pixels."""
     out = np.full((planes.shape[0], *target.shape), np.nan, np.float32)
     reproject(
         planes,
@@ -113,5 +113,7 @@ def _reproject(
         dst_nodata=np.nan,
         resampling=method,
         tolerance=0.0,
+        XSCALE=1.0,  # kernels keep their width in source pixels, whatever part is warped
+        YSCALE=1.0,
     )
     return out

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from pydantic import JsonValue, TypeAdapter
 
-from geostore.collection import Collection, collection_from_dict, collection_to_dict
+from geostore.collection import Collection, Files, collection_from_dict, collection_to_dict
 from geostore.errors import InvalidInput, NotFound
+from geostore.raster import Band
 from geostore.scene import collection_from_stac, load_collection, preset_names
 
 PRESETS = [name for name in preset_names() if name != "generic"]
@@ -171,3 +174,12 @@ def test_a_foreign_stac_collection_gives_its_bands(tmp_path: Path) -> None:
         collection_from_stac({"type": "Collection", "id": "x", "bands": [{"name": "R"}]})
     with pytest.raises(InvalidInput, match="Catalog"):
         collection_from_stac({"type": "Catalog", "id": "x"})
+
+
+def test_the_guides_examples_load(tmp_path: Path) -> None:
+    """Every TOML block of the guide to collections loads, and the guide names every preset and key."""
+    guide = (Path(__file__).parents[2] / "docs" / "guides" / "collections.md").read_text()
+    examples = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    assert [load_collection(written(tmp_path, text)).name for text in examples] == ["fields", "pucallpa"]
+    words = [*preset_names(), *(f.name for f in fields(Files)), *(f.name for f in fields(Band))]
+    assert [w for w in words if f"`{w}`" not in guide and f"{w} =" not in guide] == []
