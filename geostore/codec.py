@@ -182,7 +182,10 @@ class RawFamily:
         """The inverse of `RawCodec.to_bytes`."""
         if not data.startswith(_RAW_MAGIC):
             raise Corrupt("not a lossless codec: its first bytes are wrong; restore the store or rebuild")
-        return RawCodec(bands_from_json(data[len(_RAW_MAGIC) :]))
+        try:
+            return RawCodec(bands_from_json(data[len(_RAW_MAGIC) :]))
+        except (ValueError, TypeError) as error:
+            raise Corrupt(f"a lossless codec's bands do not read: {error}; restore the store or rebuild") from error
 
 
 def bands_to_json(bands: Bands) -> bytes:
@@ -229,7 +232,7 @@ def _unpack_plane(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ..
         else:
             raw = np.frombuffer(imagecodecs.zstd_decode(data), np.uint8)
             plane = np.ascontiguousarray(raw.reshape(dtype.itemsize, -1).T).view(dtype).reshape(shape)
-    except (imagecodecs.JpegxlError, imagecodecs.ZstdError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:  # JPEG XL's and zstd's own errors are RuntimeErrors
         raise Corrupt(f"a lossless plane of {len(data)} bytes does not decode: {error}") from error
     if plane.shape != shape or plane.dtype != dtype:
         raise Corrupt(f"a lossless plane decodes to {plane.shape} {plane.dtype}, wanted {shape} {dtype}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any, ClassVar
@@ -19,15 +19,16 @@ from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput, PolicyMissed
 from geostore.raster import Bands, Mask, Pixels
 from geostore.vae import residual
+from geostore.vae.detail import add_detail, coarsest
 from geostore.vae.entropy import Ints, Table, pack_symbols, unpack_symbols
 from geostore.vae.model import Encoder, Layout
 from geostore.vae.quantize import STEPS, TRAINED_STEP, IntegerDecoder, Tensors, unpack_encoder
+from geostore.vae.samples import STATIC_BITS
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Static, Units
-from geostore.vae.train import STATIC_BITS
 from geostore.vae.weights import pack_codec, unpack_codec
 
 LATENT_LIMIT = 255
-_MODEL, _CORRECTED, _ROUNDED = 0, 1, 2  # what a payload holds: latents, latents + residual, rounded values alone
+_MODEL, _DETAILED, _CORRECTED, _ROUNDED = range(4)  # a payload's kind: latents; + detail; + residual; rounded values
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ class VaeCodec:
         layout: the shape of its networks.
         static: the mean image.
         scale: residuals are divided by it.
+        weights: (B,) float64, how much an error of each band matters, beside the least sensitive.
         tensors: encoder and decoder weights as stored.
         tables: entropy tables.
     """
@@ -98,6 +100,7 @@ class VaeCodec:
     layout: Layout
     static: Static
     scale: float
+    weights: Doubles
     tensors: Mapping[str, npt.NDArray[np.generic]]
     tables: Tables
 
@@ -151,6 +154,8 @@ class VaeCodec:
             return self._synthesise(*self._unpack(payload[1:], step), step)
         size = int.from_bytes(payload[1:5], "little")
         base = self._synthesise(*self._unpack(payload[5 : 5 + size], step), step)
+        if kind == _DETAILED:
+            return add_detail(payload[5 + size :], base, self._bands, self.weights)
         return residual.unpack_steps(payload[5 + size :], shape, base, self._bands)
 
     def to_bytes(self) -> bytes:
@@ -161,6 +166,7 @@ class VaeCodec:
             "indices": self.indices,
             "layout": asdict(self.layout),
             "scale": self.scale,
+            "weights": self.weights.tolist(),
         }
         static: Tensors = {"static": np.frombuffer(self.static.data, np.uint8), "tables": self.tables.to_array()}
         return pack_codec(header, {**self.tensors, **static})
@@ -179,6 +185,7 @@ class VaeCodec:
                 layout=layout,
                 static=Static.from_bytes(tensors.pop("static").tobytes(), (len(bands), layout.height, layout.width)),
                 scale=float(header["scale"]),
+                weights=np.array(header["weights"], np.float64),
                 tables=Tables.from_array(tensors.pop("tables"), layout.channels),
                 tensors=tensors,
             )
@@ -236,18 +243,28 @@ class VaeCodec:
         return measure(pixels, decoded, valid, self._bands, self.indices)
 
     def _bounded(self, latent: Latent, pixels: Pixels, valid: Mask) -> tuple[bytes, tuple[str, ...]]:
-        """The smallest of {residual on the latents, rounded values}, each as coarse as the policy allows."""
+        """The smallest of {latents + detail, latents + residual, rounded values}, each as coarse as allowed."""
         base = self._synthesise(latent.gains, latent.levels, latent.at(TRAINED_STEP), TRAINED_STEP)
         model = self._pack(latent, TRAINED_STEP)[1:]
-        head = bytes([_CORRECTED << 4 | TRAINED_STEP]) + struct.pack("<I", len(model)) + model
-        over = residual.tightest(pixels, valid, base, self._bands, self.policy, self.indices)
-        alone = residual.tightest(pixels, valid, None, self._bands, self.policy, self.indices)
+        model = struct.pack("<I", len(model)) + model
         tried: list[tuple[bytes, tuple[str, ...]]] = []
-        tried += [(head + over, (*self._model_layers, "residual"))] if over else []
-        tried += [(bytes([_ROUNDED << 4]) + alone, ("rounded",))] if alone else []
+        for kind, name, layer in self._layers(base, pixels, valid):
+            before, layers = (b"", (name,)) if kind == _ROUNDED else (model, (*self._model_layers, name))
+            tried.append((bytes([kind << 4 | TRAINED_STEP]) + before + layer, layers))
         if not tried:
             raise PolicyMissed(f"no layer of this codec keeps {self.policy}; store the raster with the lossless codec")
         return min(tried, key=lambda item: len(item[0]))
+
+    def _layers(self, base: Pixels, pixels: Pixels, valid: Mask) -> Iterator[tuple[int, str, bytes]]:
+        def keeps(decoded: Pixels) -> bool:
+            return measure(pixels, decoded, valid, self._bands, self.indices).keeps(self.policy)
+
+        bounded = self.policy.max_error is not None or self.policy.index_max is not None
+        if not bounded and (stream := coarsest(pixels, valid, base, self._bands, self.weights, keeps)):
+            yield _DETAILED, "detail", stream
+        for kind, name, near in ((_CORRECTED, "residual", base), (_ROUNDED, "rounded", None)):
+            if stream := residual.tightest(pixels, valid, near, self._bands, self.policy, self.indices):
+                yield kind, name, stream
 
     def _vector(self, latent: Latent, step: int) -> Int8:
         """(vector_size,) int8: means and deviations of every latent channel over the grid, then gains and levels."""

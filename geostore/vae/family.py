@@ -25,15 +25,18 @@ class VaeFamily:
         self, series: Series, *, policy: Policy, effort: Effort, progress: Progress, parent: Codec | None = None
     ) -> Codec:
         """Fit a codec to `series` that keeps `policy`; `parent` warm-starts it where the networks match."""
-        from geostore.vae.sizing import worthwhile
-
-        if not worthwhile(series, policy, steps=effort.steps).worthwhile:
+        if not self._pays(series, policy):
             return RawFamily().fit(series, policy=policy, effort=effort, progress=progress)
         from geostore.vae.codec import VaeCodec
         from geostore.vae.fit import fit_codec
 
         lender = parent if isinstance(parent, VaeCodec) else None
         return fit_codec(series, self.mode, policy=policy, effort=effort, progress=progress, parent=lender)
+
+    def _pays(self, series: Series, policy: Policy) -> bool:
+        from geostore.vae.sizing import worthwhile
+
+        return worthwhile(series, policy).worthwhile
 
     def from_bytes(self, data: bytes) -> Codec:
         """The inverse of `VaeCodec.to_bytes`. Raises Corrupt or UnsupportedFormat."""
@@ -43,13 +46,16 @@ class VaeFamily:
 
 
 class FlatFamily(VaeFamily):
-    """The paper's VAE: one vector for all bands of a raster. The baseline, and for its experiments."""
+    """The paper's VAE: one vector for all bands of a raster. The baseline: fitted whether it pays or not."""
 
     name: ClassVar[str] = "vae-flat"
     mode: ClassVar[Mode] = "flat"
 
+    def _pays(self, series: Series, policy: Policy) -> bool:
+        return bool(series.valid.any())
 
-class SingleBandFamily(VaeFamily):
+
+class SingleBandFamily(FlatFamily):
     """The paper's VAE band by band: one small network, one vector a band."""
 
     name: ClassVar[str] = "vae-flat-single"

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from geostore.codec import Effort, Progress, Series
 from geostore.collection import Policy
@@ -15,11 +16,12 @@ from geostore.vae.codec import LATENT_LIMIT, Latent, Tables, VaeCodec
 from geostore.vae.entropy import Table
 from geostore.vae.model import Layout, Mode, Vae
 from geostore.vae.quantize import STEPS, pack_decoder, pack_encoder, unpack_decoder, unpack_encoder
+from geostore.vae.samples import Samples
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Units, code_static, mean_image
-from geostore.vae.train import Goal, Samples, train
+from geostore.vae.train import Goal, train
 
 _STATIC_SHARE = 0.2  # of the squared error asked for, left to the static image
-_INDEX_MARGIN = 0.6  # a mean below the bound, so that single rasters keep it
+_MARGIN = 0.8  # mean error of a raster over its bound: what is left is for rasters of one kind to differ
 _CALIBRATED_DATES = 400
 
 
@@ -30,9 +32,11 @@ def fit_codec(
     progress("prepare", 0.0)
     layout = choose_layout(series, mode)
     samples = prepare(series, mode, policy)
-    vae = Vae(layout)
-    warm = parent is not None and _lend(vae, parent)
-    train(vae, samples, goal=goal_of(policy, mode), effort=effort, progress=progress, warm=warm)
+    with torch.random.fork_rng():
+        torch.manual_seed(effort.seed)
+        vae = Vae(layout)
+        warm = parent is not None and _lend(vae, parent)
+        train(vae, samples, goal=goal_of(policy, mode), effort=effort, progress=progress, warm=warm)
     progress("quantise", 1.0)
     return assemble(vae.to("cpu"), samples, policy)
 
@@ -65,9 +69,9 @@ def choose_layout(series: Series, mode: Mode) -> Layout:
 
 def goal_of(policy: Policy, mode: Mode) -> Goal:
     """Mean errors to steer to, below the policy's bounds, which hold for every single raster."""
-    mse = 0.7 * policy.mse_max if policy.mse_max is not None else None
+    mse = _MARGIN * policy.mse_max if policy.mse_max is not None else None
     asked = [b for b in (policy.index_mae_max, _third(policy.index_p99_max)) if b is not None]
-    index = _INDEX_MARGIN * min(asked) if asked else None
+    index = _MARGIN * min(asked) if asked else None
     return Goal(mse=mse, index=index, bits_weight=1.0 if mode == "grid" else 0.01)
 
 
@@ -81,7 +85,9 @@ def prepare(series: Series, mode: Mode, policy: Policy) -> Samples:
     image = mean_image(series.pixels, series.valid, units)
     if mode != "grid":
         image[:] = image.mean(axis=(1, 2))[:, None, None]
-    static = code_static(image, static_bounds(image, units, series, policy))
+    asked = policy.mse_max if policy.mse_max is not None else 5e-4
+    bounds = _STATIC_SHARE * asked / band_weights(image, units, series, policy) ** 2
+    static = code_static(image, np.maximum(bounds, 1e-6))
     dates, bands = series.pixels.shape[:2]
     gains, levels = np.zeros((dates, bands), np.int32), np.zeros((dates, bands), np.int32)
     if mode == "grid":
@@ -99,13 +105,16 @@ def _rms(samples: Samples) -> float:
     return float(np.float32(max((total / max(count, 1)) ** 0.5, 1e-4)))
 
 
-def static_bounds(image: Doubles, units: Units, series: Series, policy: Policy) -> Doubles:
-    """(B,) squared error each band of the static image may have: a share of the raster's, less where an index asks."""
-    share = _STATIC_SHARE * (policy.mse_max if policy.mse_max is not None else 5e-4)
-    out = np.full(len(series.bands), share)
-    bound = policy.index_mae_max
+def band_weights(image: Doubles, units: Units, series: Series, policy: Policy) -> Doubles:
+    """(B,) how much an error of each band matters: 1, more where an index that has a bound is steeper in it.
+
+    A root mean squared error of sqrt(mse_max) / weight in a band moves each index by about half its bound.
+    """
+    out = np.ones(len(series.bands))
+    bound = goal_of(policy, "grid").index
     if bound is None:
         return out
+    error = (policy.mse_max if policy.mse_max is not None else 5e-4) ** 0.5
     physical = image * units.scale[:, None, None] + units.shift[:, None, None]
     for name in series.indices:
         index = spectral_index(name)
@@ -114,8 +123,8 @@ def static_bounds(image: Doubles, units: Units, series: Series, policy: Policy) 
             moved = [p + 0.005 * (k == i) for k, p in enumerate(planes)]
             slope = float(np.median(np.abs(index.evaluate(*moved) - index.evaluate(*planes)))) / 0.005
             b = series.bands.index(band)
-            out[b] = min(out[b], (0.5 * bound / max(slope, 1e-6)) ** 2)
-    return np.asarray(np.maximum(out, 1e-6))
+            out[b] = max(out[b], min(slope * error / (0.5 * bound), 16.0))
+    return np.rint(out * 16) / 16
 
 
 def _lend(vae: Vae, parent: VaeCodec) -> bool:
@@ -143,6 +152,7 @@ def assemble(vae: Vae, samples: Samples, policy: Policy) -> VaeCodec:
         layout=vae.layout,
         static=samples.static,
         scale=samples.scale,
+        weights=band_weights(samples.static.image, samples.units, samples.series, policy),
         tensors={**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)},
         tables=tables,
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,24 +18,27 @@ class Terms:
     """Loss terms of one batch; masked pixels are in none of them.
 
     Attributes:
-        mse: mean squared error on n1 before clipping.
         rate: bits per pixel: -log2 of the prior at the latents, the KL divergence of a uniform posterior.
-        indices: mean absolute error of each spectral index.
+        named: (N,) errors of every raster: "mse" on n1 before clipping, "index_<name>" the mean absolute error of
+            each spectral index.
     """
 
-    mse: Tensor
     rate: Tensor
-    indices: dict[str, Tensor]
+    named: dict[str, Tensor]
 
     def values(self) -> dict[str, float]:
-        """Every term as a plain number, by name."""
-        named = {"mse": self.mse, "rate": self.rate, **{f"index_{k}": v for k, v in self.indices.items()}}
-        return {name: float(value.detach()) for name, value in named.items()}
+        """Every term's mean as a plain number, by name."""
+        return {name: float(value.detach().mean()) for name, value in {"rate": self.rate, **self.named}.items()}
+
+    def each(self, name: str) -> npt.NDArray[np.float64]:
+        """(N,) values of one error."""
+        return np.asarray(self.named[name].detach().cpu().numpy(), np.float64)
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of (N, C, H, W) `values` where (N, 1, H, W) `mask` is 1; 0 where nothing is."""
-    return (values * mask).sum() / (mask.sum() * values.shape[1]).clamp(min=1.0)
+    """(N,) means of (N, C, H, W) `values` where (N, 1, H, W) `mask` is 1; 0 where nothing is."""
+    total = (values * mask).sum(dim=(1, 2, 3))
+    return total / (mask.sum(dim=(1, 2, 3)) * values.shape[1]).clamp(min=1.0)
 
 
 def laplace_bits(z: Tensor, log_scale: Tensor, step: Tensor) -> Tensor:
@@ -58,7 +63,7 @@ def gaussian_bits(mu: Tensor, logvar: Tensor) -> Tensor:
 def index_errors(
     truth: Tensor, seen: Tensor, mask: Tensor, bands: Sequence[str], indices: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Mean |error| of each index between (N, B, H, W) physical `truth` and `seen`, over valid pixels.
+    """(N,) mean |error| of each index between (N, B, H, W) physical `truth` and `seen`, over valid pixels.
 
     As in the certificate, pixels where every band of the index lies below the floor are left out.
     """

@@ -21,7 +21,7 @@ from geostore.vae.model import Decoder, Encoder, Layout, decoder_layers, leaky, 
 from geostore.vae.static import Doubles
 
 BITS = 10  # activations are integers / 1024
-STEPS = (4, 6, 8, 11, 16, 23, 32, 45)  # quantiser steps of the latents, in 1/16, finest first
+STEPS = (2, 3, 4, 6, 8, 11, 16, 23, 32, 45)  # quantiser steps of the latents, in 1/16, finest first
 TRAINED_STEP = STEPS.index(16)
 _LARGEST = float(1 << 18)  # activations are held inside +-256, so no sum reaches 2**53
 Tensors = dict[str, npt.NDArray[np.generic]]

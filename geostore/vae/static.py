@@ -202,6 +202,6 @@ def _decode_planes(data: bytes, shape: tuple[int, int, int]) -> npt.NDArray[np.i
             plane = imagecodecs.jpeg2k_decode(data[at + 4 : at + 4 + size]).astype(np.int64) - _BIAS
             at += 4 + size
             done.append(_mix(weights, done, shape[1:]) + plane.reshape(shape[1:]))
-    except (imagecodecs.Jpeg2kError, ValueError, IndexError) as error:
+    except (RuntimeError, ValueError, IndexError) as error:  # JPEG 2000's own errors are RuntimeErrors
         raise Corrupt(f"the static image of {len(data)} bytes does not decode: {error}; restore the store") from error
     return np.stack(done)

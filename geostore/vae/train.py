@@ -12,50 +12,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from geostore.codec import Effort, Progress, Series
+from geostore.codec import Effort, Progress
 from geostore.vae.losses import Terms, gaussian_bits, index_errors, laplace_bits, masked_mean
-from geostore.vae.model import STRIDE, Layout, Vae, start_skip
-from geostore.vae.static import Ints, Static, Units
+from geostore.vae.model import Vae, start_skip
+from geostore.vae.samples import Batch, Samples, draw, principal_directions
 
-CROP = 64  # pixels a side that one step sees of one raster
-BATCH = 4
 STEPS_SHOWN = 20  # optimiser steps between two calls of progress
-STATIC_BITS = 10  # static maps and activations are integers / 1024
-_TRAINED_STEPS = (0.5, 0.6875, 1.0, 1.4375)  # quantiser steps a decoder meets while it is trained
 _LEARNING_RATE = 3e-3
 _COOL = 0.35  # share of the time spent on rounded latents at a falling rate
-
-
-@dataclass(frozen=True, kw_only=True)
-class Samples:
-    """What training reads.
-
-    Attributes:
-        series: pixels (T, B, H, W), validity and names.
-        units: how stored values become units.
-        static: the mean image (constant in the flat modes).
-        gains, levels: (T, B) int32, each date on the mean image.
-        scale: one number per place; residuals are divided by it.
-    """
-
-    series: Series
-    units: Units
-    static: Static
-    gains: Ints
-    levels: Ints
-    scale: float
-
-    def residual(self, date: int, rows: slice = slice(None), columns: slice = slice(None)) -> npt.NDArray[np.float32]:
-        """(B, h, w) of one date: (units - prediction) / scale, 0 where masked."""
-        frame = self.units.from_stored(self.series.pixels[date, :, rows, columns])
-        near = Static(b"", self.static.image[:, rows, columns], self.static.centre, self.static.spread)
-        left = (frame - near.predict(self.gains[date], self.levels[date])) / self.scale
-        return np.where(self.series.valid[date, rows, columns], left, 0.0).astype(np.float32)
+_PATIENCE = 400  # steps without gain after which cooling begins early
+_FIRST_WEIGHT = 0.3
+_LOG_STEPS = (-2.0, 1.0)  # bounds of a raster's step
 
 
 @dataclass(frozen=True, kw_only=True)
 class Goal:
-    """What a fit aims at: the mean error it steers to, term by term; a term that is not named is not steered.
+    """What a fit aims at: the error every raster is steered to, term by term; None is not steered.
 
     Attributes:
         mse: on n1, or None.
@@ -70,62 +42,66 @@ class Goal:
 
 @dataclass
 class Steering:
-    """Lagrange multipliers: each error's weight grows while the error lies above its target, and falls below it."""
+    """Two dials that bring errors to their targets at the fewest bits.
+
+    Lagrange multipliers, one a term, hold the mean error of all rasters. A quantiser step for each raster, relative
+    to the others, gives hard rasters more bits and easy ones fewer, as encoding does.
+
+    Attributes:
+        targets: error wanted, by name of the term.
+        log_steps: (T,) natural logarithm of each raster's step; their mean is 0.
+        fixed: True where the multipliers stay as they begin (the flat VAE).
+    """
 
     targets: dict[str, float]
+    log_steps: npt.NDArray[np.float64]
     fixed: bool
     weights: dict[str, float] = field(default_factory=dict)
     smooth: dict[str, float] = field(default_factory=dict)
 
     def weight(self, name: str) -> float:
         """Present weight of a term per unit of error."""
-        return self.weights.get(name, 0.3) / self.targets[name]
+        return self.weights.get(name, _FIRST_WEIGHT) / self.targets[name]
 
-    def update(self, seen: dict[str, float]) -> None:
-        """Move every weight by what was seen in one step."""
-        for name, target in self.targets.items():
-            ratio = min(seen[name] / target, 3.0)
-            self.smooth[name] = 0.95 * self.smooth.get(name, ratio) + 0.05 * ratio
+    def update(self, terms: Terms, dates: npt.NDArray[np.int64]) -> None:
+        """Move both dials by what one step saw of `dates`."""
+        ratios = {name: (terms.each(name) / target).clip(0.0, 3.0) for name, target in self.targets.items()}
+        for name, ratio in ratios.items():
+            mean = float(ratio.mean())
+            self.smooth[name] = 0.95 * self.smooth.get(name, mean) + 0.05 * mean
             if not self.fixed:
-                moved = self.weights.get(name, 0.3) * math.exp(0.03 * (self.smooth[name] - 1))
+                moved = self.weights.get(name, _FIRST_WEIGHT) * math.exp(0.03 * (self.smooth[name] - 1))
                 self.weights[name] = min(max(moved, 1e-3), 20.0)
+        worst = np.max(list(ratios.values()), axis=0)
+        np.add.at(self.log_steps, dates, -0.1 * np.log(np.maximum(worst, 0.1)))
+        self.log_steps -= self.log_steps.mean()
+        self.log_steps.clip(*_LOG_STEPS, out=self.log_steps)
+
+    def emphasis(self, dates: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """(N,) factor on the errors of these rasters: it counts by the inverse square of the step."""
+        return np.exp(-2 * self.log_steps[dates]).astype(np.float32)
+
+    def steps(self, dates: npt.NDArray[np.int64], rng: np.random.Generator) -> npt.NDArray[np.float32]:
+        """(N, 1, 1, 1) quantiser steps for these rasters, with some play so that a decoder knows its neighbours."""
+        log = self.log_steps[dates] + rng.uniform(-0.35, 0.35, len(dates))
+        return np.exp(log).astype(np.float32)[:, None, None, None]
 
 
-@dataclass(frozen=True)
-class Batch:
-    """One step's input; every tensor is (N, C, h, w) float32."""
+class Clock:
+    """Share of the effort used, by steps or by seconds, whichever is further; may be called off early."""
 
-    residual: Tensor
-    mask: Tensor
-    base: Tensor
-    statics: tuple[Tensor, ...]
+    def __init__(self, effort: Effort, now: Callable[[], float] = time.monotonic) -> None:
+        self.seconds, self.now, self.began = effort.seconds, now, now()
+        self.step, self.steps = 0, effort.steps
 
+    def share(self) -> float:
+        """0 at the start, 1 or more at the end."""
+        by_steps = self.step / max(self.steps, 1)
+        return by_steps if self.seconds is None else max(by_steps, (self.now() - self.began) / self.seconds)
 
-def train(
-    vae: Vae, samples: Samples, *, goal: Goal, effort: Effort, progress: Progress, warm: bool = False
-) -> dict[str, float]:
-    """Train `vae` in place; returns the smoothed loss terms at the end and the steps taken.
-
-    Stops at `effort.steps`, at `effort.seconds`, or once the bits no longer fall and the goal is met.
-    `warm` keeps the weights it comes with; otherwise the linear skip starts on the principal bands.
-    """
-    device = pick_device(effort.device)
-    vae.to(device).train()
-    rng = np.random.default_rng(effort.seed)
-    torch.manual_seed(effort.seed)
-    if not warm and vae.layout.mode == "grid":
-        start_skip(vae, torch.from_numpy(_principal(samples, vae.layout, rng)).to(device))
-    optimiser = torch.optim.Adam(
-        [
-            {"params": [*vae.encoder.parameters(), *vae.decoder.parameters()], "factor": 1.0},
-            {"params": [vae.log_scale], "factor": 5.0},
-        ],
-        lr=_LEARNING_RATE,
-        betas=(0.9, 0.98),
-    )
-    indices = samples.series.indices if vae.layout.bands == len(samples.series.bands) else ()  # else never together
-    steering = Steering(_targets(goal, indices), fixed=vae.layout.mode != "grid")
-    return _loop(vae, optimiser, steering, samples, goal, _Clock(effort), progress, rng)
+    def cool_early(self) -> None:
+        """Leave only the cooling steps that the steps so far deserve."""
+        self.steps = min(self.steps, round(self.step / (1 - _COOL)))
 
 
 def pick_device(name: str) -> torch.device:
@@ -135,108 +111,102 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-class _Clock:
-    """Share of the effort used, by steps or by seconds, whichever is further; may be called off early."""
-
-    def __init__(self, effort: Effort, now: Callable[[], float] = time.monotonic) -> None:
-        self.effort, self.now, self.began = effort, now, now()
-        self.step, self.steps = 0, effort.steps
-
-    def share(self) -> float:
-        by_steps = self.step / self.steps
-        limit = self.effort.seconds
-        return by_steps if limit is None else max(by_steps, (self.now() - self.began) / limit)
-
-    def cool_early(self) -> None:
-        """Leave only the cooling steps that the steps so far deserve."""
-        self.steps = min(self.steps, round(self.step / (1 - _COOL)))
-
-
-def _loop(
-    vae: Vae,
-    optimiser: torch.optim.Optimizer,
-    steering: Steering,
-    samples: Samples,
-    goal: Goal,
-    clock: _Clock,
-    progress: Progress,
-    rng: np.random.Generator,
+def train(
+    vae: Vae, samples: Samples, *, goal: Goal, effort: Effort, progress: Progress, warm: bool = False
 ) -> dict[str, float]:
-    smooth: dict[str, float] = {}
-    best, best_step = math.inf, 0
-    dates = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
+    """Train `vae` in place; returns the smoothed loss terms at the end and the steps taken.
+
+    Stops at `effort.steps`, at `effort.seconds`, or once the bits no longer fall. `warm` keeps the weights it comes
+    with; otherwise the linear skip starts on the principal bands. Torch's own generator is drawn from: seed it.
+    """
+    device = pick_device(effort.device)
+    vae.to(device).train()
+    run = _Run(vae, samples, goal, np.random.default_rng(effort.seed), device)
+    if not warm and vae.layout.mode == "grid":
+        directions = principal_directions(samples, vae.layout, run.rng)
+        start_skip(vae, torch.from_numpy(directions).to(device))
+    clock = Clock(effort)
     while (share := clock.share()) < 1.0:
-        batch = draw(samples, vae.layout, dates, rng, next(vae.parameters()).device)
-        terms = _step(vae, optimiser, steering, samples, goal, batch, share, clock.step, rng)
-        seen = terms.values()
-        steering.update(seen)
-        smooth = {k: 0.98 * smooth.get(k, v) + 0.02 * v for k, v in seen.items()}
+        run.step(share, clock.step)
         clock.step += 1
         if clock.step % STEPS_SHOWN == 0:
-            progress("fit", share)
-        loss = math.log(max(smooth["rate"], 1e-6)) + sum(max(steering.smooth[n], 0.9) for n in steering.targets)
-        if loss < best - 0.01:
-            best, best_step = loss, clock.step
-        if clock.step - best_step > 400 and share < 1 - _COOL:
+            progress("fit", min(share, 1.0))
+        if run.stalled(clock.step) and share < 1 - _COOL:
             clock.cool_early()
-            best_step = clock.steps
     vae.eval()
-    return {**smooth, "steps": float(clock.step)}
+    return {**run.smooth, "steps": float(clock.step)}
 
 
-def _step(
-    vae: Vae,
-    optimiser: torch.optim.Optimizer,
-    steering: Steering,
-    samples: Samples,
-    goal: Goal,
-    batch: Batch,
-    share: float,
-    step: int,
-    rng: np.random.Generator,
-) -> Terms:
-    cooling = max(0.0, (share - (1 - _COOL)) / _COOL)
-    for group in optimiser.param_groups:
-        rate = _LEARNING_RATE * min(1.0, (step + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * share)) + 5e-5
-        group["lr"] = rate * group["factor"]
-    terms = _terms(vae, samples, batch, rounded=cooling > 0, rng=rng)
-    named = {"mse": terms.mse, **{f"index_{k}": v for k, v in terms.indices.items()}}
-    loss = goal.bits_weight * terms.rate
-    for name in steering.targets:
-        loss = loss + steering.weight(name) * named[name]
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
-    optimiser.step()
-    return terms
+class _Run:
+    """The state of one training."""
 
+    def __init__(self, vae: Vae, samples: Samples, goal: Goal, rng: np.random.Generator, device: torch.device) -> None:
+        self.vae, self.samples, self.goal, self.rng, self.device = vae, samples, goal, rng, device
+        self.dates = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
+        networks = [*vae.encoder.parameters(), *vae.decoder.parameters()]
+        groups = [{"params": networks, "factor": 1.0}, {"params": [vae.log_scale], "factor": 5.0}]
+        self.optimiser = torch.optim.Adam(groups, lr=_LEARNING_RATE, betas=(0.9, 0.98))
+        together = vae.layout.bands == len(samples.series.bands)  # band by band no index can be taken
+        self.indices = samples.series.indices if together else ()
+        targets = _targets(goal, self.indices)
+        self.steering = Steering(targets, np.zeros(len(samples.series)), fixed=vae.layout.mode != "grid")
+        self.smooth: dict[str, float] = {}
+        self.best, self.best_step = math.inf, 0
 
-def _terms(vae: Vae, samples: Samples, batch: Batch, *, rounded: bool, rng: np.random.Generator) -> Terms:
-    mu, logvar = vae.encoder(batch.residual)
-    if vae.layout.mode == "grid":
-        steps = torch.from_numpy(rng.choice(_TRAINED_STEPS, (len(mu), 1, 1, 1)).astype(np.float32)).to(mu.device)
-        noisy = torch.round(mu / steps) * steps - mu if rounded else (torch.rand_like(mu) - 0.5) * steps
-        z = mu + noisy.detach()
-        bits = laplace_bits(z, vae.log_scale, steps)
-    else:
-        z = mu + torch.randn_like(mu) * torch.exp(0.5 * logvar)
-        bits = gaussian_bits(mu, logvar)
-    error = samples.scale * (vae.decoder(z, batch.statics) - batch.residual)
-    return Terms(
-        mse=masked_mean(error**2, batch.mask),
-        rate=bits.sum() / (batch.residual.shape[0] * batch.residual.shape[2] * batch.residual.shape[3]),
-        indices=_indices(samples, batch, error),
-    )
+    def step(self, share: float, number: int) -> None:
+        """One optimiser step."""
+        for group in self.optimiser.param_groups:
+            rate = _LEARNING_RATE * min(1.0, (number + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * share)) + 5e-5
+            group["lr"] = rate * group["factor"]
+        batch = draw(self.samples, self.vae.layout, self.dates, self.rng, self.device)
+        terms = self.terms(batch, rounded=share > 1 - _COOL)
+        loss = self.goal.bits_weight * terms.rate
+        emphasis = torch.from_numpy(self.steering.emphasis(batch.dates)).to(self.device)
+        for name in self.steering.targets:
+            loss = loss + self.steering.weight(name) * (emphasis * terms.named[name]).mean()
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 5.0)
+        self.optimiser.step()
+        self.steering.update(terms, batch.dates)
+        self.smooth = {k: 0.98 * self.smooth.get(k, v) + 0.02 * v for k, v in terms.values().items()}
 
+    def stalled(self, number: int) -> bool:
+        """True once neither bits nor errors above their target have fallen for a while."""
+        above = sum(max(self.steering.smooth[n], 0.9) for n in self.steering.targets)
+        loss = math.log(max(self.smooth["rate"], 1e-6)) + above
+        if loss < self.best - 0.01:
+            self.best, self.best_step = loss, number
+        return number - self.best_step > _PATIENCE
 
-def _indices(samples: Samples, batch: Batch, error: Tensor) -> dict[str, Tensor]:
-    bands = samples.series.bands
-    if batch.residual.shape[1] != len(bands) or not samples.series.indices:
-        return {}  # band by band no index can be taken
-    scale = torch.tensor(samples.units.scale, dtype=torch.float32, device=error.device)[:, None, None]
-    shift = torch.tensor(samples.units.shift, dtype=torch.float32, device=error.device)[:, None, None]
-    truth = (batch.base + samples.scale * batch.residual) * scale + shift
-    return index_errors(truth, truth + error * scale, batch.mask, bands.names, samples.series.indices)
+    def terms(self, batch: Batch, *, rounded: bool) -> Terms:
+        """The loss terms of a batch, latents rounded or with uniform noise in its place."""
+        z, bits = self.latents(batch, rounded=rounded)
+        error = self.samples.scale * (self.vae.decoder(z, batch.statics) - batch.residual)
+        pixels = batch.residual.shape[0] * batch.residual.shape[2] * batch.residual.shape[3]
+        return Terms(
+            rate=bits.sum() / pixels, named={"mse": masked_mean(error**2, batch.mask)} | self._index(batch, error)
+        )
+
+    def latents(self, batch: Batch, *, rounded: bool) -> tuple[Tensor, Tensor]:
+        """Latents (N, c, h, w) as the decoder will meet them, and the bits of each."""
+        mu, logvar = self.vae.encoder(batch.residual)
+        if self.vae.layout.mode != "grid":
+            return mu + torch.randn_like(mu) * torch.exp(0.5 * logvar), gaussian_bits(mu, logvar)
+        steps = torch.from_numpy(self.steering.steps(batch.dates, self.rng)).to(self.device)
+        moved = torch.round(mu / steps) * steps - mu if rounded else (torch.rand_like(mu) - 0.5) * steps
+        z = mu + moved.detach()
+        return z, laplace_bits(z, self.vae.log_scale, steps)
+
+    def _index(self, batch: Batch, error: Tensor) -> dict[str, Tensor]:
+        if not self.indices:
+            return {}
+        units, bands = self.samples.units, self.samples.series.bands
+        scale = torch.tensor(units.scale, dtype=torch.float32, device=self.device)[:, None, None]
+        shift = torch.tensor(units.shift, dtype=torch.float32, device=self.device)[:, None, None]
+        truth = (batch.base + self.samples.scale * batch.residual) * scale + shift
+        found = index_errors(truth, truth + error * scale, batch.mask, bands.names, self.indices)
+        return {f"index_{name}": value for name, value in found.items()}
 
 
 def _targets(goal: Goal, indices: tuple[str, ...]) -> dict[str, float]:
@@ -244,64 +214,3 @@ def _targets(goal: Goal, indices: tuple[str, ...]) -> dict[str, float]:
     if goal.index is not None:
         out |= {f"index_{name}": goal.index for name in indices}
     return out
-
-
-def draw(
-    samples: Samples, layout: Layout, dates: npt.NDArray[np.int64], rng: np.random.Generator, device: torch.device
-) -> Batch:
-    """A random batch: whole frames when flat, else crops of at most CROP pixels whose corners lie on latents."""
-    chosen = rng.choice(dates, BATCH)
-    height, width = layout.padded
-    rows, columns = (height, width) if layout.mode != "grid" else (min(CROP, height), min(CROP, width))
-    corners = [
-        (
-            STRIDE * int(rng.integers((height - rows) // STRIDE + 1)),
-            STRIDE * int(rng.integers((width - columns) // STRIDE + 1)),
-        )
-        for _ in chosen
-    ]
-    parts = [_crop(samples, int(t), r, c, rows, columns) for t, (r, c) in zip(chosen, corners, strict=True)]
-    residual, mask, base = (torch.from_numpy(np.stack(p)).to(device) for p in zip(*parts, strict=True))
-    if layout.mode == "flat-single":
-        pick = int(rng.integers(residual.shape[1]))
-        return Batch(residual[:, pick : pick + 1], mask, base[:, pick : pick + 1], ())
-    statics = _statics(samples, layout, corners, rows, columns) if layout.mode == "grid" else ()
-    return Batch(residual, mask, base, tuple(s.to(device) for s in statics))
-
-
-def _crop(
-    samples: Samples, date: int, row: int, column: int, rows: int, columns: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Residual, mask and prediction of one crop; what lies beyond the window is masked."""
-    down, across = slice(row, row + rows), slice(column, column + columns)
-    residual = samples.residual(date, down, across)
-    short = ((0, rows - residual.shape[1]), (0, columns - residual.shape[2]))
-    near = Static(b"", samples.static.image[:, down, across], samples.static.centre, samples.static.spread)
-    base = near.predict(samples.gains[date], samples.levels[date]).astype(np.float32)
-    mask = samples.series.valid[date, down, across].astype(np.float32)[None]
-    return (
-        np.pad(residual, ((0, 0), *short), mode="edge"),
-        np.pad(mask, ((0, 0), *short)),
-        np.pad(base, ((0, 0), *short), mode="edge"),
-    )
-
-
-def _statics(
-    samples: Samples, layout: Layout, corners: list[tuple[int, int]], rows: int, columns: int
-) -> tuple[Tensor, ...]:
-    maps = samples.static.maps(STATIC_BITS, layout.padded)
-    out = []
-    for k, plane in enumerate(maps):
-        cut = [plane[:, r >> k : (r + rows) >> k, c >> k : (c + columns) >> k] for r, c in corners]
-        out.append(torch.from_numpy(np.stack(cut).astype(np.float32) / (1 << STATIC_BITS)))
-    return tuple(out)
-
-
-def _principal(samples: Samples, layout: Layout, rng: np.random.Generator) -> npt.NDArray[np.float32]:
-    """(k, B) orthonormal spectral directions of the residual, strongest first; k is at most half the channels."""
-    valid = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
-    drawn = [samples.residual(int(t))[:, samples.series.valid[t]] for t in rng.permutation(valid)[:8]]
-    pixels = np.concatenate(drawn, axis=1).astype(np.float64)  # (B, P)
-    _, vectors = np.linalg.eigh(pixels @ pixels.T)
-    count = min(len(pixels), max(1, layout.channels // 2))
-    return np.ascontiguousarray(vectors[:, ::-1][:, :count].T).astype(np.float32)

@@ -1,0 +1,125 @@
+"""What training reads: residuals on the static image, cut into random batches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from geostore.codec import Series
+from geostore.vae.model import STRIDE, Layout
+from geostore.vae.static import Ints, Static, Units
+
+CROP = 64  # pixels a side that one step sees of one raster
+BATCH = 4
+STATIC_BITS = 10  # static maps and activations are integers / 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """What training reads.
+
+    Attributes:
+        series: pixels (T, B, H, W), validity and names.
+        units: how stored values become units.
+        static: the mean image (constant in the flat modes).
+        gains, levels: (T, B) int32, each date on the mean image.
+        scale: one number per place; residuals are divided by it.
+    """
+
+    series: Series
+    units: Units
+    static: Static
+    gains: Ints
+    levels: Ints
+    scale: float
+
+    def residual(self, date: int, rows: slice = slice(None), columns: slice = slice(None)) -> npt.NDArray[np.float32]:
+        """(B, h, w) of one date: (units - prediction) / scale, 0 where masked."""
+        frame = self.units.from_stored(self.series.pixels[date, :, rows, columns])
+        near = Static(b"", self.static.image[:, rows, columns], self.static.centre, self.static.spread)
+        left = (frame - near.predict(self.gains[date], self.levels[date])) / self.scale
+        return np.where(self.series.valid[date, rows, columns], left, 0.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's input; every tensor is (N, C, h, w) float32.
+
+    Attributes:
+        dates: (N,) which raster of the series each is cut from.
+        residual: 0 where masked.
+        mask: (N, 1, h, w), 1 where the pixel counts.
+        base: what gain and level predict, units.
+        statics: maps at full, 1/2, 1/4 and 1/8 resolution; empty when flat.
+    """
+
+    dates: npt.NDArray[np.int64]
+    residual: Tensor
+    mask: Tensor
+    base: Tensor
+    statics: tuple[Tensor, ...]
+
+
+def draw(
+    samples: Samples, layout: Layout, dates: npt.NDArray[np.int64], rng: np.random.Generator, device: torch.device
+) -> Batch:
+    """A random batch: whole frames when flat, else crops of at most CROP pixels whose corners lie on latents."""
+    chosen = rng.choice(dates, BATCH)
+    height, width = layout.padded
+    rows, columns = (height, width) if layout.mode != "grid" else (min(CROP, height), min(CROP, width))
+    corners = [
+        (
+            STRIDE * int(rng.integers((height - rows) // STRIDE + 1)),
+            STRIDE * int(rng.integers((width - columns) // STRIDE + 1)),
+        )
+        for _ in chosen
+    ]
+    parts = [_crop(samples, int(t), r, c, rows, columns) for t, (r, c) in zip(chosen, corners, strict=True)]
+    residual, mask, base = (torch.from_numpy(np.stack(p)).to(device) for p in zip(*parts, strict=True))
+    if layout.mode == "flat-single":
+        pick = int(rng.integers(residual.shape[1]))
+        return Batch(chosen, residual[:, pick : pick + 1], mask, base[:, pick : pick + 1], ())
+    statics = _statics(samples, layout, corners, rows, columns) if layout.mode == "grid" else ()
+    return Batch(chosen, residual, mask, base, tuple(s.to(device) for s in statics))
+
+
+def _crop(
+    samples: Samples, date: int, row: int, column: int, rows: int, columns: int
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Residual, mask and prediction of one crop; what lies beyond the window is masked."""
+    down, across = slice(row, row + rows), slice(column, column + columns)
+    residual = samples.residual(date, down, across)
+    short = ((0, rows - residual.shape[1]), (0, columns - residual.shape[2]))
+    near = Static(b"", samples.static.image[:, down, across], samples.static.centre, samples.static.spread)
+    base = near.predict(samples.gains[date], samples.levels[date]).astype(np.float32)
+    mask = samples.series.valid[date, down, across].astype(np.float32)[None]
+    return (
+        np.pad(residual, ((0, 0), *short), mode="edge"),
+        np.pad(mask, ((0, 0), *short)),
+        np.pad(base, ((0, 0), *short), mode="edge"),
+    )
+
+
+def _statics(
+    samples: Samples, layout: Layout, corners: list[tuple[int, int]], rows: int, columns: int
+) -> tuple[Tensor, ...]:
+    maps = samples.static.maps(STATIC_BITS, layout.padded)
+    out = []
+    for k, plane in enumerate(maps):
+        cut = [plane[:, r >> k : (r + rows) >> k, c >> k : (c + columns) >> k] for r, c in corners]
+        out.append(torch.from_numpy(np.stack(cut).astype(np.float32) / (1 << STATIC_BITS)))
+    return tuple(out)
+
+
+def principal_directions(samples: Samples, layout: Layout, rng: np.random.Generator) -> npt.NDArray[np.float32]:
+    """(k, B) orthonormal spectral directions of the residual, strongest first; k is at most half the channels."""
+    valid = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
+    drawn = [samples.residual(int(t))[:, samples.series.valid[t]] for t in rng.permutation(valid)[:8]]
+    pixels = np.concatenate(drawn, axis=1).astype(np.float64)  # (B, P)
+    _, vectors = np.linalg.eigh(pixels @ pixels.T)
+    count = min(len(pixels), max(1, layout.channels // 2))
+    return np.ascontiguousarray(vectors[:, ::-1][:, :count].T).astype(np.float32)
