@@ -1,0 +1,135 @@
+"""docs/FORMAT.md and the code say the same, and stores of every format version open.
+
+Run this file as a script to make the golden store again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from storage_rows import codec, collection, embedding, key, partition, raster, scene
+
+from geostore.storage import FORMAT_VERSION, EventRow, JobRow, RasterRow, Store, header, log, records
+from geostore.storage.backup import MANIFEST
+from geostore.storage.blobs import AREAS
+from geostore.storage.follow import VIEW
+from geostore.storage.lock import LOCK
+from geostore.storage.pack import CODEC_INLINE_MAX, PAYLOAD_INLINE_MAX
+from geostore.storage.tables import EPOCH_APP
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests/golden" / f"store-v{FORMAT_VERSION}"
+LARGE = PAYLOAD_INLINE_MAX + 1
+
+
+def _rows():
+    return [
+        [codec(), scene(1), raster(1), raster(2, size=LARGE), raster(1, "9qdfx"), codec("9qdfx")],
+        [codec(generation=1, data=b"second", family="vae", parent=0), embedding(1)],
+        [
+            JobRow(id="fit-1", verb="fit", state="done", made_us=1, changed_us=2, result={"rasters": 1}),
+            EventRow(time_us=3, who="ana", what="relabel", fields={"to": "water"}),
+        ],
+    ]
+
+
+def make(root: Path) -> None:
+    with Store.create(root, slots=2) as store:
+        store.put_collection(collection())
+        store.put_original(key(1), b"cog" * 50)
+        for rows in _rows():
+            store.commit(rows)
+        store.compact()
+    shutil.rmtree(root / VIEW)
+    (root / LOCK).unlink()
+
+
+def test_the_golden_store_of_format_1_opens_reads_and_verifies(tmp_path):
+    """A store written by an earlier build gives the very rows it was given, and can be written on."""
+    shutil.copytree(GOLDEN, tmp_path / "s")
+    first, second, third = _rows()
+    with Store.open(tmp_path / "s") as store:
+        assert store.verify() == []
+        assert store.collections() == [collection()]
+        assert store.rasters(partition()) == [second[1], first[3]]
+        assert store.rasters(partition("9qdfx")) == [first[4]]
+        assert store.generations(partition()) == [first[0], second[0]]
+        assert (store.scenes(), store.jobs(), store.events()) == ([first[1]], [third[0]], [third[1]])
+        store.commit([raster(9)])
+        assert store.verify() == []
+    assert sum(p.stat().st_size for p in GOLDEN.rglob("*") if p.is_file()) < 100_000
+
+
+def _names() -> list[str]:
+    fields = list(header.Header.__dataclass_fields__)
+    body = [n for rows in _bodies() for n in rows]
+    limits = [f"{PAYLOAD_INLINE_MAX:,}", f"{CODEC_INLINE_MAX:,}"]
+    files = [header.HEADER, header.CHECK, LOCK, VIEW, MANIFEST, log.LOG, EPOCH_APP, *(f"blobs/{a}" for a in AREAS)]
+    info = [*log.CHECKED, *log.VERBS, "digests", "check"]
+    return ["kind", *records.KINDS, *records.COLUMNS, *fields, *body, *limits, *files, *info]
+
+
+def _bodies() -> list[list[str]]:
+    found = []
+    for row, values in (
+        (codec(), records.codec_values(codec(), seq=0, blob=None)),
+        (scene(1), records.scene_values(scene(1), seq=0)),
+        (JobRow(id="j", verb="v"), records.job_values(JobRow(id="j", verb="v"), seq=0)),
+        (EventRow(time_us=0, who="w", what="x"), records.event_values(EventRow(time_us=0, who="w", what="x"), seq=0)),
+    ):
+        body = json.loads(values[records.AT[records.kind_of(row)]["body"]])
+        found.append([*body, *body.get("cell", {})])
+    return found
+
+
+def test_every_name_on_disk_is_in_the_format_document():
+    """Columns, kinds, metadata, members and files of the code all occur in docs/FORMAT.md, and its version is ours."""
+    text = (ROOT / "docs/FORMAT.md").read_text()
+    assert f"Version {FORMAT_VERSION}." in text
+    assert [name for name in dict.fromkeys(_names()) if name not in text] == []
+
+
+@pytest.mark.parametrize("column", records.COLUMNS)
+def test_the_document_gives_each_column_its_type(column):
+    """The table of columns lists each with the type it is stored in."""
+    text = (ROOT / "docs/FORMAT.md").read_text().split("## Tables")[1]
+    line = next(x for x in text.splitlines() if x.startswith("| ") and f"`{column}`" in x.split("|")[1])
+    want = {"list<item: float>": "list of float32", "list<element: float>": "list of float32", "float": "float32"}
+    assert line.split("|")[2].strip() == want.get(str(records.COLUMNS[column]), str(records.COLUMNS[column]))
+
+
+def test_part_files_hold_the_columns_of_their_kind(tmp_path):
+    """What lies on disk is what the document says: order, compression, no statistics."""
+    make(tmp_path / "s")
+    for path in (tmp_path / "s").rglob("*.parquet"):
+        if path.parent.name == "_delta_log":
+            continue
+        kind = path.parent.name.removeprefix("kind=")
+        file = pq.ParquetFile(path)
+        assert file.schema_arrow.names == [*records.KIND_COLUMNS[kind], "checksum"]
+        chunk = file.metadata.row_group(0).column(0)
+        assert (chunk.compression, chunk.is_stats_set) == ("ZSTD", False)
+
+
+def test_other_readers_read_the_tables(tmp_path):
+    """delta-rs itself gives the rows by kind, with null where a kind has no such column."""
+    from deltalake import DeltaTable
+
+    with Store.create(tmp_path / "s", slots=1) as store:
+        store.commit([codec(), raster(1), scene(1)])
+    table = DeltaTable(tmp_path / "s/tables/slot=0000").to_pyarrow_table()
+    assert sorted(table["kind"].to_pylist()) == ["codec", "raster", "scene", "scene"]
+    row = next(r for r in table.to_pylist() if r["kind"] == "raster")
+    assert (row["payload"], row["family"]) == (raster(1).payload, None)
+    assert isinstance(raster(1), RasterRow)
+
+
+if __name__ == "__main__":
+    shutil.rmtree(GOLDEN, ignore_errors=True)
+    GOLDEN.parent.mkdir(parents=True, exist_ok=True)
+    make(GOLDEN)
+    print(GOLDEN)
