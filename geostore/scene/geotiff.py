@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from geostore.errors import BadScene
 from geostore.raster import Grid, Mask, Pixels
 
-BLOCK_CACHE_MB = 64  # decoded blocks GDAL may hold, all files together
+BLOCK_CACHE_BYTES = 64 * 2**20  # decoded blocks GDAL may hold, all files together
 OPEN_FILES_MAX = 32  # files one scene keeps open
 SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".vrt")
 
@@ -64,8 +64,7 @@ class RasterFile:
 def reading(href: str) -> Iterator[None]:
     """Inside: a bounded block cache, and every fault of `href` raised as BadScene."""
     try:
-        with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_MB), warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # inspect refuses such a file by name
+        with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES):
             yield
     except (RasterioError, OSError) as error:
         exists = "://" in href or href.startswith("/vsi") or Path(href).exists()
@@ -79,7 +78,7 @@ def inspect(href: str) -> RasterFile:
     Raises:
         BadScene: it does not exist, is no raster, has no CRS, or its grid is rotated or not north-up.
     """
-    with reading(href), rasterio.open(href) as data:
+    with reading(href), _opened(href) as data:
         return RasterFile(
             href=href,
             grid=_grid(data, href),
@@ -92,6 +91,12 @@ def inspect(href: str) -> RasterFile:
             tags={k.upper(): str(v) for k, v in data.tags().items()},
             size_bytes=Path(href).stat().st_size if Path(href).is_file() else -1,
         )
+
+
+def _opened(href: str) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a file is refused by name
+        return rasterio.open(href)
 
 
 def crs_name(crs: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from geostore.errors import InvalidInput
 
@@ -134,6 +135,7 @@ def time_from_text(text: str) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
+@lru_cache(maxsize=4096)
 def words(text: str) -> tuple[str, ...]:
     """`text` in comparable words: upper case, parted at _ - . and blanks, without leading zeros (B04 is B4)."""
     return tuple(re.sub(r"^([A-Z]*)0+([1-9])", r"\1\2", w.upper()) for w in _SPLIT.split(text) if w)

@@ -24,6 +24,7 @@ from geostore.scene.find import SceneSource, find_scenes, scene_name
 from geostore.scene.geotiff import RasterFile, Reader, inspect
 from geostore.scene.masks import masked_by, nearest
 from geostore.scene.names import Product, product_of, time_from_pattern, time_from_text
+from geostore.scene.presets import preset_names
 from geostore.scene.resample import resample
 from geostore.scene.stac import ItemFacts, read_item
 
@@ -232,9 +233,8 @@ def _check_family(product: Product, facts: ItemFacts | None, collection: Collect
         family = "landsat-c2-l2" if facts.platform in ("landsat-8", "landsat-9") else "landsat-c2-l2-tm"
     for kin in ("sentinel-2-", "landsat-c2-l2"):
         if collection.product.startswith(kin) and family.startswith(kin.split("-")[0]) and family != collection.product:
-            raise BadScene(
-                f"{found} is {family}, collection {collection.name!r} is {collection.product}; use preset {family!r}"
-            )
+            step = f"use preset {family!r}" if family in preset_names() else "leave it out, or declare its bands"
+            raise BadScene(f"{found} is {family}, collection {collection.name!r} is {collection.product}; {step}")
 
 
 def _time(

@@ -103,6 +103,9 @@ def test_another_level_or_sensor_is_refused(write, declare):
     path = write(f"{OLD.replace('L2A', 'L1C')}.tif", old_numbers(), descriptions=["B04", "B08"])
     with pytest.raises(BadScene, match="sentinel-2-l1c"):
         open_scene(path, declare(L2A))
+    path = write("LC08_L1TP_013032_20180131.tif", old_numbers(), descriptions=["SR_B4", "SR_B5"])
+    with pytest.raises(BadScene, match=r"is landsat-l1tp.*leave it out"):
+        open_scene(path, declare('preset = "landsat-c2-l2"\nmasks = []\nbands = ["red", "nir"]'))
     landsat = 'preset = "landsat-c2-l2"\nmasks = []\nbands = ["red", "nir"]'
     for band in ("SR_B4", "SR_B5", "SR_B3"):
         path = write(f"l/LE07_L2SP_185029_20200601_20200801_02_T1_{band}.TIF", old_numbers()[:1])
