@@ -1,0 +1,230 @@
+"""Rasters as GeoTIFF bytes: COGs to hand out and keep, and the plain files that ratios are measured against."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import rasterio
+from rasterio.io import MemoryFile
+from rasterio.shutil import copy as copy_dataset
+
+from geostore.errors import BadScene, InvalidInput, StorageFull
+from geostore.raster import Bands, Grid, Pixels, Raster
+
+Hidden = Literal["nodata", "keep"]
+
+TILE = 256  # pixels
+_TILE_MULTIPLE = 16  # what TIFF asks of a tile's side
+_ZSTD_LEVEL = 9
+_JXL_EFFORT = 5
+_CRS_TAG = "GEOSTORE_CRS"  # the CRS as the store spells it; GeoTIFF rewrites WKT
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def cog_bytes(raster: Raster, tags: Mapping[str, str] | None = None, *, hidden: Hidden = "keep") -> bytes:
+    """The raster as a cloud-optimised GeoTIFF: lossless, ZSTD with predictor, overviews.
+
+    Bands carry their name as description, their scale and offset, and the spectral names of the collection.
+
+    Args:
+        raster: what to write; pixels keep their stored values.
+        tags: where it comes from (collection, time, certificate ...), written as GeoTIFF metadata.
+        hidden: what a pixel that is not valid holds. "nodata": the bands' nodata value, which the file declares;
+            where the bands leave no value free for that, 0 under a mask. "keep": its own value, under a mask, so
+            that `read_cog` gives the pixels back bit for bit: what a kept original is.
+
+    Returns:
+        The file's bytes; the same for the same raster and tags.
+    """
+    pixels, nodata = raster.pixels, _free_value(raster.bands) if hidden == "nodata" else None
+    if hidden == "nodata":
+        pixels = np.where(raster.valid, pixels, np.asarray(0 if nodata is None else nodata, pixels.dtype))
+    options = {"driver": "GTiff", "tiled": True, "blockxsize": TILE, "blockysize": TILE, "BIGTIFF": "IF_SAFER"}
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True, GDAL_NUM_THREADS=1), MemoryFile() as plain, MemoryFile() as cog:
+        with plain.open(**options, **_profile(raster, nodata)) as file:
+            file.write(pixels)
+            _describe(file, raster.bands, {_CRS_TAG: raster.grid.crs, **(tags or {})})
+            if nodata is None:
+                file.write_mask(raster.valid)
+        with plain.open() as file:
+            copy_dataset(file, cog.name, driver="COG", **_cog_options(raster.bands))
+        return bytes(cog.getbuffer())
+
+
+def write_cog(
+    path: str | os.PathLike[str],
+    raster: Raster,
+    tags: Mapping[str, str] | None = None,
+    *,
+    hidden: Hidden = "nodata",
+) -> int:
+    """Write `cog_bytes` to a file to hand out, which appears whole or not at all; its size in bytes.
+
+    Raises:
+        StorageFull: the disk is full; an older file of that name is untouched.
+        InvalidInput: the folder does not exist or may not be written to.
+    """
+    data = cog_bytes(raster, tags, hidden=hidden)
+    write_whole(Path(path), data)
+    return len(data)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Put `data` at `path` by way of a temporary file beside it, flushed before it takes the name.
+
+    Raises:
+        StorageFull: the disk is full; an older file of that name is untouched.
+        InvalidInput: the folder does not exist or may not be written to.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+        _flush_folder(path.parent)
+    except OSError as error:
+        if path.parent.is_dir():
+            part.unlink(missing_ok=True)
+        if error.errno in _FULL:
+            raise StorageFull(
+                f"no room for {len(data)} bytes at {path}: {error.strerror}; make room and retry"
+            ) from error
+        raise InvalidInput(f"{path} cannot be written: {error.strerror}; choose another place") from error
+
+
+def _flush_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_cog(data: bytes) -> tuple[Pixels, Grid]:
+    """(bands, height, width) stored values and their grid, as `cog_bytes` wrote them.
+
+    Raises:
+        BadScene: the bytes are no GeoTIFF, or are cut short.
+    """
+    try:
+        with MemoryFile(data) as memory, memory.open() as file:
+            return file.read(), _grid_of(file)
+    except rasterio.errors.RasterioError as error:
+        raise BadScene(f"{len(data)} bytes do not read as a GeoTIFF: {error}; restore the file") from error
+
+
+def lzw_size(raster: Raster) -> int:
+    """Bytes of the raster as a plain GeoTIFF: LZW, predictor 2 (3 for float), 256 pixel tiles, its own dtype.
+
+    The baseline of every ratio, made so that nothing inflates it: pixels that are not valid are 0, a raster smaller
+    than a tile gets a tile of its size, and of pixel and band interleaving the smaller file counts.
+    """
+    return min(len(_lzw_bytes(raster, interleave)) for interleave in ("band", "pixel"))
+
+
+def _lzw_bytes(raster: Raster, interleave: str) -> bytes:
+    options = {
+        "driver": "GTiff",
+        "compress": "lzw",
+        "predictor": _predictor(raster.pixels),
+        "tiled": True,
+        "blockxsize": _tile_side(raster.grid.width),
+        "blockysize": _tile_side(raster.grid.height),
+        "interleave": interleave,
+    }
+    with rasterio.Env(GDAL_NUM_THREADS=1), MemoryFile() as memory:
+        with memory.open(**options, **_profile(raster, None)) as file:
+            file.write(_visible(raster))
+        return bytes(memory.getbuffer())
+
+
+def jxl_size(raster: Raster) -> int:
+    """Bytes of the raster as lossless JPEG XL, band by band; pixels that are not valid are 0."""
+    from imagecodecs import jpegxl_encode
+
+    planes = [_unsigned(plane) for plane in _visible(raster)]
+    return sum(len(jpegxl_encode(p, lossless=True, effort=_JXL_EFFORT, numthreads=1)) for p in planes)
+
+
+def _unsigned(plane: Pixels) -> Pixels:
+    """Signed integers shifted to unsigned, which JPEG XL takes; other values as they are."""
+    if plane.dtype.kind != "i":
+        return np.ascontiguousarray(plane)
+    bias = 1 << (8 * plane.dtype.itemsize - 1)
+    return (plane.astype(np.int32) + bias).astype(f"u{plane.dtype.itemsize}")
+
+
+def _visible(raster: Raster) -> Pixels:
+    return np.where(raster.valid, raster.pixels, np.zeros((), raster.pixels.dtype))
+
+
+def _tile_side(size: int) -> int:
+    return min(TILE, -(-size // _TILE_MULTIPLE) * _TILE_MULTIPLE)
+
+
+def _predictor(pixels: Pixels) -> int:
+    return 3 if pixels.dtype.kind == "f" else 2
+
+
+def _profile(raster: Raster, nodata: float | None) -> dict[str, Any]:
+    grid = raster.grid
+    return {
+        "height": grid.height,
+        "width": grid.width,
+        "count": len(raster.bands),
+        "dtype": raster.pixels.dtype.name,
+        "crs": rasterio.crs.CRS.from_user_input(grid.crs),
+        "transform": rasterio.Affine(*grid.transform),
+        "nodata": nodata,
+    }
+
+
+def _cog_options(bands: Bands) -> dict[str, str]:
+    categories = any(b.kind == "category" for b in bands)
+    return {
+        "COMPRESS": "ZSTD",
+        "LEVEL": str(_ZSTD_LEVEL),
+        "PREDICTOR": "YES",
+        "BLOCKSIZE": str(TILE),
+        "OVERVIEW_RESAMPLING": "NEAREST" if categories else "AVERAGE",
+        "BIGTIFF": "IF_SAFER",
+        "NUM_THREADS": "1",
+    }
+
+
+def _describe(file: Any, bands: Bands, tags: Mapping[str, str]) -> None:
+    file.descriptions = bands.names
+    file.scales = tuple(b.scale for b in bands)
+    file.offsets = tuple(b.offset for b in bands)
+    file.update_tags(**{k: str(v) for k, v in sorted(tags.items())})
+    for i, band in enumerate(bands, start=1):
+        facts = {"source": band.source, "gsd_m": f"{band.gsd_m:g}", "kind": band.kind}
+        if band.wavelength_um is not None:
+            facts["wavelength_um"] = f"{band.wavelength_um:g}"
+        file.update_tags(i, **facts)
+
+
+def _free_value(bands: Bands) -> float | None:
+    """A stored value that no valid pixel has: what all bands declare, else NaN, else one outside every range."""
+    declared = {b.nodata for b in bands}
+    if len(declared) == 1 and None not in declared:
+        return declared.pop()
+    if bands.dtype.kind == "f":
+        return float("nan")
+    info = np.iinfo(bands.dtype)
+    if all(b.valid_min > info.min for b in bands):
+        return float(info.min)
+    return float(info.max) if all(b.valid_max < info.max for b in bands) else None
+
+
+def _grid_of(file: Any) -> Grid:
+    t = file.transform
+    crs = file.tags().get(_CRS_TAG) or file.crs.to_string()
+    return Grid(crs, t.c, t.f, t.a, -t.e, file.height, file.width)
