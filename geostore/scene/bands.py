@@ -123,7 +123,10 @@ def _labels(file: RasterFile, stated: Sequence[dict[str, Any]], collection: Coll
     order = collection.files.positional
     if order and not any(labels):
         if len(order) != count:
-            raise BandMismatch(f"{file.href} has {count} bands, the collection's positional order {len(order)}")
+            raise BandMismatch(
+                f"{file.href} has {count} bands, the collection's positional order {len(order)}; give files of those "
+                f"bands, or state the order of these as positional under [files] in collection {collection.name!r}"
+            )
         return list(order)
     return labels
 

@@ -123,7 +123,8 @@ def _own(file: RasterFile, index: int) -> tuple[float, float] | None:
             return float(file.tags["SCALE"]), float(file.tags.get("OFFSET", "0"))
         except ValueError:
             raise BadScene(
-                f"{file.href}: tags SCALE {file.tags['SCALE']!r}, OFFSET {file.tags.get('OFFSET')!r} are not numbers"
+                f"{file.href}: tags SCALE {file.tags['SCALE']!r}, OFFSET {file.tags.get('OFFSET')!r} are not numbers; "
+                "correct them with `gdal_edit.py -mo`"
             ) from None
     return None
 

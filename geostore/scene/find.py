@@ -102,7 +102,7 @@ def _json(path: Path) -> list[str]:
         return [str(path.absolute())]
     if table.get("type") in ("Catalog", "Collection"):
         return list(catalogue_items(str(path.resolve())))
-    raise BadScene(f"{path} is type {table.get('type')!r}, not a STAC item, catalogue or collection")
+    raise BadScene(f"{path} is type {table.get('type')!r}, not a STAC item, catalogue or collection; give one of those")
 
 
 def _grouped(files: list[str], collection: Collection) -> list[SceneSource]:

@@ -116,7 +116,9 @@ def time_from_pattern(pattern: str, name: str) -> datetime | None:
     except re.error as error:
         raise InvalidInput(f"time_pattern {pattern!r}: {error}; write it as ([0-9]{{8}})|%Y%m%d") from None
     if not bar or compiled.groups != 1:
-        raise InvalidInput(f"time_pattern {pattern!r} needs one group, a bar and a format, as ([0-9]{{8}})|%Y%m%d")
+        raise InvalidInput(
+            f"time_pattern {pattern!r} is not complete; give one group, a bar and a format, as ([0-9]{{8}})|%Y%m%d"
+        )
     found = compiled.search(name)
     return _utc(found[1], form) if found else None
 

@@ -182,9 +182,9 @@ def _catalogue(href: str) -> Any:
     try:
         found = pystac.read_file(href)
     except (OSError, ValueError, KeyError, TypeError, pystac.STACError) as error:
-        raise BadScene(f"{href} cannot be read as a STAC catalogue: {error!r}") from error
+        raise BadScene(f"{href} cannot be read as a STAC catalogue: {error!r}; give whole JSON files") from error
     if not isinstance(found, pystac.Catalog):
-        raise BadScene(f"{href} is a {type(found).__name__}, not a STAC catalogue or collection")
+        raise BadScene(f"{href} is a {type(found).__name__}, not a STAC catalogue or collection; name items one by one")
     return found
 
 
