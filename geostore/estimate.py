@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from geostore.amounts import quotient
-from geostore.codec import RawCodec, Series, quiet
+from geostore.codec import Series, quiet
 from geostore.collection import Collection
 from geostore.dht.ring import slot_of
 from geostore.errors import BadScene
@@ -24,7 +24,7 @@ from geostore.raster import Grid
 from geostore.scene import Scene, find_scenes, open_scene
 from geostore.vae import sizing
 
-DATES_SAMPLED = 8  # rasters read of each cell looked at
+DATES_SAMPLED = 16  # rasters read of each cell looked at
 SLOT_BYTES = 32_768  # tables beyond payloads, after compact: a touched slot, and a raster
 RASTER_BYTES = 120
 COMMIT_SECONDS = 0.3  # durable commits of one scene at 16 slots
@@ -174,7 +174,7 @@ def _spread(items: Sequence[str], count: int) -> list[str]:
 
 def _look(scenes: Sequence[Scene], geohash: str, group: str, collection: Collection, steps: int) -> Sample | None:
     """Read up to DATES_SAMPLED rasters of one cell; None where the scenes hold nothing of it."""
-    from geostore.scene.writer import lzw_size
+    from geostore.scene.writer import jxl_size, lzw_size
 
     native = scenes[0].grids[group]
     cell = cell_grid(geohash, collection.crs or native.crs, native.xres, native.yres, (native.left, native.top))
@@ -188,7 +188,7 @@ def _look(scenes: Sequence[Scene], geohash: str, group: str, collection: Collect
             continue
         splits.append((scene.time_us, split))
         lzw += lzw_size(split.raster)
-        jxl += len(RawCodec(split.raster.bands).encode(split.raster.pixels, split.raster.valid).payload)
+        jxl += jxl_size(split.raster)
     seconds = time.monotonic() - begun
     if not splits:
         return None

@@ -54,7 +54,7 @@ def _show(out: Console, f: dict[str, Any]) -> None:
         ("partitions", f["partitions"], f"{f['cells_sampled']} looked at"),
         ("rasters", f["rasters"], ""),
         ("as LZW GeoTIFF", size(f["bytes_lzw"]), ""),
-        ("as lossless JPEG XL", size(f["bytes_jxl"]), "what ingest stores"),
+        ("as lossless JPEG XL", size(f["bytes_jxl"]), "masked pixels zero, as in LZW"),
         ("embeddings", size(f["bytes_embeddings"]), ratio(f["ratio_embeddings"]) + " against LZW"),
         ("codecs", size(f["bytes_codecs"]), ""),
         ("everything durable", size(f["bytes_durable"]), ratio(f["ratio_durable"]) + " against LZW"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geostore.client import Client
     from geostore.settings import Settings
 
+PIPE_WIDTH = 200  # columns of a table where stdout is no terminal
 Progress = Callable[[str, float], None]
 
 
@@ -105,7 +106,7 @@ class Session:
             return
         from rich.console import Console
 
-        show(Console(soft_wrap=not sys.stdout.isatty(), highlight=False))
+        show(Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False))
 
     def note(self, line: str) -> None:
         """A remark beside the answer, on stderr."""

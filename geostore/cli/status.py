@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Fields = dict[str, Any]
+SLOT_BYTES = 65_536  # tables and log of a touched slot before `compact`
 
 
 def status(
@@ -25,6 +26,15 @@ def status(
     with session.reader() as client:
         fields = client.status(collection=collection, partitions=partitions)
     session.answer(fields, lambda out: _show(out, fields))
+    if has_superseded(fields):
+        session.note("superseded rows are still on the disk; `geostore prune --now` and `geostore compact` drop them")
+
+
+def has_superseded(fields: Fields) -> bool:
+    """True if far more is on the disk than what is current needs, tables and logs included."""
+    sizes = fields["bytes"]
+    needed = sum(sizes.get(name, 0) for name in ("embeddings", "lossless", "masks", "codecs", "durable_originals"))
+    return bool(sizes["durable"] > 2 * needed + SLOT_BYTES * fields["slots"])
 
 
 def _show(out: Console, fields: Fields) -> None:

@@ -15,6 +15,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from geostore.client import RasterInfo
 from geostore.collection import Policy
@@ -70,7 +71,7 @@ def axes_of(figure: Figure, theme: Theme, rows: int = 1, cols: int = 1) -> list[
     made = list(np.atleast_1d(figure.subplots(rows, cols)).ravel())
     for axes in made:
         axes.set_facecolor(theme.paper)
-        axes.tick_params(colors=theme.ink, labelsize=8)
+        axes.tick_params(colors=theme.ink, labelsize=8, which="both")
         axes.grid(color=theme.faint, linewidth=0.5, alpha=0.7)
         axes.set_axisbelow(True)
         for side, spine in axes.spines.items():
@@ -80,6 +81,15 @@ def axes_of(figure: Figure, theme: Theme, rows: int = 1, cols: int = 1) -> list[
             text.set_color(theme.ink)
             text.set_fontsize(9)
     return made
+
+
+def log_scale(axis: Any) -> None:
+    """A log axis labelled with plain numbers: 1, 2 and 5 of each decade, or decades alone where there are many."""
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1,) if 0 < 100 * low < high else (1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend(axes: Any, theme: Theme) -> None:
@@ -106,7 +116,7 @@ def ratio_bars(folder: Path, name: str, rows: Sequence[tuple[str, float, float]]
                     f" {value:.3g}", (value, y), fontsize=7.5, va="center", color=theme.ink, annotation_clip=False
                 )
         axes.set_yticks(at, [row[0] for row in rows])
-        axes.set_xscale("log")
+        log_scale(axes.xaxis)
         low, high = min(min(r[1:]) for r in rows), max(max(r[1:]) for r in rows)
         axes.set_xlim(min(0.5, low / 1.5), max(2.0, high * 1.6))
         axes.axvline(1, color=theme.ink, linewidth=1)
@@ -137,7 +147,7 @@ def errors_over_time(folder: Path, name: str, title: str, infos: Sequence[Raster
             if bound is not None:
                 axes.axhline(bound, color="#c2402f", linewidth=1.2, linestyle="--", label=f"policy {bound:g}")
             axes.set_ylabel(label, color=theme.ink)
-            axes.set_yscale("log")
+            log_scale(axes.yaxis)
             legend(axes, theme)
 
     alt = f"Errors over time of {title}: {len(measured)} rasters measured, {len(exact)} exact."
@@ -184,7 +194,7 @@ def cell_map(
 
     `cells` gives for each geohash ((west, south, east, north), ratio, MSE or None where everything is exact).
     """
-    panels = [("times smaller than LZW, everything of the cell", {g: r for g, (_, r, _) in cells.items()}, "viridis")]
+    panels = [("times smaller than LZW", {g: r for g, (_, r, _) in cells.items()}, "viridis")]
     errors = {g: e for g, (_, _, e) in cells.items() if e}
     if errors:
         panels.append(("MSE on n1 (grey: exact)", errors, "magma_r"))
@@ -226,6 +236,7 @@ def _paint_cells(axes: Any, theme: Theme, cells: dict[str, Any], values: dict[st
             small = 7 if len(cells) <= 16 else 5
             axes.text((w + e) / 2, (s + n) / 2, geohash, ha="center", va="center", fontsize=small, color=ink)
     bar = axes.figure.colorbar(ScalarMappable(norm, colours), ax=axes, shrink=0.8)
+    log_scale(bar.ax.yaxis)
     bar.ax.tick_params(colors=theme.ink, labelsize=7, which="both")
     bar.outline.set_edgecolor(theme.faint)
 
@@ -246,7 +257,7 @@ def histograms(folder: Path, name: str, infos: Sequence[RasterInfo], policies: S
             axes.hist(values, edges, color=TIER_COLOURS["embedding"])
             for bound in sorted(b for b in bounds if b is not None):
                 axes.axvline(bound, color="#c2402f", linestyle="--", linewidth=1.2, label=f"policy {bound:g}")
-            axes.set_xscale("log")
+            log_scale(axes.xaxis)
             axes.set_xlabel(label, color=theme.ink)
             axes.set_ylabel("rasters", color=theme.ink)
             if axes.get_legend_handles_labels()[0]:
