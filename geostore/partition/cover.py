@@ -99,7 +99,7 @@ def parse_area(area: Area) -> BaseGeometry:
         return _box(*np.asarray(items, np.float64).tolist())
     try:
         return _on_earth(shapely.Polygon([(float(p[0]), float(p[1])) for p in items]))
-    except (TypeError, ValueError, IndexError, shapely.errors.GEOSException) as error:
+    except (TypeError, ValueError, IndexError, shapely.errors.ShapelyError) as error:
         raise InvalidInput(f"no area in {str(area)[:80]}: {error}; give a box, a ring or a GeoJSON polygon") from error
 
 
@@ -124,7 +124,7 @@ def _from_geojson(item: Mapping[str, Any]) -> BaseGeometry:
         if item["type"] == "Feature":
             return _from_geojson(item["geometry"])
         return shapely.geometry.shape(item)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.GEOSException) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.ShapelyError) as error:
         raise InvalidInput(f"no GeoJSON geometry in {str(item)[:80]}: {error!r}; give a Polygon or Feature") from error
 
 

@@ -113,6 +113,8 @@ def read_cog(data: bytes) -> tuple[Pixels, Grid]:
     Raises:
         BadScene: the bytes are no GeoTIFF, or are cut short.
     """
+    if not data:
+        raise BadScene("0 bytes do not read as a GeoTIFF; restore the file")
     try:
         with MemoryFile(data) as memory, memory.open() as file:
             return file.read(), _grid_of(file)
