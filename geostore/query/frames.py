@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 import math
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, TypedDict, cast
 
@@ -69,6 +71,12 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys(("fields", "limits"), dict),
     "arrays": list,
 }
+_INT_MAX = 2**53
+_LITTLE = sys.byteorder == "little"
+_CHECKS: dict[str, tuple[tuple[str, ...], dict[str, type]]] = {
+    name: (must, {field: _TYPES.get(field, int) for field in (*must, *may)}) for name, (must, may) in FIELDS_OF.items()
+}
+_SCALARS = (int, float, bool, type(None))
 
 
 def pack(header: Header) -> bytes:
@@ -90,25 +98,22 @@ def unpack(frame: Buffer, *, bytes_max: int) -> Header:
 
 
 def _check_message(header: dict[str, Any]) -> None:
-    wanted, optional = FIELDS_OF.get(str(header.get("type")), ((), ()))
+    wanted, known = _CHECKS.get(str(header.get("type")), ((), {}))
     if not wanted:
         raise BadRequest(f"unknown message {str(header.get('type'))[:40]!r}; messages are {', '.join(FIELDS_OF)}")
     for name in wanted:
         if name not in header:
             raise BadRequest(f"{header['type']}: field {name!r} is missing; see docs/PROTOCOL.md")
-    for name in (*wanted, *optional):
-        if name in header:
-            _check(name, header[name])
-
-
-def _check(name: str, value: Any) -> None:
-    kind = _TYPES.get(name, int)
-    if type(value) is not kind:
-        raise BadRequest(f"header field {name!r} is {type(value).__name__}, wanted {kind.__name__}")
-    if type(value) is int and not 0 <= value < 2**53:
-        raise BadRequest(f"header field {name!r} = {value}; wanted 0 <= value < 2^53")
-    if name == "session" and len(str(value)) > 64:
-        raise BadRequest(f"session of {len(str(value))} characters; at most 64")
+    for name, value in header.items():
+        kind = known.get(name)
+        if kind is None:
+            continue
+        if type(value) is not kind:
+            raise BadRequest(f"header field {name!r} is {type(value).__name__}, wanted {kind.__name__}")
+        if isinstance(value, int) and not 0 <= value < _INT_MAX:
+            raise BadRequest(f"header field {name!r} = {value}; wanted 0 <= value < 2^53")
+    if len(header.get("session", "")) > 64:
+        raise BadRequest(f"session of {len(header['session'])} characters; at most 64")
 
 
 def _decode(data: Buffer) -> dict[str, Any]:
@@ -125,8 +130,8 @@ def _decode(data: Buffer) -> dict[str, Any]:
         )
     except Exception as error:
         raise BadRequest(f"not a msgpack map within the limits: {type(error).__name__}") from error
-    if not isinstance(found, dict) or not all(isinstance(k, str) for k in found):
-        raise BadRequest(f"wanted a msgpack map with text keys, got {type(found).__name__}")
+    if not isinstance(found, dict):
+        raise BadRequest(f"wanted a msgpack map, got {type(found).__name__}")
     return found
 
 
@@ -161,9 +166,11 @@ class Body:
 
     def frames(self, start: int, stop: int) -> list[Buffer]:
         """Buffers that hold bytes start to stop; views where they are large, one copy where they are many."""
+        if start == 0 and stop >= self.nbytes and len(self._parts) <= FRAMES_MAX:
+            return list(self._parts)
         stop = min(stop, self.nbytes)
         found: list[Buffer] = []
-        first = int(np.searchsorted(self._starts, start, side="right")) - 1
+        first = bisect.bisect_right(self._starts, start) - 1
         for i in range(max(first, 0), len(self._parts)):
             low, high = max(start - self._starts[i], 0), min(stop - self._starts[i], len(self._parts[i]))
             if high <= 0:
@@ -186,22 +193,28 @@ def outgoing(header: Header, fields: dict[str, Any], arrays: Sequence[Array], *,
     """
     ready = [_wire_array(a) for a in arrays]
     shapes = [[a.dtype.name, list(a.shape)] for a in ready]
-    views: list[Buffer] = [a.reshape(-1).view(np.uint8).data for a in ready]
-    head: Header = {**header, "fields": fields, "arrays": shapes}
-    if len(fields) + len(shapes) < 64 and len(pack(head)) <= bytes_max // 2:
-        body = Body(views)
-    else:
+    views: list[Buffer] = [a.data.cast("B") if a.size else b"" for a in ready]
+    if not _is_short(fields, shapes):
         facts = bytes(msgpack.packb({"fields": fields, "arrays": shapes}))
         if len(facts) > bytes_max // 2:
             body = Body([facts, *views])
-            head = {**header, "facts_bytes": len(facts)}
-        else:
-            body = Body(views)
-    head["bytes"] = body.nbytes
-    return head, body
+            return {**header, "facts_bytes": len(facts), "bytes": body.nbytes}, body
+    body = Body(views)
+    return {**header, "fields": fields, "arrays": shapes, "bytes": body.nbytes}, body
+
+
+def _is_short(fields: dict[str, Any], shapes: list[Any]) -> bool:
+    """True if they surely fit a header, without packing them."""
+    return (
+        len(fields) <= 16
+        and len(shapes) <= 16
+        and all(isinstance(v, _SCALARS) or (isinstance(v, str) and len(v) < 256) for v in fields.values())
+    )
 
 
 def _wire_array(array: Array) -> Array:
+    if array.dtype in ARRAY_DTYPES and array.ndim <= NDIM_MAX and _LITTLE and array.flags.c_contiguous:
+        return array
     if array.dtype.newbyteorder("=") not in ARRAY_DTYPES or array.ndim > NDIM_MAX:
         raise BadRequest(f"array of {array.dtype} with {array.ndim} dimensions does not travel; see docs/PROTOCOL.md")
     return np.asarray(array, array.dtype.newbyteorder("<"), order="C")
@@ -219,7 +232,7 @@ class Inbox:
             raise Overloaded(f"a body of {self.nbytes} bytes; at most {bytes_max} here (upload_bytes_max)")
         self.filled = 0
         try:
-            self._data = np.empty(self.nbytes, np.uint8)  # untouched pages cost nothing until bytes arrive
+            self._data = memoryview(bytearray(self.nbytes)) if self.nbytes <= INLINE_BYTES else _untouched(self.nbytes)
         except MemoryError as error:
             raise Overloaded(f"no memory for a body of {self.nbytes} bytes; ask for less at once") from error
 
@@ -234,7 +247,7 @@ class Inbox:
             stop = self.filled + len(frame)
             if stop > self.nbytes:
                 raise BadRequest(f"body of {stop} bytes or more; its header declared {self.nbytes}")
-            self._data[self.filled : stop] = np.frombuffer(frame, np.uint8)
+            self._data[self.filled : stop] = frame
             self.filled = stop
 
     def read(self) -> tuple[dict[str, Any], tuple[Array, ...]]:
@@ -248,7 +261,7 @@ class Inbox:
         facts_bytes = self._header.get("facts_bytes", 0)
         if facts_bytes > min(self.nbytes, FACTS_BYTES_MAX):
             raise BadRequest(f"facts of {facts_bytes} bytes in a body of {self.nbytes}; at most {FACTS_BYTES_MAX}")
-        facts = _decode(self._data.data[:facts_bytes]) if facts_bytes else cast(dict[str, Any], self._header)
+        facts = _decode(self._data[:facts_bytes]) if facts_bytes else cast(dict[str, Any], self._header)
         fields, arrays = facts.get("fields", {}), facts.get("arrays", [])
         if not isinstance(fields, dict) or not isinstance(arrays, list):
             raise BadRequest("fields must be a map and arrays a list; see docs/PROTOCOL.md")
@@ -257,14 +270,21 @@ class Inbox:
     def _cut(self, shapes: list[Shape], start: int) -> tuple[Array, ...]:
         found = []
         for dtype, shape in shapes:
-            nbytes = dtype.itemsize * math.prod(shape)
+            count = math.prod(shape)
+            nbytes = dtype.itemsize * count
             if start + nbytes > self.nbytes:
                 raise BadRequest(f"arrays of more bytes than the {self.nbytes} of the body; shape product != bytes")
-            found.append(self._data[start : start + nbytes].view(dtype).reshape(shape))
+            flat = np.frombuffer(self._data, dtype, count, start) if count else np.empty(0, dtype)
+            found.append(flat.reshape(shape))
             start += nbytes + _padding(nbytes)
         if start != self.nbytes:
             raise BadRequest(f"arrays of {start} bytes in a body of {self.nbytes}; shape product != bytes")
         return tuple(found)
+
+
+def _untouched(nbytes: int) -> memoryview:
+    """Memory whose pages cost nothing until bytes arrive."""
+    return np.empty(nbytes, np.uint8).data
 
 
 def check_shapes(arrays: list[Any]) -> list[Shape]:

@@ -326,7 +326,7 @@ def parse(verb: str, fields: dict[str, Any]) -> Request:
 def check_arrays(arrays: tuple[Array, ...], wanted: int, what: str) -> None:
     """Raise BadRequest unless position `wanted` exists in `arrays`."""
     if wanted >= len(arrays):
-        raise BadRequest(f"{what} is array {wanted}, but the request carries {len(arrays)}")
+        raise BadRequest(f"{what} is array {wanted}, but the request carries {len(arrays)}; send all arrays")
 
 
 ARRAY_DTYPES: frozenset[np.dtype[Any]] = frozenset(

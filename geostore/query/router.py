@@ -198,24 +198,27 @@ class Router:
     def _receive(self) -> None:
         for _ in range(_BATCH):
             try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+                route = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return
+            frames: Frames = []
+            while self._socket.getsockopt(zmq.RCVMORE):
+                frames.append(self._socket.recv(copy=False))
             header: Header = {}
             try:
-                if not 2 <= len(frames) <= 2 + FRAMES_MAX:
+                if not 1 <= len(frames) <= 1 + FRAMES_MAX:
                     raise BadRequest(f"a message of {len(frames)} frames; wanted a header and at most {FRAMES_MAX}")
-                header = unpack(frames[1].buffer, bytes_max=self._settings.header_bytes_max)
-                self._take(frames, header)
+                header = unpack(frames[0].buffer, bytes_max=self._settings.header_bytes_max)
+                self._take(route, frames, header)
             except GeostoreError as error:
-                self._refuse(frames[0].bytes, header, error)
+                self._refuse(route, header, error)
 
-    def _take(self, frames: Frames, header: Header) -> None:
-        user = cast(str, frames[1].get("User-Id")) if self._keys is not None else ""
+    def _take(self, route: bytes, frames: Frames, header: Header) -> None:
+        user = cast(str, frames[0].get("User-Id")) if self._keys is not None else ""
         key = (user, header.get("session", ""), header["id"])
         call = self._calls.get(key)
         if header["type"] == "request":
-            self._take_request(key, call, frames, header)
+            self._take_request(key, call, route, frames, header)
         elif call is None or header.get("attempt", call.attempt) != call.attempt:
             return  # late word on a request that is over
         elif header["type"] == "chunk":
@@ -228,12 +231,12 @@ class Router:
         elif header["type"] == "drop":
             self._release(call)
 
-    def _take_request(self, key: CallKey, call: Call | None, frames: Frames, header: Header) -> None:
+    def _take_request(self, key: CallKey, call: Call | None, route: bytes, frames: Frames, header: Header) -> None:
         if not 1 <= header["v"] <= PROTOCOL_VERSION:
             raise UnsupportedFormat(f"protocol version {header['v']}; this daemon speaks 1 to {PROTOCOL_VERSION}")
-        peer = self._peers.get(frames[0].bytes) or Peer(frames[0].bytes)
+        peer = self._peers.get(route) or Peer(route)
         if call is not None:
-            self._retry(call, peer, frames, header)
+            self._retry(call, peer, header)
             return
         role = self._admit(key[0], peer, header)
         now_s = time.monotonic()
@@ -265,11 +268,11 @@ class Router:
     def _begin(self, call: Call, frames: Frames) -> None:
         """Take the body that rides with the header, or ask for it in chunks."""
         if call.inbox.nbytes <= INLINE_BYTES:
-            call.inbox.add(f.buffer for f in frames[2:])
+            call.inbox.add(f.buffer for f in frames[1:])
             if not call.inbox.complete:
                 raise BadRequest(f"body of {call.inbox.filled} bytes; its header declared {call.inbox.nbytes}")
             self._pool.put(call)
-        elif len(frames) > 2:
+        elif len(frames) > 1:
             raise BadRequest(f"a body above {INLINE_BYTES} bytes travels in chunks, after a grant")
         else:
             self._uploads.append(call)
@@ -290,7 +293,7 @@ class Router:
         if call.working or not call.granted:
             return
         try:
-            call.inbox.add(f.buffer for f in frames[2:])
+            call.inbox.add(f.buffer for f in frames[1:])
         except BadRequest:
             self._release(call)
             raise
@@ -300,7 +303,7 @@ class Router:
             call.grants_owed += 1
             self._push(call)
 
-    def _retry(self, call: Call, peer: Peer, frames: Frames, header: Header) -> None:
+    def _retry(self, call: Call, peer: Peer, header: Header) -> None:
         """The client lost its connection and asks again: go on for the new one, without doing the work twice."""
         self._window.forget(call)
         self._leave(call.peer)
