@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import lmdb
+import xxhash
 
 from geostore.errors import Corrupt
 from geostore.storage.files import flush
@@ -18,8 +19,10 @@ from geostore.storage.tables import SlotTable, Snapshot, part_kind
 from geostore.storage.view import Rotten, View
 
 VIEW = ".view"
+DATA = "data.mdb"
 _STATE = "state.json"
 _TRIES = 5
+_BLOCK = 2**20
 Change = tuple[int, Snapshot, list[tuple[str, Values]]]
 
 
@@ -99,8 +102,9 @@ def boot_id() -> str:
 
 
 def mark(folder: Path, *, clean: bool) -> None:
-    """Note beside the view, durably, whether it was synced when it was closed."""
-    (folder / _STATE).write_text(json.dumps({"boot": boot_id(), "clean": clean}))
+    """Note beside the view, durably, whether it was synced when it was closed, and then its digest."""
+    digest = _digest(folder / DATA) if clean else ""
+    (folder / _STATE).write_text(json.dumps({"boot": boot_id(), "clean": clean, "digest": digest}))
     flush(folder / _STATE)
     flush(folder)
 
@@ -113,13 +117,24 @@ def was_closed(folder: Path) -> bool:
         return False
 
 
+def _digest(path: Path) -> str:
+    """xxh3-128 of a file: LMDB has no checksums of its own, and rot in its pages hides records or ends the process."""
+    seen = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            seen.update(block)
+    return seen.hexdigest()
+
+
 def is_sound(folder: Path) -> bool:
-    """True if the view in `folder` was synced, or belongs to this boot of the machine."""
+    """True if the view in `folder` is as its writer closed it, or was not closed but belongs to this boot."""
     try:
         found = json.loads((folder / _STATE).read_text())
-    except (OSError, ValueError):
+        if found.get("clean"):
+            return bool(found.get("digest") == _digest(folder / DATA))
+    except (OSError, ValueError, AttributeError):
         return False
-    return bool(found.get("clean")) or (bool(boot_id()) and found.get("boot") == boot_id())
+    return bool(boot_id()) and found.get("boot") == boot_id()
 
 
 def open_own(folder: Path, size_bytes: int, store_id: str) -> tuple[View, bool]:

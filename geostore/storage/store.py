@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import platform
 import shutil
-import tempfile
 import threading
 import time
 import uuid
@@ -16,46 +14,32 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import lmdb
-
 from geostore.codec import Progress, quiet
 from geostore.collection import Collection
-from geostore.dht.ring import check_slots, slot_of, slot_of_text
-from geostore.errors import Conflict, Corrupt, Forbidden, NotFound, StorageFull
-from geostore.keys import PartitionKey, RasterKey
+from geostore.dht.ring import check_slots
+from geostore.errors import Conflict, Forbidden, StorageFull
+from geostore.keys import RasterKey
 from geostore.settings import Settings
 from geostore.storage import audit, backup, follow, header, upkeep
-from geostore.storage.blobs import blob_path, original_path, put_blob, read_blob, read_piece
-from geostore.storage.files import Files, LocalFiles, digest_of, open_files
-from geostore.storage.lock import WriterLock, is_held
+from geostore.storage.blobs import blob_path, original_path, put_blob, read_blob
+from geostore.storage.files import Files, digest_of, open_files
+from geostore.storage.lock import WriterLock
 from geostore.storage.pack import Batch, slot_of_row
+from geostore.storage.reading import Reading
 from geostore.storage.records import (
-    AT,
-    CodecRow,
-    EventRow,
-    JobRow,
     Kind,
-    RasterRow,
     Row,
-    SceneRow,
-    Values,
-    codec_row,
-    event_row,
-    job_row,
-    piece_of,
-    raster_row,
-    scene_row,
 )
-from geostore.storage.settle import settle
+from geostore.storage.sight import Sight
 from geostore.storage.tables import Owner, SlotTable, Snapshot
-from geostore.storage.view import Rotten, View
+from geostore.storage.view import View
 
 T = TypeVar("T")
 _WRITERS = 8  # slots committed at once: each waits for the disk
 _WAIT_S, _STEP_S = 0.5, 0.005  # a reader's patience with a writer between its commit and its view
 
 
-class Store:
+class Store(Reading):
     """One store, opened for writing (one process at a time) or read-only (any number). Threads may share it.
 
     Attributes:
@@ -78,16 +62,10 @@ class Store:
         self._lock = lock
         self._changing = threading.RLock()
         self._doubtful: set[int] = set()
-        self._numbers: dict[int, dict[tuple[str, str], int]] = {}
-        self._private: Path | None = None
-        self._shared = False
         self._closed = False
-        self._broken: Corrupt | None = None
-        self._opened: View | None = None
-        try:
-            self._opened = self._open_view()
-        except Corrupt as error:  # so that `verify` can say all that is wrong
-            self._broken = error
+        self._sight = Sight(
+            files, self.tables, self.id, size_bytes=settings.view_bytes, changing=self._changing, readonly=readonly
+        )
 
     # --- opening and closing
 
@@ -140,7 +118,7 @@ class Store:
             if self._closed:
                 return
             self._closed = True
-            self._close_view(clean=True)
+            self._sight.close(clean=True)
             if self._lock is not None:
                 self._lock.release()
 
@@ -157,111 +135,7 @@ class Store:
     @property
     def view_path(self) -> Path:
         """Where the view lies: in the store for a local writer, else in a temporary folder."""
-        if self._private is not None:
-            return self._private
-        assert self.files.local is not None
-        return self.files.local / follow.VIEW
-
-    @property
-    def _view(self) -> View:
-        """The open view; raises what kept it from being made."""
-        if self._opened is None:
-            raise self._broken or Corrupt(f"{self.url} has no view; run `geostore rebuild`")
-        return self._opened
-
-    def _open_view(self) -> View:
-        if self.readonly or self.files.local is None:
-            return self._shared_view() or self._private_view()
-        if isinstance(self.files, LocalFiles) and not follow.was_closed(self.view_path):
-            settle(self.files, [table.root for table in self.tables.values()])
-        try:
-            view, empty = follow.open_own(self.view_path, self.settings.view_bytes, self.id)
-        except (OSError, lmdb.Error):
-            return self._private_view()
-        try:
-            if not empty and follow.follow(view, self.tables):
-                return view
-        except Rotten:
-            pass
-        except BaseException:
-            view.close()
-            raise
-        view.close()
-        return self._new_view()
-
-    def _new_view(self) -> View:
-        """An own view made from the tables; a private one where the store's disk does not take it."""
-        try:
-            view = follow.anew(self.view_path, self.settings.view_bytes)
-        except (OSError, lmdb.Error):
-            return self._private_view()
-        try:
-            follow.fill(view, self.tables, self.id)
-        except Rotten:
-            view.close()
-            return self._private_view()
-        except BaseException:
-            view.close()
-            raise
-        return view
-
-    def _shared_view(self) -> View | None:
-        """The writer's own view, if this machine has it and it is level with the tables."""
-        if self.files.local is None:
-            return None
-        view = follow.open_shared(self.files.local / follow.VIEW, self.settings.view_bytes, self.id)
-        if view is None:
-            return None
-        try:
-            if self._is_level(view):
-                self._shared = True
-                return view
-        except Rotten:
-            pass
-        view.close()
-        return None
-
-    def _is_level(self, view: View) -> bool:
-        """Wait a moment for a writer that has committed and is about to say so in its view."""
-        until = time.monotonic() + _WAIT_S
-        while not follow.is_level(view, self.tables):
-            if self.files.local is None or not is_held(self.files.local) or time.monotonic() > until:
-                return False
-            time.sleep(_STEP_S)
-        return True
-
-    def _private_view(self) -> View:
-        self._private = Path(tempfile.mkdtemp(prefix="geostore-view-"))
-        self._shared = False
-        view = View(self._private, size_bytes=self.settings.view_bytes)
-        try:
-            follow.fill(view, self.tables, self.id)
-        except BaseException:
-            view.close()
-            shutil.rmtree(self._private, ignore_errors=True)
-            raise
-        return view
-
-    def _close_view(self, *, clean: bool) -> None:
-        view, self._opened = self._opened, None
-        if view is None:
-            return
-        if clean and self._private is None and not self.readonly:
-            with contextlib.suppress(OSError, lmdb.Error):  # then the next one is made anew
-                view.sync()
-                follow.mark(self.view_path, clean=True)
-        view.close()
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
-            self._private = None
-
-    def _renew_view(self) -> None:
-        """Throw the view away and build it from the tables."""
-        self._numbers.clear()
-        self._close_view(clean=False)
-        own = not self.readonly and self.files.local is not None
-        self._opened = self._new_view() if own else self._private_view()
-        self._broken = None
+        return self._sight.path
 
     def see(self, look: Callable[[View], T]) -> T:
         """`look` at the view; if that is found to be rotten, build it again and look once more.
@@ -270,43 +144,30 @@ class Store:
             Corrupt: the new one is rotten too, or the tables are.
         """
         self._check_open()
-        view = self._view
-        try:
-            return look(view)
-        except Rotten as error:
-            with self._changing:
-                if self._view is view:
-                    self._renew_view()
-                try:
-                    return look(self._view)
-                except Rotten:
-                    raise Corrupt(f"{self.url}: the view rots as it is built: {error}; check the disk") from error
+        return self._sight.see(look)
 
     def refresh(self) -> None:
         """See what was committed since: by a writer elsewhere, if this store is read-only."""
         self._check_open()
-        with self._changing:
-            if self._shared:
-                with contextlib.suppress(Rotten):
-                    if self._is_level(self._view):
-                        return
-                self._renew_view()
-                return
-            try:
-                level = follow.follow(self._view, self.tables)
-            except Rotten:
-                level = False
-            self._numbers.clear()
-            if not level:
-                self._renew_view()
+        self._sight.refresh()
 
     def rebuild(self, progress: Progress = quiet) -> None:
         """Build the view anew from the tables."""
         self._check_open()
         progress("rebuild", 0.0)
         with self._changing:
-            self._renew_view()
+            self._sight.renew()
         progress("rebuild", 1.0)
+
+    def check_view(self) -> None:
+        """Read every record of the view, and compare it with one made anew from the tables.
+
+        Raises:
+            Rotten: a record fails its checksum, is missing or too many.
+        """
+        self._check_open()
+        with self._changing:  # a commit in between would look like a view that lags
+            self._sight.check()
 
     # --- writing
 
@@ -334,10 +195,8 @@ class Store:
             self._publish(batches)
 
     def _batch(self, slot: int, rows: Iterable[Row]) -> tuple[Snapshot, Batch]:
-        state, seq = self._view.state(slot)
-        if slot not in self._numbers:
-            self._numbers[slot] = {named: n for n, named in self._view.numbers(slot).items()}
-        batch = Batch(seq, dict(self._numbers[slot]))
+        state, seq = self._sight.view.state(slot)
+        batch = Batch(seq, self._sight.numbers(slot))
         batch.pack(rows)
         return state, batch
 
@@ -351,6 +210,7 @@ class Store:
             return self.tables[slot].append(batch.rows, state)
 
         changes: list[follow.Change] = []
+        numbers: dict[int, dict[tuple[str, str], int]] = {}
         first: BaseException | None = None
         with ThreadPoolExecutor(min(_WRITERS, len(batches))) as pool:
             futures = {slot: pool.submit(one, slot) for slot in sorted(batches)}
@@ -361,12 +221,9 @@ class Store:
                 self._doubtful.add(slot)
                 continue
             batch = batches[slot][1]
-            self._numbers[slot] = batch.numbers
+            numbers[slot] = batch.numbers
             changes.append((slot, future.result(), batch.ordered()))
-        try:
-            self._view.apply(changes)
-        except Rotten:
-            self._renew_view()
+        self._sight.learn(changes, numbers)
         if first is not None:
             raise first
 
@@ -413,103 +270,7 @@ class Store:
         self.check_writable()
         return header.add_collection(self.files, collection)
 
-    # --- reading
-
-    def partitions(
-        self, collection: str | None = None, prefix: str = "", group: str | None = None
-    ) -> list[PartitionKey]:
-        """Partitions that hold a codec or a current raster, sorted; all of them unless narrowed."""
-        return [
-            p
-            for p in self.see(View.partitions)
-            if collection in (None, p.collection) and p.geohash.startswith(prefix) and group in (None, p.group)
-        ]
-
-    def rasters(
-        self, partition: PartitionKey, start_us: int | None = None, end_us: int | None = None, *, payload: bool = True
-    ) -> list[RasterRow]:
-        """Current rasters of a partition with start <= time < end, ascending; empty if there are none.
-
-        Args:
-            partition: which one.
-            start_us: UTC microseconds, inclusive; None for all.
-            end_us: UTC microseconds, exclusive; None for all.
-            payload: False leaves payloads that lie in streams unread: they come back empty.
-        """
-        found = self.see(lambda view: view.rasters(partition, start_us, end_us))
-        return [self._raster(*item, payload=payload) for item in _newest(found)]
-
-    def raster(self, key: RasterKey, generation: int | None = None) -> RasterRow:
-        """The current row of one raster, or its newest row of one generation.
-
-        Raises:
-            NotFound: no such raster, it was withdrawn, or that generation was pruned.
-        """
-        found = self.see(lambda view: view.raster(key))
-        wanted = [f for f in found if generation in (None, f[1][AT["raster"]["generation"]])]
-        if not wanted:
-            which = "" if generation is None else f" of generation {generation}"
-            raise NotFound(f"no raster {key}{which}; `geostore status` lists partitions")
-        return self._raster(*max(wanted, key=lambda f: _rank(f[1])), payload=True)
-
-    def _raster(self, scene: str, values: Values, *, payload: bool) -> RasterRow:
-        piece = piece_of(values)
-        if piece is None:
-            return raster_row(values, scene=scene, payload=values[AT["raster"]["payload"]])
-        return raster_row(values, scene=scene, payload=read_piece(self.files, piece) if payload else b"")
-
-    def codec(self, partition: PartitionKey, generation: int | None = None) -> CodecRow:
-        """The newest codec of a partition, or one generation of it.
-
-        Raises:
-            NotFound: no such partition or generation.
-        """
-        for values in reversed(self.see(lambda view: view.codecs(partition))):
-            if generation in (None, values[AT["codec"]["generation"]]):
-                return self._codec(values)
-        which = "" if generation is None else f" generation {generation}"
-        raise NotFound(
-            f"no codec for {partition}{which}; `geostore status` lists partitions, `geostore fit` makes codecs"
-        )
-
-    def generations(self, partition: PartitionKey) -> list[CodecRow]:
-        """Every codec of a partition, ascending generation; empty if there is no such partition."""
-        return [self._codec(values) for values in self.see(lambda view: view.codecs(partition))]
-
-    def _codec(self, values: Values) -> CodecRow:
-        at = AT["codec"]
-        blob = values[at["blob"]]
-        data = values[at["data"]] if blob is None else read_blob(self.files, blob_path("codecs", blob))
-        return codec_row(values, data=data)
-
-    def scenes(self, collection: str | None = None) -> list[SceneRow]:
-        """Every scene, withdrawn ones included, by collection and time."""
-        found = [scene_row(values) for values in self.see(lambda view: view.scenes(collection))]
-        return sorted(found, key=lambda s: (s.collection, s.time_us, s.id))
-
-    def scene(self, collection: str, id: str) -> SceneRow | None:  # noqa: A002 - the scene's own word
-        """One scene, or None."""
-        values = self.see(lambda view: view.scene(collection, id))
-        return None if values is None else scene_row(values)
-
-    def jobs(self) -> list[JobRow]:
-        """The newest state of every job, oldest job first."""
-        return sorted((job_row(v) for v in self.see(View.jobs)), key=lambda job: (job.made_us, job.id))
-
-    def job(self, id: str) -> JobRow:  # noqa: A002 - the job's own word
-        """One job.
-
-        Raises:
-            NotFound: no such job.
-        """
-        for job in self.jobs():
-            if job.id == id:
-                return job
-        raise NotFound(f"no job {id!r}; `geostore jobs` lists them")
-
-    def events(self) -> list[EventRow]:
-        """Every event, by time."""
-        return [event_row(values) for values in self.see(View.events)]
+    # --- whole tables and blobs
 
     def table(self, kind: Kind) -> Any:
         """Rows of one kind over all slots as a pyarrow.Table: scenes by id, `current` marks what counts.
@@ -517,35 +278,6 @@ class Store:
         Payloads that lie in streams stay there: `stream`, `offset` and `length` name them.
         """
         return upkeep.table(self, kind)
-
-    def current_values(self, partition: PartitionKey) -> list[Values]:
-        """The columns of the current rasters of a partition."""
-        return [values for _, values in _newest(self.see(lambda view: view.rasters(partition, None, None)))]
-
-    def slot_of(self, geohash: str) -> int:
-        """The slot of a cell."""
-        return slot_of(geohash, self.slots)
-
-    def slot_of_scene(self, id: str) -> int:  # noqa: A002 - the scene's own word
-        """The slot of a scene's facts; with the store's id, that of jobs and events."""
-        return slot_of_text(id, self.slots)
-
-    def scene_names(self, slot: int) -> dict[int, tuple[str, str]]:
-        """(collection, scene id) by number within a slot."""
-        return self.see(lambda view: view.numbers(slot))
-
-    def check_view(self) -> None:
-        """Read every record of the view, and compare it with one made anew from the tables.
-
-        Raises:
-            Rotten: a record fails its checksum, is missing or too many.
-        """
-        self._check_open()
-        with self._changing:  # a commit in between would look like a view that lags
-            if follow.is_level(self._view, self.tables):
-                follow.compare(self._view, self.tables, self.id, self.settings.view_bytes)
-
-    # --- blobs
 
     def put_blob(self, area: str, data: bytes) -> str:
         """Store bytes durably in an area ("codecs", "streams", "models"); returns their digest."""
@@ -587,7 +319,7 @@ class Store:
 
     def bytes_view(self) -> int:
         """Bytes of the disposable view on this machine's disk."""
-        return sum(p.stat().st_blocks * 512 for p in self.view_path.glob("*") if p.is_file())
+        return self._sight.size()
 
     def verify(self, progress: Progress = quiet) -> list[audit.Finding]:
         """Read everything, check every digest and checksum; an empty list means that nothing is wrong."""
@@ -614,19 +346,4 @@ class Store:
 
     def adopt(self, slot: int, snapshot: Snapshot) -> None:
         """Note in the view that a rewrite brought a slot to `snapshot` without a change of what rows say."""
-        self._view.apply([(slot, snapshot, [])])
-
-
-def _newest(found: Iterable[tuple[str, Values]]) -> list[tuple[str, Values]]:
-    """The current row of each key, in the order of the keys."""
-    newest: dict[Values, tuple[str, Values]] = {}
-    for item in found:
-        key = item[1][1:6]
-        if key not in newest or _rank(item[1]) > _rank(newest[key][1]):
-            newest[key] = item
-    return list(newest.values())
-
-
-def _rank(values: Values) -> tuple[int, int, int]:
-    at = AT["raster"]
-    return values[at["revision"]], values[at["generation"]], values[0]
+        self._sight.learn([(slot, snapshot, [])], {})

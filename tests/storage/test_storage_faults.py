@@ -142,7 +142,7 @@ def test_verify_sees_a_view_that_differs_from_the_tables(whole, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(whole, copy)
     with Store.open(copy) as store:
-        store._view._write(lambda txn: txn.delete(b"r" + key(1).to_bytes() + b"\0" + (1).to_bytes(4, "big")))
+        store._sight.view._write(lambda txn: txn.delete(b"r" + key(1).to_bytes() + b"\0" + (1).to_bytes(4, "big")))
         assert [f.kind for f in store.verify()] == ["view"]
         store.rebuild()
         assert store.verify() == []

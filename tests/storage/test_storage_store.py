@@ -139,7 +139,7 @@ def test_a_second_writer_is_refused_and_readers_go_on(store):
         "try: Store.open(sys.argv[1])\n"
         "except StoreLocked: print('locked')\n"
         "with Store.open(sys.argv[1], readonly=True) as s:\n"
-        "  print(len(s.rasters(s.partitions()[0])), s._private is None)"
+        "  print(len(s.rasters(s.partitions()[0])), s.view_path.name == '.view')"
     )
     out = subprocess.run([sys.executable, "-c", script, store.url], capture_output=True, text=True, check=True)
     assert out.stdout.split() == ["locked", "1", "True"], out.stderr

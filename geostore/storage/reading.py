@@ -1,0 +1,169 @@
+"""Rows out of a store, checked: what is current, by place and time."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from geostore.dht.ring import slot_of, slot_of_text
+from geostore.errors import NotFound
+from geostore.keys import PartitionKey, RasterKey
+from geostore.storage.blobs import blob_path, read_blob, read_piece
+from geostore.storage.files import Files
+from geostore.storage.records import (
+    AT,
+    CodecRow,
+    EventRow,
+    JobRow,
+    RasterRow,
+    SceneRow,
+    Values,
+    codec_row,
+    event_row,
+    job_row,
+    piece_of,
+    raster_row,
+    scene_row,
+)
+from geostore.storage.view import View
+
+T = TypeVar("T")
+
+
+class Reading(ABC):
+    """The reading half of a Store."""
+
+    files: Files
+    slots: int
+
+    @abstractmethod
+    def see(self, look: Callable[[View], T]) -> T:
+        """`look` at the view."""
+
+    def partitions(
+        self, collection: str | None = None, prefix: str = "", group: str | None = None
+    ) -> list[PartitionKey]:
+        """Partitions that hold a codec or a current raster, sorted; all of them unless narrowed."""
+        return [
+            p
+            for p in self.see(View.partitions)
+            if collection in (None, p.collection) and p.geohash.startswith(prefix) and group in (None, p.group)
+        ]
+
+    def rasters(
+        self, partition: PartitionKey, start_us: int | None = None, end_us: int | None = None, *, payload: bool = True
+    ) -> list[RasterRow]:
+        """Current rasters of a partition with start <= time < end, ascending; empty if there are none.
+
+        Args:
+            partition: which one.
+            start_us: UTC microseconds, inclusive; None for all.
+            end_us: UTC microseconds, exclusive; None for all.
+            payload: False leaves payloads that lie in streams unread: they come back empty.
+        """
+        found = self.see(lambda view: view.rasters(partition, start_us, end_us))
+        return [self._raster(*item, payload=payload) for item in _newest(found)]
+
+    def raster(self, key: RasterKey, generation: int | None = None) -> RasterRow:
+        """The current row of one raster, or its newest row of one generation.
+
+        Raises:
+            NotFound: no such raster, it was withdrawn, or that generation was pruned.
+        """
+        found = self.see(lambda view: view.raster(key))
+        wanted = [f for f in found if generation in (None, f[1][AT["raster"]["generation"]])]
+        if not wanted:
+            which = "" if generation is None else f" of generation {generation}"
+            raise NotFound(f"no raster {key}{which}; `geostore status` lists partitions")
+        return self._raster(*max(wanted, key=lambda f: _rank(f[1])), payload=True)
+
+    def _raster(self, scene: str, values: Values, *, payload: bool) -> RasterRow:
+        piece = piece_of(values)
+        if piece is None:
+            return raster_row(values, scene=scene, payload=values[AT["raster"]["payload"]])
+        return raster_row(values, scene=scene, payload=read_piece(self.files, piece) if payload else b"")
+
+    def codec(self, partition: PartitionKey, generation: int | None = None) -> CodecRow:
+        """The newest codec of a partition, or one generation of it.
+
+        Raises:
+            NotFound: no such partition or generation.
+        """
+        for values in reversed(self.see(lambda view: view.codecs(partition))):
+            if generation in (None, values[AT["codec"]["generation"]]):
+                return self._codec(values)
+        which = "" if generation is None else f" generation {generation}"
+        raise NotFound(
+            f"no codec for {partition}{which}; `geostore status` lists partitions, `geostore fit` makes codecs"
+        )
+
+    def generations(self, partition: PartitionKey) -> list[CodecRow]:
+        """Every codec of a partition, ascending generation; empty if there is no such partition."""
+        return [self._codec(values) for values in self.see(lambda view: view.codecs(partition))]
+
+    def _codec(self, values: Values) -> CodecRow:
+        at = AT["codec"]
+        blob = values[at["blob"]]
+        data = values[at["data"]] if blob is None else read_blob(self.files, blob_path("codecs", blob))
+        return codec_row(values, data=data)
+
+    def scenes(self, collection: str | None = None) -> list[SceneRow]:
+        """Every scene, withdrawn ones included, by collection and time."""
+        found = [scene_row(values) for values in self.see(lambda view: view.scenes(collection))]
+        return sorted(found, key=lambda s: (s.collection, s.time_us, s.id))
+
+    def scene(self, collection: str, id: str) -> SceneRow | None:  # noqa: A002 - the scene's own word
+        """One scene, or None."""
+        values = self.see(lambda view: view.scene(collection, id))
+        return None if values is None else scene_row(values)
+
+    def jobs(self) -> list[JobRow]:
+        """The newest state of every job, oldest job first."""
+        return sorted((job_row(v) for v in self.see(View.jobs)), key=lambda job: (job.made_us, job.id))
+
+    def job(self, id: str) -> JobRow:  # noqa: A002 - the job's own word
+        """One job.
+
+        Raises:
+            NotFound: no such job.
+        """
+        for job in self.jobs():
+            if job.id == id:
+                return job
+        raise NotFound(f"no job {id!r}; `geostore jobs` lists them")
+
+    def events(self) -> list[EventRow]:
+        """Every event, by time."""
+        return [event_row(values) for values in self.see(View.events)]
+
+    def current_values(self, partition: PartitionKey) -> list[Values]:
+        """The columns of the current rasters of a partition."""
+        return [values for _, values in _newest(self.see(lambda view: view.rasters(partition, None, None)))]
+
+    def slot_of(self, geohash: str) -> int:
+        """The slot of a cell."""
+        return slot_of(geohash, self.slots)
+
+    def slot_of_scene(self, id: str) -> int:  # noqa: A002 - the scene's own word
+        """The slot of a scene's facts; with the store's id, that of jobs and events."""
+        return slot_of_text(id, self.slots)
+
+    def scene_names(self, slot: int) -> dict[int, tuple[str, str]]:
+        """(collection, scene id) by number within a slot."""
+        return self.see(lambda view: view.numbers(slot))
+
+
+def _newest(found: Iterable[tuple[str, Values]]) -> list[tuple[str, Values]]:
+    """The current row of each key, in the order of the keys."""
+    newest: dict[Values, tuple[str, Values]] = {}
+    for item in found:
+        key = item[1][1:6]
+        if key not in newest or _rank(item[1]) > _rank(newest[key][1]):
+            newest[key] = item
+    return list(newest.values())
+
+
+def _rank(values: Values) -> tuple[int, int, int]:
+    at = AT["raster"]
+    return values[at["revision"]], values[at["generation"]], values[0]
