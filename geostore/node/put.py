@@ -59,7 +59,8 @@ def _check(collection: Collection, piece: Piece, arrays: tuple[Array, ...]) -> R
     height, width = valid.shape
     if piece.row + height > cell.height or piece.col + width > cell.width:
         raise InvalidInput(
-            f"{piece.geohash}: window {piece.row, piece.col, height, width} leaves its {cell.shape} cell"
+            f"{piece.geohash}: window {piece.row, piece.col, height, width} leaves its {cell.shape} cell; "
+            f"cut it to the grid that `cells` gives"
         )
     raster = Raster(
         pixels=pixels, valid=valid.astype(bool), bands=bands, grid=cell.window(piece.row, piece.col, height, width)
@@ -133,7 +134,9 @@ def _row(node: Node, collection: Collection, scene: SceneFields, piece: Piece, r
     payload = RawCodec(raster.bands).encode(raster.pixels, raster.valid).payload
     original = ""
     if collection.policy.original == "keep":
-        original = node.store.put_original(placed.key, cog_bytes(raster, {"GEOSTORE_SCENE": placed.scene}, hidden="keep"))
+        original = node.store.put_original(
+            placed.key, cog_bytes(raster, {"GEOSTORE_SCENE": placed.scene}, hidden="keep")
+        )
     elif collection.policy.original == "reference":
         original = f"ref:{scene.source}"
     return RasterRow(
