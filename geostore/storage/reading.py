@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from geostore.dht.ring import slot_of, slot_of_text
-from geostore.errors import NotFound
+from geostore.errors import Corrupt, NotFound
 from geostore.keys import PartitionKey, RasterKey
 from geostore.storage.blobs import blob_path, read_blob, read_piece
 from geostore.storage.files import Files
@@ -41,6 +41,10 @@ class Reading(ABC):
     def see(self, look: Callable[[View], T]) -> T:
         """`look` at the view."""
 
+    @abstractmethod
+    def refresh(self) -> None:
+        """Bring the view level with the tables."""
+
     def partitions(
         self, collection: str | None = None, prefix: str = "", group: str | None = None
     ) -> list[PartitionKey]:
@@ -62,8 +66,12 @@ class Reading(ABC):
             end_us: UTC microseconds, exclusive; None for all.
             payload: False leaves payloads that lie in streams unread: they come back empty.
         """
-        found = self.see(lambda view: view.rasters(partition, start_us, end_us))
-        return [self._raster(*item, payload=payload) for item in _newest(found)]
+
+        def read() -> list[RasterRow]:
+            found = self.see(lambda view: view.rasters(partition, start_us, end_us))
+            return [self._raster(*item, payload=payload) for item in _newest(found)]
+
+        return self._again(read)
 
     def raster(self, key: RasterKey, generation: int | None = None) -> RasterRow:
         """The current row of one raster, or its newest row of one generation.
@@ -71,12 +79,24 @@ class Reading(ABC):
         Raises:
             NotFound: no such raster, it was withdrawn, or that generation was pruned.
         """
-        found = self.see(lambda view: view.raster(key))
-        wanted = [f for f in found if generation in (None, f[1][AT["raster"]["generation"]])]
-        if not wanted:
-            which = "" if generation is None else f" of generation {generation}"
-            raise NotFound(f"no raster {key}{which}; `geostore status` lists partitions")
-        return self._raster(*max(wanted, key=lambda f: _rank(f[1])), payload=True)
+
+        def read() -> RasterRow:
+            found = self.see(lambda view: view.raster(key))
+            wanted = [f for f in found if generation in (None, f[1][AT["raster"]["generation"]])]
+            if not wanted:
+                which = "" if generation is None else f" of generation {generation}"
+                raise NotFound(f"no raster {key}{which}; `geostore status` lists partitions")
+            return self._raster(*max(wanted, key=lambda f: _rank(f[1])), payload=True)
+
+        return self._again(read)
+
+    def _again(self, read: Callable[[], T]) -> T:
+        """`read`, and once more if a blob was missing or wrong: a prune may have moved it since the view was seen."""
+        try:
+            return read()
+        except Corrupt:
+            self.refresh()
+            return read()
 
     def _raster(self, scene: str, values: Values, *, payload: bool) -> RasterRow:
         piece = piece_of(values)

@@ -52,7 +52,7 @@ class Sight:
         self._changing = changing
         self._numbers: dict[int, dict[tuple[str, str], int]] = {}
         self._private: Path | None = None
-        self._shared = False
+        self._shared, self._inode = False, 0
         self._broken: Corrupt | None = None
         self._opened: View | None = None
         try:
@@ -120,9 +120,10 @@ class Sight:
             return None
         try:
             if self._is_level(view):
+                self._inode = (self.path / "data.mdb").stat().st_ino
                 self._shared = True
                 return view
-        except Rotten:
+        except (Rotten, OSError):
             pass
         view.close()
         return None
@@ -195,10 +196,7 @@ class Sight:
         """See what was committed since: by a writer elsewhere, if this store is read-only."""
         with self._changing:
             if self._shared:
-                with contextlib.suppress(Rotten):
-                    if self._is_level(self.view):
-                        return
-                self.renew()
+                self._refresh_shared()
                 return
             try:
                 level = follow.follow(self.view, self.tables)
@@ -207,6 +205,14 @@ class Sight:
             self._numbers.clear()
             if not level:
                 self.renew()
+
+    def _refresh_shared(self) -> None:
+        """Wait for the writer's view; if the writer made a new one, or is gone, open another."""
+        with contextlib.suppress(Rotten, OSError):
+            if (self.path / "data.mdb").stat().st_ino == self._inode and self._is_level(self.view):
+                return
+        self.close(clean=False)
+        self._opened = self._shared_view() or self._private_view()
 
     def numbers(self, slot: int) -> dict[tuple[str, str], int]:
         """The number of every (collection, scene id) a slot names; to be changed through `learn`."""

@@ -248,3 +248,61 @@ def test_masks_round_trip():
     for mask in (np.zeros((3, 5), bool), np.ones((4, 9), bool), rng.random((33, 17)) > 0.5, blocky, ~blocky[:, :13]):
         assert np.array_equal(unpack_mask(pack_mask(mask), mask.shape), mask)
     assert len(pack_mask(np.ones((500, 500), bool))) == 1
+
+
+def test_threads_read_while_the_store_is_written_pruned_and_rebuilt(store):
+    """Readers in four threads get the one right answer all through commits, compaction, pruning and rebuilds."""
+    import threading
+    from concurrent.futures import ThreadPoolExecutor
+
+    store.commit([codec(), raster(1, size=PAYLOAD_INLINE_MAX + 1)])
+    done = threading.Event()
+
+    def read() -> int:
+        count = 0
+        while not done.is_set():
+            assert store.raster(key(1)) == raster(1, size=PAYLOAD_INLINE_MAX + 1)
+            assert store.codec(partition(), 0) == codec()
+            count += 1
+        return count
+
+    with ThreadPoolExecutor(4) as pool:
+        readers = [pool.submit(read) for _ in range(4)]
+        try:
+            for day in range(2, 6):
+                store.commit([raster(day), raster(day, seed=1)])
+                store.compact()
+                store.prune()
+                store.rebuild()
+        finally:
+            done.set()
+        assert all(r.result() > 0 for r in readers)
+
+
+def test_a_reader_in_another_process_follows_a_prune_that_moves_streams(store):
+    """The reader shares the writer's view; after a prune with no retention it reads on, then again shares."""
+    store.commit([codec(), *(raster(d, size=PAYLOAD_INLINE_MAX + 1) for d in (1, 2))])
+    script = (
+        "import sys; from geostore.storage import Store\n"
+        "with Store.open(sys.argv[1], readonly=True) as s:\n"
+        "  for line in sys.stdin:\n"
+        "    if line.strip() == 'refresh': s.refresh()\n"
+        "    rows = s.rasters(s.partitions()[0])\n"
+        "    print(len(rows), sum(len(r.payload) for r in rows), s.view_path.name, flush=True)"
+    )
+    command = [sys.executable, "-c", script, store.url]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as reader:
+
+        def ask(line: str) -> list[str]:
+            reader.stdin.write(line + "\n")
+            reader.stdin.flush()
+            return reader.stdout.readline().split()
+
+        size = PAYLOAD_INLINE_MAX + 1
+        assert ask("read") == ["2", str(2 * size), ".view"]
+        store.commit([embedding(1)])
+        store.prune(retain_days=0)
+        assert ask("read") == ["2", str(size + 300), ".view"]
+        store.commit([raster(3)])
+        assert ask("refresh") == ["3", str(size + 600), ".view"]
+        reader.stdin.close()
