@@ -1,0 +1,197 @@
+"""The ends of the pipe: export, the xarray engine, estimate and the report, against the scenes they came from."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+import xarray as xr
+from PIL import Image
+from pyproj import Transformer
+
+from geostore.connect import connect
+from geostore.errors import InvalidInput
+from geostore.export import choose, crop, export
+from geostore.partition.join import join
+from geostore.raster import Raster
+from geostore.report import report
+from geostore.xarray_backend import read_name
+
+
+def test_cells_join_to_the_scene_bit_for_bit(run, world, tmp_path):
+    """decode of a prefix at tier original, read by rasterio, equals the scene that was written."""
+    out = tmp_path / "o.tif"
+    done = run(
+        "decode", "u2p", "--tier", "original", "--time", "2020-05-03", "-o", out, "--store", world.store, "--json"
+    )
+    assert done.code == 0, done.err
+    scene = world.rasters[min(world.rasters)]
+    with rasterio.open(out) as file:
+        assert (file.read() == scene.pixels).all()
+        assert (file.transform.c, file.transform.f) == (scene.grid.left, scene.grid.top)
+        assert file.crs.to_string() == scene.grid.crs
+        assert file.tags()["GEOSTORE_EXACT"] == "yes"
+        assert file.scales == (1e-4,) * 4
+    assert done.json["files"][0]["cells"] == 2
+
+
+def test_decoded_pixels_keep_the_certificate(run, world, tmp_path):
+    """The MSE of a decoded GeoTIFF, measured against the scene with rasterio alone, is the one its tag states."""
+    out = tmp_path / "o.tif"
+    assert run("decode", "u2p", "--time", "2020-05-03", "-o", out, "--store", world.store).code == 0
+    scene = world.rasters[min(world.rasters)]
+    with rasterio.open(out) as file:
+        error = (file.read().astype(float) - scene.pixels) * 1e-4
+        stated = float(file.tags()["GEOSTORE_MSE_N1"])
+    assert np.mean(error**2) == pytest.approx(stated, rel=1e-3, abs=1e-9)
+    assert stated <= 0.005
+
+
+def test_several_dates_become_several_files_and_pick_takes_one(run, world, tmp_path):
+    """A range of times gives a file a date, each named by its time; --pick last gives the name as asked."""
+    many = run(
+        *("decode", "u2pc0", "--time", "2020-05/2020-06", "-b", "red,nir", "-o", tmp_path / "m.tif"),
+        *("--store", world.store, "--json"),
+    ).json["files"]
+    assert [Path(m["path"]).name for m in many] == [f"m-{d}T090000.tif" for d in ("20200503", "20200523", "20200612")]
+    assert many[0]["bands"] == ["red", "nir"]
+    one = run("decode", "u2pc0", "--pick", "last", "-o", tmp_path / "l.tif", "--store", world.store, "--json").json
+    assert [f["path"] for f in one["files"]] == [str(tmp_path / "l.tif")]
+
+
+def test_an_area_is_cropped_and_masked_as_rasterio_does(run, world, tmp_path):
+    """--area with a triangle across both cells: valid pixels are those rasterio's geometry_mask keeps."""
+    scene = world.rasters[min(world.rasters)]
+    left, bottom, right, top = scene.grid.bounds
+    corners = [(left + 105, bottom + 95), (right - 95, bottom + 105), ((left + right) / 2, top - 115)]
+    to_degrees = Transformer.from_crs(scene.grid.crs, "OGC:CRS84", always_xy=True)
+    ring = [list(to_degrees.transform(x, y)) for x, y in [*corners, corners[0]]]
+    area = tmp_path / "a.geojson"
+    area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+    out = tmp_path / "a.tif"
+    done = run(
+        *("decode", "--area", area, "--tier", "original", "--pick", "first", "-o", out),
+        *("--store", world.store, "--json"),
+    )
+    assert done.code == 0, done.err
+    from rasterio.features import geometry_mask
+
+    with rasterio.open(out) as file:
+        shape = {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+        outside = geometry_mask([shape], file.shape, file.transform)
+        kept = file.dataset_mask() > 0
+        assert (kept != ~outside).sum() <= 2  # a centre on an edge, in degrees and in metres
+        row, col = round((scene.grid.top - file.transform.f) / 10), round((file.transform.c - left) / 10)
+        window = scene.pixels[:, row : row + file.height, col : col + file.width]
+        assert (file.read()[:, kept] == window[:, kept]).all()
+
+
+def test_crop_refuses_an_area_without_pixels(world):
+    """An area elsewhere is not-found, not an empty file."""
+    scene: Raster = world.rasters[min(world.rasters)]
+    with pytest.raises(KeyError, match="no pixel centre"):
+        crop(scene, {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]})
+
+
+def test_export_is_what_decode_and_join_give(world, tmp_path):
+    """The library call writes exactly join(decode_rasters), read back by rasterio."""
+    with connect(world.store, readonly=True) as client:
+        chosen = choose(client, "u2p", pick="clearest", bands=["nir"])
+        expected = join([r for _, r in client.decode_rasters(chosen[0].infos, bands=["nir"])])
+        (made,) = export(client, chosen, tmp_path / "deep" / "x.tif", bands=["nir"])
+    with rasterio.open(made.path) as file:
+        assert (file.read() == expected.pixels).all()
+
+
+def test_xarray_opens_a_cell_by_name(world):
+    """xr.open_dataset("geostore:...") equals Client.decode, is lazy, and closes its store."""
+    with xr.open_dataset(f"geostore:{world.store}/u2pc0", engine="geostore", bands=["red"]) as ds:
+        assert ds.sizes["time"] == 6
+        assert "red" in ds
+        seen = ds["red"].isel(time=0).values
+        with connect(world.store, readonly=True) as client:
+            same = client.decode("u2pc0", bands=["red"])["red"].isel(time=0).values
+        np.testing.assert_array_equal(seen, same)
+
+
+def test_xarray_names():
+    """The name is split at its last slash, daemon addresses included; other names are refused."""
+    assert read_name("geostore:tcp://127.0.0.1:7070/9qdfr") == ("tcp://127.0.0.1:7070", "9qdfr")
+    for wrong in ("geostore:9qdfr", "./store/9qdfr", "geostore:./store/aaaaa", 3):
+        with pytest.raises(InvalidInput):
+            read_name(wrong)
+
+
+def test_estimate_measures_the_baselines_it_prints(run, world):
+    """With all cells looked at, estimated LZW bytes are within 2 % of what status then measured; nothing is written."""
+    before = sorted(world.scenes.parent.iterdir())
+    found = run("estimate", world.scenes, "-c", world.collection, "--cells", 10, "--json")
+    assert found.code == 0, found.err
+    status = run("status", "--store", world.store, "--json").json
+    assert found.json["bytes_lzw"] == pytest.approx(status["bytes"]["source_lzw"], rel=0.02)
+    assert found.json["rasters"] == status["rasters"]
+    assert found.json["partitions"] == status["partitions"]
+    assert sorted(world.scenes.parent.iterdir()) == before
+    assert "advice" in run("estimate", world.scenes, "-c", world.collection).out
+
+
+def test_report_is_one_folder_with_every_picture_it_names(run, world, tmp_path):
+    """Each image on the page exists, opens, has a text alternative and its true size; nothing is off the host."""
+    done = run("report", "--store", world.store, "-o", tmp_path / "r", "--json")
+    assert done.code == 0, done.err
+    html = Path(done.json["page"]).read_text()
+    images = re.findall(r'<img [^>]*src="([^"]+)" alt="([^"]*)" width="(\d+)" height="(\d+)"', html)
+    assert len(images) == html.count("<img")
+    for source, alt, width, height in images:
+        with Image.open(tmp_path / "r" / source) as image:
+            assert alt
+            assert image.width * int(height) == pytest.approx(image.height * int(width), rel=0.02)
+    for dark in re.findall(r'srcset="([^"]+)"', html):
+        assert (tmp_path / "r" / dark).exists()
+    assert not re.findall(r'(?:src|href|srcset)="(?:https?:)?//', html)
+    assert "payloads alone" in html
+    assert "everything durable" in html
+
+
+def test_report_pictures_show_the_pixels(world, tmp_path):
+    """With originals given, the original's picture is its stretched pixels, and an exact raster's error is black."""
+    originals = {int(w.timestamp() * 1e6): r for w, r in world.rasters.items()}
+    asked = []
+
+    def original(key):
+        asked.append(key)
+        with connect(world.store, readonly=True) as client:
+            infos = [i for i in client.rasters(key.geohash) if i.key == key]
+            grid = client.decode_rasters(infos)[0][1].grid
+        scene = originals[key.time_us]
+        row, col = scene.grid.offset_of(grid)
+        window = np.s_[row : row + grid.height, col : col + grid.width]
+        return Raster(
+            pixels=scene.pixels[(slice(None), *window)], valid=scene.valid[window], bands=scene.bands, grid=grid
+        )
+
+    with connect(world.store, readonly=True) as client:
+        report(client, tmp_path / "r", partitions=1, dates=2, originals=original)
+    assert asked
+    drawn = sorted((tmp_path / "r" / "images").glob("meadow-*-original.png"))
+    assert len(drawn) == 2 * 2  # colour and NDVI of two dates
+    with Image.open(drawn[0]) as image:
+        assert np.asarray(image)[..., :3].std() > 20
+    assert "not kept" not in (tmp_path / "r" / "index.html").read_text()
+
+
+def test_report_of_a_place_whose_original_is_gone_says_so(run, world, tmp_path):
+    """After prune the lossless rows are gone: the page says that the original is not kept."""
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(world.store, copy)
+    assert run("prune", "--now", "--store", copy).code == 0
+    tiers = run("status", "--store", copy, "--json").json["tiers"]
+    assert run("report", "--store", copy, "-o", tmp_path / "r").code == 0
+    html = (tmp_path / "r" / "index.html").read_text()
+    assert ("original not kept" in html) == bool(tiers.get("embedding", 0))
