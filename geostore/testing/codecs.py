@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -15,11 +13,14 @@ from geostore.errors import Cancelled, Corrupt, GeostoreError
 from geostore.raster import Band, Bands, Mask, Pixels
 
 Shape = tuple[int, int, int, int]
+_NAMES = tuple(
+    "blue green red nir swir16 swir22 coastal rededge071 rededge075 rededge078 nir08 nir09 cirrus".split()  # noqa: SIM905
+)
 
 
 def reflectance_bands(count: int, dtype: str = "uint16") -> Bands:
     """`count` reflectance bands of `dtype` named as Sentinel-2's; 8 bits span 0..1, 16 bits as its products do."""
-    names = ("blue", "green", "red", "nir", "swir16", "swir22")[:count]
+    names = _NAMES[:count]
     scale, offset, high = {
         "uint8": (1 / 255, 0.0, 255.0),
         "uint16": (1e-4, -0.1, 65535.0),
@@ -208,13 +209,19 @@ def code(codec: Codec, series: Series, date: int) -> tuple[Encoded, Pixels]:
     return encoded, codec.decode(encoded.payload, series.valid[date])
 
 
-@cache
 def _fitted(suite: type[CodecTests]) -> tuple[Series, Codec]:
-    series = synthetic_series(suite.shape, indices=("NDVI",))
-    return series, suite().fit(series)
+    if suite not in _FITTED:
+        series = synthetic_series(suite.shape, indices=("NDVI",))
+        _FITTED[suite] = series, suite().fit(series)
+    return _FITTED[suite]
 
 
-@cache
 def _coded(suite: type[CodecTests]) -> list[tuple[Encoded, Pixels]]:
     series, codec = _fitted(suite)
-    return [code(codec, series, date) for date in range(len(series))]
+    if suite not in _CODED:
+        _CODED[suite] = [code(codec, series, date) for date in range(len(series))]
+    return _CODED[suite]
+
+
+_FITTED: dict[type[CodecTests], tuple[Series, Codec]] = {}  # pytest makes a new instance for each test
+_CODED: dict[type[CodecTests], list[tuple[Encoded, Pixels]]] = {}

@@ -61,7 +61,8 @@ def pack_encoder(encoder: Encoder) -> Tensors:
 
 def unpack_encoder(layout: Layout, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Encoder:
     """The float32 encoder those stand for."""
-    encoder = Encoder(layout)
+    with torch.random.fork_rng(devices=[]):  # modules draw first weights, which are replaced here
+        encoder = Encoder(layout)
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             parameter.copy_(torch.from_numpy(_plain(tensors, f"encoder.{name}").astype(np.float32)))
@@ -70,7 +71,8 @@ def unpack_encoder(layout: Layout, tensors: Mapping[str, npt.NDArray[np.generic]
 
 def unpack_decoder(layout: Layout, tensors: Mapping[str, npt.NDArray[np.generic]]) -> Decoder:
     """The float decoder those stand for, to warm-start another fit."""
-    decoder = Decoder(layout)
+    with torch.random.fork_rng(devices=[]):
+        decoder = Decoder(layout)
     with torch.no_grad():
         for name, layer in decoder.layers.items():
             axis = 1 if layer.kind == "up" else 0

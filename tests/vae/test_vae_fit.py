@@ -1,0 +1,292 @@
+"""Fit, encode, decode: errors fall, the policy is kept, integers stand for floats, small cells work."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from geostore.certificate import measure
+from geostore.codec import Effort, Series, quiet
+from geostore.collection import Policy
+from geostore.errors import Cancelled, Corrupt, InvalidInput, UnsupportedFormat
+from geostore.spectral import evaluate_index
+from geostore.testing.codecs import code, synthetic_series
+from geostore.vae.codec import VaeCodec
+from geostore.vae.fit import fit_codec, goal_of, prepare
+from geostore.vae.losses import gaussian_bits, index_errors, laplace_bits, masked_mean
+from geostore.vae.model import Layout, Vae
+from geostore.vae.quantize import STEPS, TRAINED_STEP, IntegerDecoder, pack_decoder, unpack_decoder
+from geostore.vae.samples import draw
+from geostore.vae.train import Clock, Goal, train
+
+FREE = Policy(mse_max=None, index_mae_max=None)
+
+
+@pytest.fixture(scope="module")
+def series():
+    return synthetic_series((10, 4, 42, 37), indices=("NDVI",))
+
+
+@pytest.fixture(scope="module")
+def codec(series):
+    return fit_codec(series, "grid", policy=FREE, effort=Effort(steps=120), progress=quiet)
+
+
+def mean_errors(codec, series):
+    certificates = [
+        measure(series.pixels[t], code(codec, series, t)[1], series.valid[t], series.bands, ("NDVI",))
+        for t in range(len(series))
+    ]
+    return np.mean([c.mse for c in certificates]), np.mean([c.indices["NDVI"].mae for c in certificates])
+
+
+def test_training_lowers_the_errors(series, codec):
+    """Proves that 120 steps beat gain x static image + level alone by a third, in MSE and NDVI."""
+    samples = prepare(series, "grid", FREE)
+    bare = []
+    for t in range(len(series)):
+        predicted = samples.units.to_stored(samples.static.predict(samples.gains[t], samples.levels[t]), series.bands)
+        bare.append(measure(series.pixels[t], predicted, series.valid[t], series.bands, ("NDVI",)))
+    mse, ndvi = mean_errors(codec, series)
+    assert mse < 0.67 * np.mean([c.mse for c in bare])
+    assert ndvi < np.mean([c.indices["NDVI"].mae for c in bare])
+
+
+def test_the_policy_is_kept_by_finer_layers(series, codec):
+    """Proves that bounds the latents cannot hold are held by finer layers, and that tighter bounds take more bytes."""
+    sizes = []
+    for mse in (1e-3, 1e-4, 1e-5):
+        strict = replace(codec, policy=Policy(mse_max=mse, index_mae_max=None))
+        coded = [code(strict, series, t) for t in range(3)]
+        for t, (_, decoded) in enumerate(coded):
+            assert measure(series.pixels[t], decoded, series.valid[t], series.bands).mse <= mse * (1 + 1e-6)
+        sizes.append(sum(len(encoded.payload) for encoded, _ in coded))
+    assert sizes == sorted(sizes)
+
+
+def test_masked_pixels_weigh_nothing(series, codec):
+    """Proves that pixels under the mask change neither what is encoded nor what is fitted, whatever they hold."""
+    wild = series.pixels.copy()
+    wild[~np.broadcast_to(series.valid[:, None], wild.shape)] = 65535
+    other = replace(series, pixels=wild)
+    for t in range(3):
+        assert codec.encode(wild[t], series.valid[t]).payload == codec.encode(series.pixels[t], series.valid[t]).payload
+    short = Effort(steps=3)
+    first = fit_codec(series, "grid", policy=FREE, effort=short, progress=quiet)
+    assert fit_codec(other, "grid", policy=FREE, effort=short, progress=quiet).to_bytes() == first.to_bytes()
+
+
+def test_integers_stand_for_floats(codec):
+    """Proves that the integer decoder follows the float decoder of the same weights to 1 % of the residual's scale."""
+    rng = np.random.default_rng(2)
+    latents = rng.integers(-6, 7, (1, *codec.layout.latent_shape)).astype(np.int32)
+    exact = codec.decoder.decode(latents, TRAINED_STEP)
+    statics = tuple(torch.from_numpy(m[None].astype(np.float32)) / 1024 for m in codec.decoder.maps)
+    with torch.no_grad():
+        z = torch.from_numpy(latents.astype(np.float32)) * (STEPS[TRAINED_STEP] / 16)
+        near = unpack_decoder(codec.layout, codec.tensors)(z, statics).numpy()
+    near = near[..., : codec.layout.height, : codec.layout.width]
+    assert np.abs(exact - near).max() < 0.01 * max(1.0, np.abs(near).max())
+
+
+def test_integer_sums_do_not_depend_on_order():
+    """Proves exactness: permuted channels of every layer, with the weights permuted alike, give the same integers."""
+    layout = Layout(mode="grid", bands=2, height=16, width=24, channels=6, widths=(8, 8, 8, 8), encoder=(4, 4))
+    torch.manual_seed(1)
+    tensors = pack_decoder(Vae(layout).decoder)
+    rng = np.random.default_rng(1)
+    latents = rng.integers(-40, 41, (1, 6, 2, 3)).astype(np.int32)
+    maps = tuple(np.floor(rng.normal(0, 2000, (2, 16 >> k, 24 >> k))) for k in range(4))
+    order = rng.permutation(6)
+    turned = dict(tensors)
+    for name in ("head.q", "skip.q"):
+        turned[name] = tensors[name].copy()
+        turned[name][:, :6] = tensors[name][:, order]
+    first = IntegerDecoder(layout, tensors, maps).decode(latents, TRAINED_STEP)
+    np.testing.assert_array_equal(IntegerDecoder(layout, turned, maps).decode(latents[:, order], TRAINED_STEP), first)
+    assert np.array_equal(first * 2**18, np.rint(first * 2**18))
+
+
+@pytest.mark.parametrize("mode", ["grid", "flat", "flat-single"])
+@pytest.mark.parametrize("shape", [(1, 4, 5, 30), (2, 1, 1, 1), (2, 3, 8, 9), (1, 13, 3, 70)])
+def test_small_cells(mode, shape):
+    """Proves that slivers, single pixels, one date and 13 bands go through a fit that is not called off."""
+    small = synthetic_series(shape)
+    policy = Policy(mse_max=1e-3, index_mae_max=None)
+    fitted = fit_codec(small, mode, policy=policy, effort=Effort(steps=2), progress=quiet)
+    again = VaeCodec.from_bytes(fitted.to_bytes())
+    _, decoded = code(again, small, 0)
+    assert measure(small.pixels[0], decoded, small.valid[0], small.bands).mse <= 1e-3 * (1 + 1e-6)
+
+
+def test_the_flat_vae_gives_one_vector(series):
+    """Proves that the paper's modes store 64 numbers a raster, or 16 a band, and that these alone decode."""
+    for mode, size in (("flat", 64), ("flat-single", 16 * 4)):
+        fitted = fit_codec(series, mode, policy=FREE, effort=Effort(steps=2), progress=quiet)
+        encoded, decoded = code(fitted, series, 0)
+        assert encoded.layers == ("vector",)
+        assert encoded.vector.shape == (size,)
+        assert decoded.shape == series.pixels[0].shape
+
+
+def test_a_parent_lends_its_weights(series, codec):
+    """Proves that a fit of no steps with a parent decodes as well as the parent, and without one does not."""
+    warm = fit_codec(series, "grid", policy=FREE, effort=Effort(steps=1), progress=quiet, parent=codec)
+    cold = fit_codec(series, "grid", policy=FREE, effort=Effort(steps=1), progress=quiet)
+    assert mean_errors(warm, series)[0] < 1.2 * mean_errors(codec, series)[0] < mean_errors(cold, series)[0]
+
+
+def test_fitting_leaves_torch_as_it_was(series):
+    """Proves that a fit neither reads nor moves the process's own random state."""
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    first = fit_codec(series, "grid", policy=FREE, effort=Effort(steps=2), progress=quiet).to_bytes()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert fit_codec(series, "grid", policy=FREE, effort=Effort(steps=2), progress=quiet).to_bytes() == first
+
+
+def test_progress_may_cancel(series):
+    """Proves that Cancelled raised while steps run leaves the fit within STEPS_SHOWN steps."""
+    seen = []
+
+    def progress(what, share):
+        seen.append(what)
+        if what == "fit":
+            raise Cancelled("stop")
+
+    with pytest.raises(Cancelled):
+        fit_codec(series, "grid", policy=FREE, effort=Effort(steps=1000), progress=progress)
+    assert seen == ["prepare", "fit"]
+
+
+def test_the_clock_stops_by_steps_or_seconds():
+    """Proves, on a clock of our own, that the share follows whichever limit is nearer, and cools early when told."""
+    now = [100.0]
+    clock = Clock(Effort(steps=100, seconds=10), now=lambda: now[0])
+    clock.step = 20
+    assert clock.share() == pytest.approx(0.2)
+    now[0] = 105.0
+    assert clock.share() == pytest.approx(0.5)
+    now[0] = 111.0
+    assert clock.share() > 1
+    steps = Clock(Effort(steps=1000))
+    steps.step = 130
+    steps.cool_early()
+    assert steps.steps == 200
+
+
+def test_a_raster_of_another_shape_is_refused(codec):
+    """Proves that pixels that do not fill the codec's window raise InvalidInput and say both sizes."""
+    with pytest.raises(InvalidInput, match="42 x 37"):
+        codec.encode(np.zeros((4, 8, 8), np.uint16), np.ones((8, 8), bool))
+    with pytest.raises(InvalidInput):
+        codec.decode(b"", np.ones((8, 8), bool))
+
+
+def test_unknown_payload_kinds_are_corrupt(codec, series):
+    """Proves that a payload whose first byte names no layer raises Corrupt."""
+    with pytest.raises(Corrupt):
+        codec.decode(b"\xf0abc", series.valid[0])
+
+
+def test_newer_codecs_are_unsupported(codec):
+    """Proves that a codec of a newer version raises UnsupportedFormat, and any flipped bit Corrupt."""
+    data = bytearray(codec.to_bytes())
+    data[5] += 1
+    with pytest.raises(UnsupportedFormat):
+        VaeCodec.from_bytes(bytes(data))
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        flipped = bytearray(codec.to_bytes())
+        at = int(rng.integers(6, len(flipped)))
+        flipped[at] ^= 1 << int(rng.integers(8))
+        with pytest.raises(Corrupt):
+            VaeCodec.from_bytes(bytes(flipped))
+
+
+def test_laplace_bits_are_the_discrete_distribution():
+    """Proves against the distribution function that the bits of integers add up to probabilities that sum to 1."""
+    z = torch.arange(-60, 61, dtype=torch.float32).reshape(1, 1, 1, -1)
+    bits = laplace_bits(z, torch.tensor([0.7]), torch.ones(1, 1, 1, 1))
+    probability = torch.pow(2.0, -bits).flatten()
+    assert float(probability.sum()) == pytest.approx(1.0, abs=1e-4)
+    law = torch.distributions.Laplace(0.0, float(np.exp(0.7)))
+    wanted = law.cdf(z.flatten()[50:71] + 0.5) - law.cdf(z.flatten()[50:71] - 0.5)
+    assert torch.allclose(probability[50:71], wanted, rtol=1e-4)
+
+
+def test_gaussian_bits_are_the_divergence():
+    """Proves against torch's own KL divergence that the flat VAE's term is right, in bits."""
+    mu, logvar = torch.randn(50), torch.randn(50)
+    wanted = torch.distributions.kl_divergence(
+        torch.distributions.Normal(mu, torch.exp(0.5 * logvar)), torch.distributions.Normal(0.0, 1.0)
+    )
+    assert torch.allclose(gaussian_bits(mu, logvar), wanted / np.log(2), rtol=1e-4, atol=1e-5)
+
+
+def test_index_loss_is_the_certificates_error():
+    """Proves that the loss's NDVI term equals the mean error a certificate measures, and that gradients flow."""
+    rng = np.random.default_rng(9)
+    truth = rng.uniform(0.0, 0.6, (2, 3, 8, 8)).astype(np.float32)
+    seen = torch.from_numpy(truth + rng.normal(0, 0.02, truth.shape).astype(np.float32)).requires_grad_()
+    mask = torch.from_numpy((rng.random((2, 1, 8, 8)) < 0.8).astype(np.float32))
+    names = ("green", "red", "nir")
+    found = index_errors(torch.from_numpy(truth), seen, mask, names, ("NDVI",))["NDVI"]
+    for i in range(2):
+        error = np.abs(
+            evaluate_index("NDVI", truth[i], names) - evaluate_index("NDVI", seen.detach().numpy()[i], names)
+        )
+        assert float(found[i].detach()) == pytest.approx(float(error[mask[i, 0].numpy() > 0].mean()), rel=1e-4)
+    found.mean().backward()
+    assert float(seen.grad.abs().sum()) > 0
+
+
+def test_masked_mean_of_nothing_is_zero():
+    """Proves that a raster whose mask is empty adds 0, not NaN."""
+    assert masked_mean(torch.ones(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)).tolist() == [0.0, 0.0]
+
+
+def test_batches_are_crops_on_whole_latents():
+    """Proves that a batch of a wide window holds 64 x 64 crops whose statics have the matching sizes."""
+    wide = synthetic_series((3, 2, 70, 150))
+    samples = prepare(wide, "grid", FREE)
+    layout = Layout(mode="grid", bands=2, height=70, width=150, channels=4, widths=(8, 8, 8, 8), encoder=(4, 4))
+    batch = draw(samples, layout, np.arange(3), np.random.default_rng(0), torch.device("cpu"))
+    assert batch.residual.shape == (4, 2, 64, 64)
+    assert [s.shape[2:] for s in batch.statics] == [(64 >> k, 64 >> k) for k in range(4)]
+
+
+def test_terms_are_returned(series):
+    """Proves that training returns every term: bits, squared error and each index."""
+    samples = prepare(series, "grid", FREE)
+    layout = Layout(mode="grid", bands=4, height=42, width=37, channels=4, widths=(8, 8, 8, 8), encoder=(4, 4))
+    torch.manual_seed(0)
+    terms = train(Vae(layout), samples, goal=Goal(mse=1e-4, index=0.02), effort=Effort(steps=3), progress=quiet)
+    assert set(terms) == {"rate", "mse", "index_NDVI", "steps"}
+    assert terms["steps"] == 3
+
+
+def test_goals_lie_below_the_bounds():
+    """Proves that a fit aims below what every single raster must keep."""
+    goal = goal_of(Policy(mse_max=1e-3, index_mae_max=0.04, index_p99_max=0.05), "grid")
+    assert goal.mse < 1e-3
+    assert goal.index < 0.05 / 3
+
+
+def test_other_kinds_than_reflectance(series):
+    """Proves that bands whose kind is an index or counts are coded on their declared range."""
+    bands = tuple(replace(b, kind="counts", scale=1.0, offset=0.0, valid_max=20000.0) for b in series.bands)
+    counts = Series(
+        pixels=np.minimum(series.pixels, 20000),
+        valid=series.valid,
+        times_us=series.times_us,
+        bands=type(series.bands)(bands),
+    )
+    policy = Policy(mse_max=1e-4, index_mae_max=None)
+    fitted = fit_codec(counts, "grid", policy=policy, effort=Effort(steps=5), progress=quiet)
+    _, decoded = code(fitted, counts, 1)
+    assert measure(counts.pixels[1], decoded, counts.valid[1], counts.bands).keeps(policy)

@@ -1,0 +1,66 @@
+"""The decode promise: golden codecs decode to the same bytes in every process and at any number of threads.
+
+`GEOSTORE_GOLDEN=write pytest tests/vae/test_vae_golden.py` makes the files anew, after a change of format only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from geostore.codec import Effort, quiet
+from geostore.collection import Policy
+from geostore.testing.codecs import code, synthetic_series
+from geostore.vae.fit import fit_codec
+
+HERE = Path(__file__).parent
+GOLDEN = HERE.parent / "golden"
+POLICIES = {
+    "grid": Policy(mse_max=1e-3, index_mae_max=None),  # latents alone, or with detail
+    "bounded": Policy(mse_max=None, index_mae_max=None, max_error=0.05),  # residual or rounded
+    "flat": Policy(mse_max=None, index_mae_max=None),
+}
+
+
+def write_golden(name):
+    """Fit a small codec and keep its bytes, a few payloads and the digests of what they decode to."""
+    series = synthetic_series((6, 2, 9, 10) if name == "flat" else (6, 3, 21, 30), seed=11)
+    mode = "flat" if name == "flat" else "grid"
+    codec = fit_codec(series, mode, policy=POLICIES[name], effort=Effort(steps=60), progress=quiet)
+    payloads = []
+    for date in range(3):
+        encoded, decoded = code(codec, series, date)
+        mask = series.valid[date]
+        payloads.append(
+            {
+                "shape": mask.shape,
+                "valid": np.packbits(mask).tobytes().hex(),
+                "payload": encoded.payload.hex(),
+                "layers": encoded.layers,
+                "sha256": sha256(decoded.tobytes()).hexdigest(),
+            }
+        )
+    GOLDEN.mkdir(exist_ok=True)
+    (GOLDEN / f"vae-{name}.codec").write_bytes(codec.to_bytes())
+    (GOLDEN / f"vae-{name}.json").write_text(json.dumps({"payloads": payloads}, indent=1) + "\n")
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_golden_codecs_decode_to_the_same_bytes(threads):
+    """Proves, in a process of its own per thread count, that stored payloads decode to the golden digests."""
+    if os.environ.get("GEOSTORE_GOLDEN") == "write" and threads == 1:
+        for name in POLICIES:
+            write_golden(name)
+    command = [sys.executable, str(HERE / "vae_decode_process.py"), str(threads), *POLICIES]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    seen = json.loads(subprocess.run(command, check=True, capture_output=True, env=environment).stdout)
+    for name in POLICIES:
+        wanted = json.loads((GOLDEN / f"vae-{name}.json").read_text())["payloads"]
+        assert seen[name] == [item["sha256"] for item in wanted], name
