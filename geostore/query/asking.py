@@ -23,6 +23,7 @@ class Asking:
         "inbox",
         "reply",
         "sent",
+        "ungranted",
     )
 
     def __init__(self, header: Header, body: Body, asked_s: float, deadline_s: float) -> None:
@@ -34,7 +35,7 @@ class Asking:
 
     def reset(self) -> None:
         """As if nothing had been sent."""
-        self.sent, self.granted, self.chunk_bytes = 0, 0, INLINE_BYTES
+        self.sent, self.granted, self.ungranted, self.chunk_bytes = 0, 0, 0, INLINE_BYTES
         self.inbox: Inbox | None = None
         self.reply: Header | None = None
 

@@ -35,6 +35,8 @@ from geostore.settings import Settings
 CHUNK_BYTES_MAX = 64 * 2**20  # largest frame taken from a daemon
 HEADER_BYTES_MAX = 2**20
 _TICK_S = 0.05
+_LAST = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -74,6 +76,7 @@ class Dealer:
         self._unsent: deque[Asking] = deque()
         self._calls: dict[int, Asking] = {}
         self._uploading: dict[int, Asking] = {}  # have credit, and more to send
+        self._owed: dict[int, Asking] = {}  # chunks came that are not granted back yet
         self._words: deque[bytes] = deque()  # grants and drops to be sent
         self._inflight_max = self._settings.inflight_max
         self._connected, self._closing, self._awake = False, False, False
@@ -265,6 +268,7 @@ class Dealer:
             self._unsent.append(call)
         self._calls.clear()
         self._uploading.clear()
+        self._owed.clear()
         self._words.clear()
 
     def _send_waiting(self) -> None:
@@ -289,27 +293,34 @@ class Dealer:
 
     def _send(self, frames: Sequence[bytes | memoryview]) -> bool:
         try:
-            self._socket.send_multipart(frames, zmq.NOBLOCK, copy=False)
+            for frame in frames[:-1]:
+                self._socket.send(frame, _MORE, copy=False)
+            self._socket.send(frames[-1], _LAST, copy=False)
         except zmq.Again:
             return False
         return True
 
     def _receive(self) -> None:
+        """Take what is there, then grant back all chunks among it, in one message a request."""
         for _ in range(256):
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
             except zmq.Again:
-                return
+                break
             try:
                 header = unpack(frames[0].buffer, bytes_max=HEADER_BYTES_MAX)
                 call = self._calls.get(header["id"])
-                if call is None or header["attempt"] != call.attempt:
-                    if header["id"] == 0:
-                        _log.warning("%s refused a message: %s", self.address, header.get("message"))
-                    continue
-                self._take(call, header, frames)
+                if call is not None and header.get("attempt") == call.attempt:
+                    self._take(call, header, frames)
+                elif header["id"] == 0:
+                    _log.warning("%s refused a message: %s", self.address, header.get("message"))
             except GeostoreError as error:
                 _log.warning("a message from %s was not understood: %s", self.address, error)
+        for call in self._owed.values():
+            head = call.head("grant")
+            head["chunks"], call.ungranted = call.ungranted, 0
+            self._words.append(pack(head))
+        self._owed.clear()
 
     def _take(self, call: Asking, header: Header, frames: list[zmq.Frame]) -> None:
         try:
@@ -342,9 +353,8 @@ class Dealer:
             raise BadRequest(f"{self.address} sent a chunk before its reply")
         call.inbox.add(f.buffer for f in frames[1:])
         if call.inbox.nbytes > INLINE_BYTES:
-            head = call.head("grant")
-            head["chunks"] = 1
-            self._words.append(pack(head))
+            call.ungranted += 1
+            self._owed[call.header["id"]] = call
         if not call.inbox.complete:
             return
         if call.reply["status"] != "ok":

@@ -192,7 +192,7 @@ def outgoing(header: Header, fields: dict[str, Any], arrays: Sequence[Array], *,
         BadRequest: an array of a dtype that does not travel, or of more than NDIM_MAX dimensions.
     """
     ready = [_wire_array(a) for a in arrays]
-    shapes = [[a.dtype.name, list(a.shape)] for a in ready]
+    shapes = [[_NAMES[a.dtype], list(a.shape)] for a in ready]
     views: list[Buffer] = [a.data.cast("B") if a.size else b"" for a in ready]
     if not _is_short(fields, shapes):
         facts = bytes(msgpack.packb({"fields": fields, "arrays": shapes}))
@@ -308,4 +308,5 @@ def check_shapes(arrays: list[Any]) -> list[Shape]:
     return found
 
 
+_NAMES = {dtype: name for d in ARRAY_DTYPES for name in [d.name] for dtype in (d, d.newbyteorder("<"))}
 _DTYPES: dict[str, np.dtype[Any]] = {d.name: d.newbyteorder("<") for d in ARRAY_DTYPES}

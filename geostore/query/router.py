@@ -32,6 +32,8 @@ from geostore.settings import Settings
 DEADLINE_S_MAX = 86_400.0
 _BATCH = 256  # messages taken in one turn of the loop
 _TICK_S = 0.25
+_LAST = int(zmq.NOBLOCK)
+_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 LOST_S = 30.0  # an answer is kept this long for a client whose connection broke
 _log = logging.getLogger(__name__)
 Frames = list[zmq.Frame]
@@ -363,7 +365,10 @@ class Router:
             self._observer.stalled()
 
     def _send(self, route: bytes, frames: list[Buffer]) -> None:
-        self._socket.send_multipart([route, *frames], zmq.NOBLOCK, copy=False)
+        self._socket.send(route, _MORE)
+        for frame in frames[:-1]:
+            self._socket.send(frame, _MORE, copy=False)
+        self._socket.send(frames[-1], _LAST, copy=False)
 
     def _refuse(self, route: bytes, header: Header, error: GeostoreError) -> None:
         """Say what was wrong with a message; to a peer that does not read, nothing is kept for it."""
