@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from geostore.query.frames import INLINE_BYTES, Buffer, Header, Inbox, pack
@@ -133,3 +134,35 @@ class Window:
         """Nothing of `call` is under way any more."""
         self.add(call, -sum(call.under_way))
         call.under_way.clear()
+
+
+class Uploads:
+    """Bodies on their way in: together they keep to `bytes_max`; those that do not fit wait, oldest first."""
+
+    def __init__(self, bytes_max: int) -> None:
+        self._bytes_max = bytes_max
+        self._waiting: deque[Call] = deque()
+        self._bytes = 0
+
+    def add(self, call: Call) -> None:
+        """`call` wants to upload its body."""
+        self._waiting.append(call)
+
+    def admit(self) -> Iterator[Call]:
+        """The calls that may begin now; one alone may always."""
+        while self._waiting:
+            size = self._waiting[0].inbox.nbytes
+            if self._bytes and self._bytes + size > self._bytes_max:
+                return
+            self._bytes += size
+            call = self._waiting.popleft()
+            call.granted = True
+            yield call
+
+    def end(self, call: Call) -> None:
+        """`call` has its body, or gives up."""
+        if call.granted:
+            call.granted = False
+            self._bytes -= call.inbox.nbytes
+        elif call in self._waiting:
+            self._waiting.remove(call)

@@ -22,7 +22,7 @@ from geostore.errors import (
     UnsupportedFormat,
 )
 from geostore.query.auth import Keys, Zap, allows, check_listen, secure_server
-from geostore.query.calls import Call, CallKey, Peer, Window
+from geostore.query.calls import Call, CallKey, Peer, Uploads, Window
 from geostore.query.frames import FRAMES_MAX, INLINE_BYTES, Buffer, Header, Inbox, pack, unpack
 from geostore.query.handlers import Handle, Observer, Pool, Silent, refusal
 from geostore.query.messages import PROTOCOL_VERSION, VERBS, Role
@@ -62,8 +62,7 @@ class Router:
         self._peers: dict[bytes, Peer] = {}
         self._blocked: dict[CallKey, Call] = {}  # wait for room in the socket
         self._held: OrderedDict[CallKey, Call] = OrderedDict()  # wait for room in the window, oldest first
-        self._uploads: deque[Call] = deque()  # bodies that wait for room before their first grant
-        self._upload_bytes = 0
+        self._uploads = Uploads(settings.upload_bytes_max)
         self._window = Window(settings.reply_bytes_max)
         self.spool = Spool(memory_bytes_max=settings.reply_bytes_max, disk_bytes_max=settings.spool_bytes_max)
         self._finished: deque[tuple[Call, Header, Source]] = deque()
@@ -79,8 +78,6 @@ class Router:
         self._pool = Pool(handle, settings, spool=self.spool, observer=self._observer, finished=self._hand_over)
         self._thread = threading.Thread(target=self._run, name="geostore-router", daemon=True)
         self._thread.start()
-
-    # --- what other threads may call ---------------------------------------------------------------------------
 
     @property
     def in_flight(self) -> int:
@@ -277,17 +274,11 @@ class Router:
         elif len(frames) > 1:
             raise BadRequest(f"a body above {INLINE_BYTES} bytes travels in chunks, after a grant")
         else:
-            self._uploads.append(call)
+            self._uploads.add(call)
             self._grant_uploads()
 
     def _grant_uploads(self) -> None:
-        while self._uploads:
-            call = self._uploads[0]
-            if self._upload_bytes and self._upload_bytes + call.inbox.nbytes > self._settings.upload_bytes_max:
-                return
-            self._uploads.popleft()
-            self._upload_bytes += call.inbox.nbytes
-            call.granted = True
+        for call in self._uploads.admit():
             call.grants_owed += self._settings.credit
             self._push(call)
 
@@ -399,11 +390,8 @@ class Router:
             self._peers.pop(peer.route, None)
 
     def _end_upload(self, call: Call) -> None:
-        if call in self._uploads:
-            self._uploads.remove(call)
-        if call.granted:
-            call.granted = False
-            self._upload_bytes -= call.inbox.nbytes
+        if call.inbox.nbytes > INLINE_BYTES:
+            self._uploads.end(call)
             self._grant_uploads()
 
     def _expire(self, now_s: float) -> None:

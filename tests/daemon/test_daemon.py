@@ -194,7 +194,7 @@ def test_a_daemon_killed_in_a_fit_shows_the_job_lost_and_resumes_it(store: Path)
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_cleanly(store: Path, number: int) -> None:
-    """A running fit is cancelled at a safe point, the exit code is 0, and the next daemon opens the store."""
+    """A running fit is cancelled at a safe point, the exit code is 0, and the store is free and whole."""
     with Daemon(store, "--workers", "1", "--drain-s", "50") as daemon, connect(daemon.address) as client:
         job = client.ask(messages.Fit(steps=1_000_000)).fields["job"]
         assert daemon.stop(number) == 0
