@@ -82,6 +82,7 @@ class Dealer:
         self._connected, self._closing, self._awake = False, False, False
         self._down_s, self._connect_s = time.monotonic(), connect_s
         self._refused: GeostoreError | None = None
+        self._suspected: GeostoreError | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wake_out, self._wake_in = sockets.socketpair()
         self._wake_out.setblocking(False)
@@ -145,8 +146,6 @@ class Dealer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    # --- any thread ----------------------------------------------------------------------------------------------
 
     def _call(self, request: Request, arrays: Sequence[Array], deadline_s: float | None) -> Asking:
         seconds = self._settings.deadline_s if deadline_s is None else deadline_s
@@ -247,7 +246,7 @@ class Dealer:
         """Follow the connection: up, lost, or refused."""
         event = recv_monitor_message(self._monitor)["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
-            self._connected, self._refused = True, None
+            self._connected, self._refused, self._suspected = True, None, None
         elif event == zmq.EVENT_DISCONNECTED:
             if self._connected:
                 self._down_s = time.monotonic()
@@ -255,10 +254,10 @@ class Dealer:
             self._again()
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._refused = Forbidden(f"{self.address} does not know this client's key; ask its operator to let it in")
-        else:
-            self._refused = Forbidden(
-                f"{self.address} answers, but the keys do not fit; check --client-key and --server-key"
-            )
+        elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+            self._refused = self._misfit()
+        else:  # cut off without a word: a wrong server key, or a daemon that is just stopping
+            self._suspected = self._misfit()
 
     def _again(self) -> None:
         """Everything under way was lost with the connection: ask it again."""
@@ -381,8 +380,13 @@ class Dealer:
         seconds = call.deadline_s - call.asked_s
         return DeadlineExpired(f"{call.header['verb']}: no answer from {self.address} in {seconds:.3g} s; allow more")
 
+    def _misfit(self) -> GeostoreError:
+        return Forbidden(f"{self.address} answers, but the keys do not fit; check --client-key and --server-key")
+
     def _absent(self) -> GeostoreError:
-        return Unreachable(f"no daemon answers at {self.address}; start one with `geostore-node --store ...`")
+        return self._suspected or Unreachable(
+            f"no daemon answers at {self.address}; start one with `geostore-node --store ...`"
+        )
 
     def _drop(self, call: Asking, error: GeostoreError, *, tell: bool = True) -> None:
         self._calls.pop(call.header["id"], None)
