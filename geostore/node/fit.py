@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import queue
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ import numpy as np
 
 from geostore.codec import Effort, Families, Series
 from geostore.collection import Policy
-from geostore.errors import NotFound
+from geostore.errors import NotFound, Unavailable
 from geostore.keys import PartitionKey
 from geostore.node.decode import exact_row, read_original
 from geostore.node.encode import Fitted, encode_series, fit_series
@@ -58,6 +60,7 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
 
     Raises:
         NotFound: no such partition. Cancelled: `progress` said so; partitions committed before stay fitted.
+        Unavailable: a worker was killed; run it again.
     """
     chosen = _choose(node, request)
     effort = Effort(
@@ -168,6 +171,11 @@ def _run(
                 yield plan, future.result()
             what = _drain(reports, shares)
             progress(what, min(1.0, (done + sum(shares.values())) / len(chosen)))
+    except BrokenProcessPool as error:
+        raise Unavailable(
+            "a fit worker ended before its work did (killed, or out of memory); partitions committed so far stay: "
+            "run `geostore fit` again, with fewer workers if memory is short"
+        ) from error
     finally:
         _stop(pool, running)
         reports.close()
@@ -198,10 +206,19 @@ def _begin_worker(reports: Any) -> None:
     global _worker_queue
     _worker_queue = reports
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its workers: they watch it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def fit_partition(work: Work) -> Fitted:
