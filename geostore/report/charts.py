@@ -116,6 +116,7 @@ def ratio_bars(folder: Path, name: str, rows: Sequence[tuple[str, float, float]]
                     f" {value:.3g}", (value, y), fontsize=7.5, va="center", color=theme.ink, annotation_clip=False
                 )
         axes.set_yticks(at, [row[0] for row in rows])
+        axes.set_ylim(-0.6, len(rows) - 0.4)
         log_scale(axes.xaxis)
         low, high = min(min(r[1:]) for r in rows), max(max(r[1:]) for r in rows)
         axes.set_xlim(min(0.5, low / 1.5), max(2.0, high * 1.6))
@@ -216,7 +217,7 @@ def cell_map(
             axes.ticklabel_format(useOffset=False)
             axes.locator_params(nbins=5)
 
-    wide = 8 / len(panels) if len(panels) > 1 else 4.6
+    wide = 8 / len(panels) if len(panels) > 1 else 5.6
     where = f"longitude {west:.3f} to {east:.3f}, latitude {south:.3f} to {north:.3f}"
     alt = f"Map of the {len(cells)} cells of {title}, {where}."
     return draw(folder, name, alt, (wide * len(panels), max(2.4, wide * tall * 0.75 + 0.9)), paint)

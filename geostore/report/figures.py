@@ -8,7 +8,7 @@ from typing import Any
 from geostore.amounts import NOTHING, number, quotient, ratio, size
 
 Fields = dict[str, Any]
-PLACES_MAX = 20
+PLACES_MAX = 12
 PARTITION_COLUMNS = (
     *("partition", "rasters", "codec", "LZW", "JPEG XL", "payloads", "codecs", "against LZW", "against JPEG XL"),
     *("MSE n1", "PSNR dB", "NDVI mean", "NDVI p99", "NDVI max", "beyond policy", "reason"),

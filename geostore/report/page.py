@@ -69,7 +69,7 @@ def chart(made: Chart, caption: str = "") -> str:
     return (
         f'<figure class="chart"><picture><source srcset="{IMAGES}/{made.dark}" media="(prefers-color-scheme: dark)">'
         f'<img src="{IMAGES}/{made.light}" alt="{escape(made.alt)}" width="{made.width}" height="{made.height}" '
-        f'loading="lazy"></picture>{_caption(caption)}</figure>'
+        f'style="max-width: min(100%, {1.35 * made.width:.0f}px)" loading="lazy"></picture>{_caption(caption)}</figure>'
     )
 
 
