@@ -73,7 +73,7 @@ class Tables:
         """The inverse of `to_array`."""
         pairs = [(int(zero), int(ratio)) for zero, ratio in rows.tolist()]
         latents = [Table(zero, ratio, LATENT_LIMIT) for zero, ratio in pairs[2:]]
-        by_step = tuple(tuple(latents[i : i + channels]) for i in range(0, len(latents), channels))
+        by_step = tuple(tuple(latents[i * channels : (i + 1) * channels]) for i in range(len(STEPS)))
         return cls(Table(*pairs[0], GAIN_LIMIT), Table(*pairs[1], LEVEL_LIMIT), by_step)
 
 
@@ -201,6 +201,8 @@ class VaeCodec:
 
     @property
     def _model_layers(self) -> tuple[str, ...]:
+        if not self.layout.channels:
+            return ("gain",)
         return ("gain", "grid") if self.layout.mode == "grid" else ("vector",)
 
     @property
@@ -217,6 +219,8 @@ class VaeCodec:
         left = np.where(valid, (units - self.static.predict(gains, levels)) / self.scale, 0.0).astype(np.float32)
         rows, columns = (p - s for p, s in zip(self.layout.padded, valid.shape, strict=True))
         left = np.pad(left, ((0, 0), (0, rows), (0, columns)), mode="edge")
+        if not self.layout.channels:
+            return Latent(gains, levels, np.zeros((1, *self.layout.latent_shape), np.float32))
         x = torch.from_numpy(left.reshape(self._passes, self.layout.bands, *left.shape[1:]))
         with torch.no_grad():
             means, _ = self.encoder(x)
@@ -271,7 +275,9 @@ class VaeCodec:
         exact = latent.at(step).astype(np.int64) * STEPS[step]  # in 1/16
         if self.layout.mode != "grid":
             return _held(exact.reshape(-1))
-        channels = exact[0].reshape(self.layout.channels, -1)  # (c, h, w) -> (c, P)
+        channels = exact[0].reshape(self.layout.channels, exact.shape[2] * exact.shape[3])  # (c, h, w) -> (c, P)
+        if not self.layout.channels:
+            return _held(np.concatenate([latent.gains, latent.levels / 4]))
         pooled = [channels.mean(axis=1), channels.std(axis=1), latent.gains, latent.levels / 4]
         return _held(np.concatenate(pooled))
 
@@ -292,7 +298,12 @@ class VaeCodec:
         runs = unpack_symbols(stream, self._runs(step))
         zero = np.zeros(len(self._bands), np.int32)
         gains, levels = (runs[0], runs[1]) if self.layout.mode == "grid" else (zero, zero)
-        return gains, levels, np.stack(runs[2 if self.layout.mode == "grid" else 0 :], axis=1)
+        return gains, levels, self._stacked(runs[2 if self.layout.mode == "grid" else 0 :])
+
+    def _stacked(self, channels: Sequence[Ints]) -> Ints:
+        if not channels:
+            return np.zeros((1, *self.layout.latent_shape), np.int32)
+        return np.stack(channels, axis=1)  # c runs of (N, h, w) -> (N, c, h, w)
 
     def _synthesise(self, gains: Ints, levels: Ints, latents: Ints, step: int) -> Pixels:
         left: Doubles = self.decoder.decode(latents, step)  # (N, b, H, W)

@@ -10,42 +10,49 @@ import torch
 
 from geostore.codec import Effort, Progress, Series
 from geostore.collection import Policy
-from geostore.spectral import spectral_index
 from geostore.vae import sizing
 from geostore.vae.codec import LATENT_LIMIT, Latent, Tables, VaeCodec
 from geostore.vae.entropy import Table
 from geostore.vae.model import Layout, Mode, Vae
-from geostore.vae.quantize import STEPS, pack_decoder, pack_encoder, unpack_decoder, unpack_encoder
+from geostore.vae.quantize import STEPS, Tensors, pack_decoder, pack_encoder, unpack_decoder, unpack_encoder
 from geostore.vae.samples import Samples
-from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Units, code_static, mean_image
+from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Units, code_static, mean_image
 from geostore.vae.train import Goal, train
 
-_STATIC_SHARE = 0.2  # of the squared error asked for, left to the static image
 _MARGIN = 0.8  # mean error of a raster over its bound: what is left is for rasters of one kind to differ
 _CALIBRATED_DATES = 400
 
 
 def fit_codec(
-    series: Series, mode: Mode, *, policy: Policy, effort: Effort, progress: Progress, parent: VaeCodec | None = None
+    series: Series,
+    mode: Mode,
+    *,
+    policy: Policy,
+    effort: Effort,
+    progress: Progress,
+    parent: VaeCodec | None = None,
+    plan: sizing.Plan | None = None,
 ) -> VaeCodec:
-    """Fit one codec; `parent` lends its weights where its layout is the same."""
+    """Fit one codec; `parent` lends its weights where its layout is the same, `plan` overrules the size chosen."""
     progress("prepare", 0.0)
-    layout = choose_layout(series, mode)
+    layout = choose_layout(series, mode, plan or sizing.plan(series, policy))
     samples = prepare(series, mode, policy)
+    if not layout.channels:
+        return assemble(layout, {}, samples, policy)
     with torch.random.fork_rng():
         torch.manual_seed(effort.seed)
         vae = Vae(layout)
         warm = parent is not None and _lend(vae, parent)
         train(vae, samples, goal=goal_of(policy, mode), effort=effort, progress=progress, warm=warm)
     progress("quantise", 1.0)
-    return assemble(vae.to("cpu"), samples, policy)
+    vae.to("cpu")
+    return assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, policy)
 
 
-def choose_layout(series: Series, mode: Mode) -> Layout:
-    """The grid's shape by `sizing.plan`; the flat VAE's is the paper's, with 64 numbers."""
+def choose_layout(series: Series, mode: Mode, plan: sizing.Plan) -> Layout:
+    """The grid's shape by `plan`; the flat VAE's is the paper's, with 64 numbers."""
     bands, height, width = series.pixels.shape[1:]
     if mode == "grid":
-        plan = sizing.plan(series)
         return Layout(
             mode=mode,
             bands=bands,
@@ -70,13 +77,12 @@ def choose_layout(series: Series, mode: Mode) -> Layout:
 def goal_of(policy: Policy, mode: Mode) -> Goal:
     """Mean errors to steer to, below the policy's bounds, which hold for every single raster."""
     mse = _MARGIN * policy.mse_max if policy.mse_max is not None else None
-    asked = [b for b in (policy.index_mae_max, _third(policy.index_p99_max)) if b is not None]
-    index = _MARGIN * min(asked) if asked else None
-    return Goal(mse=mse, index=index, bits_weight=1.0 if mode == "grid" else 0.01)
-
-
-def _third(bound: float | None) -> float | None:
-    return None if bound is None else bound / 3.5  # of a Laplace-like error the mean is about a quarter of the p99
+    index = sizing.index_bound(policy)
+    return Goal(
+        mse=mse,
+        index=None if index is None else _MARGIN * index,
+        bits_weight=1.0 if mode == "grid" else 0.01,
+    )
 
 
 def prepare(series: Series, mode: Mode, policy: Policy) -> Samples:
@@ -85,9 +91,7 @@ def prepare(series: Series, mode: Mode, policy: Policy) -> Samples:
     image = mean_image(series.pixels, series.valid, units)
     if mode != "grid":
         image[:] = image.mean(axis=(1, 2))[:, None, None]
-    asked = policy.mse_max if policy.mse_max is not None else 5e-4
-    bounds = _STATIC_SHARE * asked / band_weights(image, units, series, policy) ** 2
-    static = code_static(image, np.maximum(bounds, 1e-6))
+    static = code_static(image, sizing.static_bounds(sizing.band_weights(image, units, series, policy), policy))
     dates, bands = series.pixels.shape[:2]
     gains, levels = np.zeros((dates, bands), np.int32), np.zeros((dates, bands), np.int32)
     if mode == "grid":
@@ -105,28 +109,6 @@ def _rms(samples: Samples) -> float:
     return float(np.float32(max((total / max(count, 1)) ** 0.5, 1e-4)))
 
 
-def band_weights(image: Doubles, units: Units, series: Series, policy: Policy) -> Doubles:
-    """(B,) how much an error of each band matters: 1, more where an index that has a bound is steeper in it.
-
-    A root mean squared error of sqrt(mse_max) / weight in a band moves each index by about half its bound.
-    """
-    out = np.ones(len(series.bands))
-    bound = goal_of(policy, "grid").index
-    if bound is None:
-        return out
-    error = (policy.mse_max if policy.mse_max is not None else 5e-4) ** 0.5
-    physical = image * units.scale[:, None, None] + units.shift[:, None, None]
-    for name in series.indices:
-        index = spectral_index(name)
-        planes = [physical[series.bands.index(b)] for b in index.bands]
-        for i, band in enumerate(index.bands):
-            moved = [p + 0.005 * (k == i) for k, p in enumerate(planes)]
-            slope = float(np.median(np.abs(index.evaluate(*moved) - index.evaluate(*planes)))) / 0.005
-            b = series.bands.index(band)
-            out[b] = max(out[b], min(slope * error / (0.5 * bound), 16.0))
-    return np.rint(out * 16) / 16
-
-
 def _lend(vae: Vae, parent: VaeCodec) -> bool:
     """Copy the parent's weights where the networks match; True if they did."""
     mine, theirs = vae.layout, parent.layout
@@ -137,25 +119,27 @@ def _lend(vae: Vae, parent: VaeCodec) -> bool:
     return True
 
 
-def assemble(vae: Vae, samples: Samples, policy: Policy) -> VaeCodec:
+def assemble(layout: Layout, tensors: Tensors, samples: Samples, policy: Policy) -> VaeCodec:
     """The codec as it will be stored: weights in integers, entropy tables counted on what they encode."""
     start = Table(zero=32768, ratio=32768, limit=LATENT_LIMIT)
     tables = Tables(
         Table.of(samples.gains, GAIN_LIMIT),
         Table.of(samples.levels, LEVEL_LIMIT),
-        ((start,) * vae.layout.channels,) * len(STEPS),
+        ((start,) * layout.channels,) * len(STEPS),
     )
     codec = VaeCodec(
         _bands=samples.series.bands,
         policy=policy,
         indices=samples.series.indices,
-        layout=vae.layout,
+        layout=layout,
         static=samples.static,
         scale=samples.scale,
-        weights=band_weights(samples.static.image, samples.units, samples.series, policy),
-        tensors={**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)},
+        weights=sizing.band_weights(samples.static.image, samples.units, samples.series, policy),
+        tensors=tensors,
         tables=tables,
     )
+    if not layout.channels:
+        return codec
     return replace(codec, tables=replace(tables, latents=count_tables(codec, samples)))
 
 

@@ -110,6 +110,8 @@ class IntegerDecoder:
 
         The values are whole multiples of 2**-18, bit for bit the same everywhere; H, W are not padded.
         """
+        if not self.layout.channels:
+            return np.zeros((len(latents), self.layout.bands, self.layout.height, self.layout.width))
         z = torch.from_numpy(latents.astype(np.float64)) * float(STEPS[step] << (BITS - 4))
         with torch.no_grad():
             maps = tuple(torch.from_numpy(m)[None] for m in self.maps)

@@ -8,14 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from geostore.certificate import measure
 from geostore.codec import RawCodec, Series
 from geostore.collection import Policy
+from geostore.raster import Pixels
+from geostore.spectral import spectral_index
+from geostore.vae.detail import coarsest
+from geostore.vae.static import Doubles, Static, Units, code_static, mean_image
 
 _SAMPLE_DATES = 8  # rasters looked at
 _BYTES_PER_PARAMETER = 0.93  # int8 weights after zstd
 _HEADER_BYTES = 1100
+_STATIC_SHARE = 0.2  # of the squared error asked for, left to the static image
+_LOOK = 128  # pixels a side of the static image that an estimate codes
 _STEP_SECONDS = 0.035  # one optimiser step on one core at 4 crops of 64 px
-_LATENT_SHARE = 0.8  # latents over the bits of the water-filling estimate, measured on the Romania series
+_LATENT_SHARE = 1.0  # embedding bytes over the water-filling estimate; 0.5 to 1.4 on Sentinel-2, Landsat, NAIP
 _DATE_BYTES = 3.0  # gain and level of one band
 
 
@@ -24,7 +31,7 @@ class Plan:
     """The size chosen for one partition's grid codec.
 
     Attributes:
-        channels: latent channels.
+        channels: latent channels; 0 where no network pays: static image, gain and level, and detail do.
         widths: decoder channels at 1/8, 1/4, 1/2 and full resolution.
         encoder: encoder channels at 1/2 and 1/4 resolution.
     """
@@ -32,6 +39,9 @@ class Plan:
     channels: int
     widths: tuple[int, int, int, int]
     encoder: tuple[int, int]
+
+
+NO_NETWORK = Plan(channels=0, widths=(0, 0, 0, 0), encoder=(0, 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +72,15 @@ class Estimate:
         return self.bytes_codec + self.rasters * self.bytes_per_raster < self.bytes_lossless
 
 
-def plan(series: Series) -> Plan:
+def plan(series: Series, policy: Policy) -> Plan:
+    """The size that is expected to take the fewest bytes over the series: some network, or none."""
+    network = network_plan(series)
+    count = int(series.valid.any(axis=(1, 2)).sum())
+    with_network = parameters(series) * _BYTES_PER_PARAMETER + count * network_bytes(series, policy)
+    return network if with_network < count * still_bytes(series, policy) else NO_NETWORK
+
+
+def network_plan(series: Series) -> Plan:
     """Widths by the values to be saved: small series get a small decoder, since its bytes are shared by few dates."""
     bands = series.pixels.shape[1]
     values = float(series.valid.sum()) * bands
@@ -78,38 +96,82 @@ def plan(series: Series) -> Plan:
 
 def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate:
     """What fitting `series` within `policy` is expected to cost, without fitting anything."""
-    bands, height, width = series.pixels.shape[1:]
     dates = _sample(series)
     count = int(series.valid.any(axis=(1, 2)).sum())
     raw = RawCodec(series.bands)
     lossless = [len(raw.encode(series.pixels[t], series.valid[t]).payload) for t in dates]
     per_lossless = float(np.mean(lossless)) if lossless else 0.0
-    bits = water_filling_bits(series, policy)
-    per_raster = bits * bands * height * width / 8 * _LATENT_SHARE + bands * _DATE_BYTES
-    if policy.max_error is not None or policy.index_max is not None:
-        per_raster = max(per_raster, 0.6 * rounded_bytes(series, policy))
-    codec = int(_HEADER_BYTES + parameters(series) * _BYTES_PER_PARAMETER + bands * height * width * 0.06)
+    codec = int(_HEADER_BYTES + static_bytes(series, policy))
+    if plan(series, policy).channels:
+        per_raster, seconds = network_bytes(series, policy), steps * _STEP_SECONDS
+        codec += int(parameters(series) * _BYTES_PER_PARAMETER)
+    else:
+        per_raster, seconds = still_bytes(series, policy), 0.0
     saved = per_lossless - per_raster
     return Estimate(
         rasters=count,
         bytes_codec=codec,
         bytes_per_raster=per_raster,
         bytes_lossless=int(per_lossless * count),
-        seconds=steps * _STEP_SECONDS,
+        seconds=seconds,
         break_even=int(codec / saved) + 1 if saved > 0 else None,
-        bits_per_value=bits,
+        bits_per_value=water_filling_bits(series, policy),
     )
 
 
 def parameters(series: Series) -> int:
     """Weights of the grid codec that `plan` chooses."""
-    bands, chosen = series.pixels.shape[1], plan(series)
+    bands, chosen = series.pixels.shape[1], network_plan(series)
     (w0, w1, w2, w3), (e0, e1), c = chosen.widths, chosen.encoder, chosen.channels
     decoder: int = (
         9 * (c + bands) * w0 + 16 * (w0 * w1 + (w1 + bands) * w2 + (w2 + bands) * w3) + 9 * (w3 + bands) * bands
     )
     encoder = 16 * (bands * e0 + e0 * e1 + e1 * c) + 2 * bands * c
     return int(decoder + encoder)
+
+
+def network_bytes(series: Series, policy: Policy) -> float:
+    """Expected bytes of one embedding of the network that `network_plan` chooses."""
+    bands, height, width = series.pixels.shape[1:]
+    bits = water_filling_bits(series, policy)
+    expected = bits * bands * height * width / 8 * _LATENT_SHARE + bands * _DATE_BYTES
+    if policy.max_error is not None or policy.index_max is not None:
+        expected = max(expected, 0.6 * rounded_bytes(series, policy))
+    return float(expected)
+
+
+def still_bytes(series: Series, policy: Policy) -> float:
+    """Bytes of one raster as gain, level and detail on the static image, from coding the middle of a few."""
+    if policy.max_error is not None or policy.index_max is not None:
+        return rounded_bytes(series, policy)
+    units, (height, width) = Units.of(series.bands), series.pixels.shape[2:]
+    rows, columns = (slice((n - min(n, _LOOK)) // 2, (n + min(n, _LOOK)) // 2) for n in (height, width))
+    pixels, valid = series.pixels[..., rows, columns], series.valid[:, rows, columns]
+    image = mean_image(pixels, valid, units)
+    weights = band_weights(image, units, series, policy)
+    static = code_static(image, static_bounds(weights, policy))
+    sizes = []
+    for t in _sample(series)[::2]:
+        base = units.to_stored(static.predict(*static.fit_date(units.from_stored(pixels[t]), valid[t])), series.bands)
+
+        def keeps(decoded: Pixels, t: int = int(t)) -> bool:
+            return measure(pixels[t], decoded, valid[t], series.bands, series.indices).keeps(policy)
+
+        stream = b"" if keeps(base) else coarsest(pixels[t], valid[t], base, series.bands, weights, keeps)
+        sizes.append(len(stream) if stream is not None else rounded_bytes(series, policy))
+    area = height * width / (image.shape[1] * image.shape[2])
+    return float(np.mean(sizes) * area + len(series.bands) * _DATE_BYTES) if sizes else 0.0
+
+
+def static_bytes(series: Series, policy: Policy) -> float:
+    """Bytes of the static image, from coding its middle."""
+    units = Units.of(series.bands)
+    height, width = series.pixels.shape[2:]
+    rows, columns = (slice((n - min(n, _LOOK)) // 2, (n + min(n, _LOOK)) // 2) for n in (height, width))
+    image = mean_image(series.pixels[..., rows, columns], series.valid[:, rows, columns], units)
+    weights = band_weights(image, units, series, policy)
+    size = len(code_static(image, static_bounds(weights, policy)).data)
+    return float(size * height * width / (image.shape[1] * image.shape[2]))
 
 
 def rounded_bytes(series: Series, policy: Policy) -> float:
@@ -129,23 +191,52 @@ def water_filling_bits(series: Series, policy: Policy) -> float:
     The mean image and each date's gain and offset are taken out first, as the codec does. Reverse water-filling
     over the variances of the coefficients: bits = sum of max(0, log2(variance / level)) / 2.
     """
-    blocks = _blocks(series)
+    blocks = _blocks(series, policy)
     if not len(blocks):
         return 0.0
     spectra = np.var(blocks, axis=0).reshape(-1)
-    target = goal_mse(policy, series)
-    level = _water_level(spectra, target)
+    level = _water_level(spectra, mse_bound(policy))
     return float(np.maximum(0.0, 0.5 * np.log2(np.maximum(spectra, 1e-12) / level)).mean())
 
 
-def goal_mse(policy: Policy, series: Series) -> float:
-    """The mean squared error a fit aims at: below the policy's, since every single raster must keep that."""
-    bounds = [0.7 * policy.mse_max] if policy.mse_max is not None else []
-    bounds += [policy.max_error**2 / 3] if policy.max_error is not None else []
-    if series.indices:
-        index = [b for b in (policy.index_mae_max, policy.index_max) if b is not None]
-        bounds += [(b / 3.0) ** 2 * 0.25 for b in index]
-    return min(bounds, default=5e-4)
+def mse_bound(policy: Policy) -> float:
+    """The squared error a raster may have: the policy's, or what its bound on the largest error implies, or 5e-4."""
+    if policy.mse_max is not None:
+        return policy.mse_max
+    return policy.max_error**2 / 3 if policy.max_error is not None else 5e-4
+
+
+def index_bound(policy: Policy) -> float | None:
+    """The mean index error a raster may have; of Laplace-like errors the mean is about 1/3.5 of the 99th percentile."""
+    p99 = None if policy.index_p99_max is None else policy.index_p99_max / 3.5
+    return min((b for b in (policy.index_mae_max, p99) if b is not None), default=None)
+
+
+def static_bounds(weights: Doubles, policy: Policy) -> Doubles:
+    """(B,) squared error each band of the static image may have: a share of the raster's."""
+    return np.asarray(np.maximum(_STATIC_SHARE * mse_bound(policy) / weights**2, 1e-6))
+
+
+def band_weights(image: Doubles, units: Units, series: Series, policy: Policy) -> Doubles:
+    """(B,) how much an error of each band matters: 1, more where an index that has a bound is steeper in it.
+
+    A root mean squared error of sqrt(mse_max) / weight in a band moves each index by about half its bound.
+    """
+    out = np.ones(len(series.bands))
+    bound = index_bound(policy)
+    if bound is None:
+        return out
+    error = mse_bound(policy) ** 0.5
+    physical = image * units.scale[:, None, None] + units.shift[:, None, None]
+    for name in series.indices:
+        index = spectral_index(name)
+        planes = [physical[series.bands.index(b)] for b in index.bands]
+        for i, band in enumerate(index.bands):
+            moved = [p + 0.005 * (k == i) for k, p in enumerate(planes)]
+            slope = float(np.median(np.abs(index.evaluate(*moved) - index.evaluate(*planes)))) / 0.005
+            b = series.bands.index(band)
+            out[b] = max(out[b], min(slope * error / (0.4 * bound), 16.0))
+    return np.rint(out * 16) / 16
 
 
 def gzip_ratio(series: Series, step: float = 1.0) -> float:
@@ -195,18 +286,17 @@ def _sample(series: Series) -> npt.NDArray[np.int64]:
     return np.asarray(dates[np.linspace(0, len(dates) - 1, _SAMPLE_DATES).round().astype(int)])
 
 
-def _blocks(series: Series) -> npt.NDArray[np.float64]:
+def _blocks(series: Series, policy: Policy) -> npt.NDArray[np.float64]:
     """(N, B, 8, 8) coefficients of blocks that are wholly valid, from the sampled dates."""
-    from geostore.vae.static import Static, Units, mean_image
-
     units = Units.of(series.bands)
     image = mean_image(series.pixels, series.valid, units)
     static = Static(b"", image, image.mean(axis=(1, 2)), 1.0)
+    weights = band_weights(image, units, series, policy)[:, None, None]
     found = []
     for t in _sample(series):
         frame = units.from_stored(series.pixels[t])
         left = frame - static.predict(*static.fit_date(frame, series.valid[t]))
-        blocks, whole = _cut(left), _cut(series.valid[t][None].astype(np.float64)).min(axis=(1, 2, 3)) > 0
+        blocks, whole = _cut(left * weights), _cut(series.valid[t][None].astype(np.float64)).min(axis=(1, 2, 3)) > 0
         found.append(blocks[whole])
     stacked = np.concatenate(found) if found else np.empty((0, len(series.bands), 8, 8))
     if not len(stacked):

@@ -20,9 +20,15 @@ from geostore.vae.losses import gaussian_bits, index_errors, laplace_bits, maske
 from geostore.vae.model import Layout, Vae
 from geostore.vae.quantize import STEPS, TRAINED_STEP, IntegerDecoder, pack_decoder, unpack_decoder
 from geostore.vae.samples import draw
+from geostore.vae.sizing import network_plan, plan
 from geostore.vae.train import Clock, Goal, train
 
 FREE = Policy(mse_max=None, index_mae_max=None)
+
+
+def fit_network(series, mode, **options):
+    """A fit with a network, even where none would pay."""
+    return fit_codec(series, mode, plan=network_plan(series), **options)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +38,7 @@ def series():
 
 @pytest.fixture(scope="module")
 def codec(series):
-    return fit_codec(series, "grid", policy=FREE, effort=Effort(steps=120), progress=quiet)
+    return fit_network(series, "grid", policy=FREE, effort=Effort(steps=120), progress=quiet)
 
 
 def mean_errors(codec, series):
@@ -75,8 +81,8 @@ def test_masked_pixels_weigh_nothing(series, codec):
     for t in range(3):
         assert codec.encode(wild[t], series.valid[t]).payload == codec.encode(series.pixels[t], series.valid[t]).payload
     short = Effort(steps=3)
-    first = fit_codec(series, "grid", policy=FREE, effort=short, progress=quiet)
-    assert fit_codec(other, "grid", policy=FREE, effort=short, progress=quiet).to_bytes() == first.to_bytes()
+    first = fit_network(series, "grid", policy=FREE, effort=short, progress=quiet)
+    assert fit_network(other, "grid", policy=FREE, effort=short, progress=quiet).to_bytes() == first.to_bytes()
 
 
 def test_integers_stand_for_floats(codec):
@@ -116,16 +122,32 @@ def test_small_cells(mode, shape):
     """Proves that slivers, single pixels, one date and 13 bands go through a fit that is not called off."""
     small = synthetic_series(shape)
     policy = Policy(mse_max=1e-3, index_mae_max=None)
-    fitted = fit_codec(small, mode, policy=policy, effort=Effort(steps=2), progress=quiet)
+    fitted = fit_network(small, mode, policy=policy, effort=Effort(steps=2), progress=quiet)
     again = VaeCodec.from_bytes(fitted.to_bytes())
     _, decoded = code(again, small, 0)
     assert measure(small.pixels[0], decoded, small.valid[0], small.bands).mse <= 1e-3 * (1 + 1e-6)
 
 
+def test_without_a_network_the_policy_is_kept(series):
+    """Proves that a few small rasters get a codec of static image and detail alone, which keeps the policy."""
+    few = Series(
+        pixels=series.pixels[:3], valid=series.valid[:3], times_us=series.times_us[:3], bands=series.bands
+    )  # fmt: skip
+    policy = Policy(mse_max=1e-4, index_mae_max=None)
+    assert plan(few, policy).channels == 0
+    fitted = fit_codec(few, "grid", policy=policy, effort=Effort(steps=5), progress=quiet)
+    again = VaeCodec.from_bytes(fitted.to_bytes())
+    for t in range(3):
+        encoded, decoded = code(again, few, t)
+        assert measure(few.pixels[t], decoded, few.valid[t], few.bands).keeps(policy)
+        assert "grid" not in encoded.layers
+        assert encoded.vector.shape == (8,)
+
+
 def test_the_flat_vae_gives_one_vector(series):
     """Proves that the paper's modes store 64 numbers a raster, or 16 a band, and that these alone decode."""
     for mode, size in (("flat", 64), ("flat-single", 16 * 4)):
-        fitted = fit_codec(series, mode, policy=FREE, effort=Effort(steps=2), progress=quiet)
+        fitted = fit_network(series, mode, policy=FREE, effort=Effort(steps=2), progress=quiet)
         encoded, decoded = code(fitted, series, 0)
         assert encoded.layers == ("vector",)
         assert encoded.vector.shape == (size,)
@@ -134,8 +156,8 @@ def test_the_flat_vae_gives_one_vector(series):
 
 def test_a_parent_lends_its_weights(series, codec):
     """Proves that a fit of no steps with a parent decodes as well as the parent, and without one does not."""
-    warm = fit_codec(series, "grid", policy=FREE, effort=Effort(steps=1), progress=quiet, parent=codec)
-    cold = fit_codec(series, "grid", policy=FREE, effort=Effort(steps=1), progress=quiet)
+    warm = fit_network(series, "grid", policy=FREE, effort=Effort(steps=1), progress=quiet, parent=codec)
+    cold = fit_network(series, "grid", policy=FREE, effort=Effort(steps=1), progress=quiet)
     assert mean_errors(warm, series)[0] < 1.2 * mean_errors(codec, series)[0] < mean_errors(cold, series)[0]
 
 
@@ -143,10 +165,10 @@ def test_fitting_leaves_torch_as_it_was(series):
     """Proves that a fit neither reads nor moves the process's own random state."""
     torch.manual_seed(5)
     before = torch.random.get_rng_state()
-    first = fit_codec(series, "grid", policy=FREE, effort=Effort(steps=2), progress=quiet).to_bytes()
+    first = fit_network(series, "grid", policy=FREE, effort=Effort(steps=2), progress=quiet).to_bytes()
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(6)
-    assert fit_codec(series, "grid", policy=FREE, effort=Effort(steps=2), progress=quiet).to_bytes() == first
+    assert fit_network(series, "grid", policy=FREE, effort=Effort(steps=2), progress=quiet).to_bytes() == first
 
 
 def test_progress_may_cancel(series):
@@ -159,7 +181,7 @@ def test_progress_may_cancel(series):
             raise Cancelled("stop")
 
     with pytest.raises(Cancelled):
-        fit_codec(series, "grid", policy=FREE, effort=Effort(steps=1000), progress=progress)
+        fit_network(series, "grid", policy=FREE, effort=Effort(steps=1000), progress=progress)
     assert seen == ["prepare", "fit"]
 
 
@@ -287,6 +309,6 @@ def test_other_kinds_than_reflectance(series):
         bands=type(series.bands)(bands),
     )
     policy = Policy(mse_max=1e-4, index_mae_max=None)
-    fitted = fit_codec(counts, "grid", policy=policy, effort=Effort(steps=5), progress=quiet)
+    fitted = fit_network(counts, "grid", policy=policy, effort=Effort(steps=5), progress=quiet)
     _, decoded = code(fitted, counts, 1)
     assert measure(counts.pixels[1], decoded, counts.valid[1], counts.bands).keeps(policy)

@@ -19,6 +19,7 @@ from geostore.codec import Effort, quiet
 from geostore.collection import Policy
 from geostore.testing.codecs import code, synthetic_series
 from geostore.vae.fit import fit_codec
+from geostore.vae.sizing import network_plan
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"
@@ -33,7 +34,8 @@ def write_golden(name):
     """Fit a small codec and keep its bytes, a few payloads and the digests of what they decode to."""
     series = synthetic_series((6, 2, 9, 10) if name == "flat" else (6, 3, 21, 30), seed=11)
     mode = "flat" if name == "flat" else "grid"
-    codec = fit_codec(series, mode, policy=POLICIES[name], effort=Effort(steps=60), progress=quiet)
+    plan = network_plan(series)
+    codec = fit_codec(series, mode, plan=plan, policy=POLICIES[name], effort=Effort(steps=60), progress=quiet)
     payloads = []
     for date in range(3):
         encoded, decoded = code(codec, series, date)
