@@ -26,7 +26,7 @@ class GeostoreBackend(BackendEntrypoint):
         *("filename_or_obj", "drop_variables", "collection", "group", "time", "bands", "tier"),
     )
 
-    def open_dataset(  # type: ignore[override]
+    def open_dataset(
         self,
         filename_or_obj: Any,
         *,
