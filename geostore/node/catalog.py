@@ -75,8 +75,10 @@ def select(node: Node, request: messages.Selection) -> list[RasterRow]:
         NotFound: the collection does not exist.
     """
     if request.collection is not None:
-        node.store.collection(check_name(request.collection, "collection"))
+        check_name(request.collection, "collection")
     partitions = node.store.partitions(request.collection, request.geohash or "", request.group)
+    if not partitions and request.collection is not None:
+        node.store.collection(request.collection)
     return [row for p in partitions for row in node.store.rasters(p, request.start_us, request.end_us)]
 
 

@@ -108,12 +108,12 @@ def _read_kept(node: Node, row: RasterRow) -> tuple[RasterRow, CodecRow, Raster]
     codec_row, codec = node.codec(row.key.partition, row.generation)
     grid = codec_row.cell.window(row.row, row.col, row.height, row.width)
     valid = unpack_mask(row.valid, grid.shape)
-    kept = read_cog(node.store.original(row.key, row.original), codec.bands)
-    offset = grid.offset_of(kept.grid)
+    kept, kept_grid = read_cog(node.store.original(row.key, row.original))
+    offset = grid.offset_of(kept_grid)
     if offset is None:
-        raise Corrupt(f"the kept original of {row.key} lies on {kept.grid}, its row on {grid}; restore or rebuild")
+        raise Corrupt(f"the kept original of {row.key} lies on {kept_grid}, its row on {grid}; restore or rebuild")
     pixels = np.zeros((len(codec.bands), *grid.shape), codec.bands.dtype)
     top, left = offset
-    pixels[:, top : top + kept.grid.height, left : left + kept.grid.width] = kept.pixels
+    pixels[:, top : top + kept_grid.height, left : left + kept_grid.width] = kept
     exact = replace(row, certificate=None, lossless=True, layers="original")
     return exact, codec_row, Raster(pixels=pixels, valid=valid, bands=codec.bands, grid=grid)

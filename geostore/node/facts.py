@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from functools import lru_cache
 from typing import Any
 
 from geostore.certificate import Certificate
@@ -35,11 +36,17 @@ def tier(row: RasterRow) -> str:
     return "residual" if "residual" in row.layers else "embedding"
 
 
+@lru_cache(maxsize=256)
+def _bands_fields(bands: Bands) -> tuple[dict[str, Any], ...]:
+    """Each band's fields; made once, because every reply repeats them."""
+    return tuple(dataclasses.asdict(b) for b in bands)
+
+
 def raster_fields(row: RasterRow, cell: Grid, bands: Bands, family: str) -> dict[str, Any]:
     """One stored raster, without pixels."""
     grid = cell.window(row.row, row.col, row.height, row.width)
     return {
-        **dataclasses.asdict(row.key),
+        **vars(row.key),
         "scene": row.scene,
         "generation": row.generation,
         "codec": family,
@@ -49,8 +56,8 @@ def raster_fields(row: RasterRow, cell: Grid, bands: Bands, family: str) -> dict
         "bytes_valid": len(row.valid),
         "bytes_lzw": row.bytes_lzw,
         "bytes_jxl": row.bytes_jxl,
-        "grid": dataclasses.asdict(grid),
-        "bands": [dataclasses.asdict(b) for b in bands],
+        "grid": dict(vars(grid)),
+        "bands": list(_bands_fields(bands)),
         "certificate": certificate_fields(row.certificate),
     }
 

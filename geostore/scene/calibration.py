@@ -78,10 +78,10 @@ def _exact(numbers: Pixels, band: Band, calibration: Calibration) -> Pixels:
     """The stored values before rounding to the stored dtype, in a type that holds them all."""
     steps = calibration.steps(band)
     if steps is not None and numbers.dtype.kind in "iu":
-        wide = np.int32 if numbers.dtype.itemsize <= 2 else np.int64
-        return numbers.astype(wide) + wide(steps) if steps else numbers
+        wide = np.dtype(np.int32 if numbers.dtype.itemsize <= 2 else np.int64)
+        return numbers.astype(wide) + wide.type(steps) if steps else numbers
     if steps is not None and band.dtype == "float32":
-        return numbers if steps == 0 else numbers + np.float32(steps)
+        return numbers if steps == 0 else numbers.astype(np.float32) + np.float32(steps)
     physical = numbers.astype(np.float64) * calibration.scale + calibration.offset
     stored = (physical - band.offset) / band.scale
     return stored if band.dtype == "float32" else np.rint(stored)

@@ -15,7 +15,7 @@ def masked_by(rule: MaskRule, classes: Pixels) -> Mask:
     """(height, width) bool, True where `classes` (integers) holds one of the rule's values or has one of its bits."""
     bits = sum(1 << bit for bit in rule.bits)
     found = np.isin(classes, np.array(rule.values, np.int64)) if rule.values else np.zeros(classes.shape, np.bool_)
-    return found | ((classes.astype(np.int64) & bits) != 0)
+    return np.asarray(found | ((classes.astype(np.int64) & bits) != 0))
 
 
 def nearest(grid: Grid, classes: Grid, href: str) -> tuple[slice, slice, Pixels, Pixels]:
@@ -43,4 +43,4 @@ def _index(count: int, start: float, step: float, limit: int) -> Pixels | None:
     at = start + (np.arange(count) + 0.5) * step
     if math.floor(at[0]) < -1 or math.floor(at[-1]) > limit:
         return None
-    return np.clip(np.floor(at).astype(np.int64), 0, limit - 1)
+    return np.asarray(np.clip(np.floor(at).astype(np.int64), 0, limit - 1))

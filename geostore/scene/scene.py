@@ -107,7 +107,7 @@ class Scene:
     def _window(self, group: str, row: int, col: int, height: int, width: int) -> tuple[Pixels, Mask]:
         """A native window inside the scene."""
         native, bands = self._native(group)
-        numbers = [self._numbers(self.planes.bands[b.name], row, col, height, width) for b in bands]
+        numbers = self._stack([self.planes.bands[b.name] for b in bands], row, col, height, width)
         data = self._data(group, numbers, (row, col, height, width))
         usable = data.copy()
         for rule in self.collection.masks:
@@ -118,6 +118,14 @@ class Scene:
             pixels[i] = to_stored(numbers[i], band, self.calibrations[band.name], usable, href)
         pixels[:, ~data] = 0
         return pixels, usable
+
+    def _stack(self, planes: list[Plane], *window: int) -> list[Pixels]:
+        """The file's numbers of each plane, one read a file."""
+        files: dict[str, list[int]] = {}
+        for plane in planes:
+            files.setdefault(plane.file.href, []).append(plane.index + 1)
+        read = {href: dict(zip(at, self._reader.read(href, at, *window), strict=True)) for href, at in files.items()}
+        return [read[p.file.href][p.index + 1] for p in planes]
 
     def _numbers(self, plane: Plane, row: int, col: int, height: int, width: int) -> Pixels:
         pixels: Pixels = self._reader.read(plane.file.href, [plane.index + 1], row, col, height, width)[0]
