@@ -1,0 +1,78 @@
+"""Estimates before a fit: near what is stored, monotone in the bound, and the paper's scores beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from geostore.codec import Effort, RawCodec, Series, quiet
+from geostore.collection import Policy
+from geostore.testing.codecs import synthetic_series
+from geostore.vae import VaeFamily
+from geostore.vae.sizing import gzip_ratio, kernel_pca_components, pca_components, water_filling_bits, worthwhile
+
+
+def first(series, dates):
+    return replace(series, pixels=series.pixels[:dates], valid=series.valid[:dates], times_us=series.times_us[:dates])
+
+
+def test_complexity_grows_as_the_bound_tightens():
+    """Proves that water-filling bits and the gzip ratio at the target step grow as the error allowed falls."""
+    series = synthetic_series((6, 4, 48, 40))
+    bits = [water_filling_bits(series, Policy(mse_max=m, index_mae_max=None)) for m in (1e-2, 1e-3, 1e-4, 1e-5)]
+    assert bits == sorted(bits)
+    ratios = [gzip_ratio(series, step) for step in (400.0, 100.0, 10.0, 1.0)]
+    assert ratios == sorted(ratios)
+
+
+def test_water_filling_is_exact_for_white_noise():
+    """Proves against theory that white noise of variance v needs log2(v / d) / 2 bits a value at error d."""
+    rng = np.random.default_rng(0)
+    template = synthetic_series((8, 1, 64, 64))
+    noise = template.bands.to_stored(0.5 + rng.normal(0, 0.04, template.pixels.shape))
+    series = Series(pixels=noise, valid=np.ones_like(template.valid), times_us=template.times_us, bands=template.bands)
+    bits = water_filling_bits(series, Policy(mse_max=1e-4, index_mae_max=None))
+    assert bits == pytest.approx(0.5 * np.log2(0.04**2 * 7 / 8 / 1e-4), rel=0.08)  # the mean image takes 1/8 out
+
+
+def test_the_estimate_is_near_what_is_stored():
+    """Proves that codec and embeddings of a fit are within a factor of 2 of the estimate, which took no fit."""
+    series = synthetic_series((6, 4, 48, 40))
+    policy = Policy(mse_max=1e-4, index_mae_max=None)
+    estimate = worthwhile(series, policy)
+    codec = VaeFamily().fit(series, policy=policy, effort=Effort(steps=5), progress=quiet)
+    rasters = sum(len(codec.encode(p, v).payload) for p, v in zip(series.pixels, series.valid, strict=True))
+    expected = estimate.bytes_codec + estimate.rasters * estimate.bytes_per_raster
+    assert 0.5 < (len(codec.to_bytes()) + rasters) / expected < 2
+
+
+def test_what_does_not_pay_is_kept_lossless():
+    """Proves that a single pixel and a wholly masked series are given the lossless codec without a fit."""
+    tiny = synthetic_series((2, 1, 1, 1))
+    blind = replace(tiny, valid=np.zeros_like(tiny.valid))
+    for series in (tiny, blind):
+        assert not worthwhile(series, Policy()).worthwhile
+        fitted = VaeFamily().fit(series, policy=Policy(), effort=Effort(), progress=quiet)
+        assert isinstance(fitted, RawCodec)
+
+
+def test_break_even_is_where_bytes_cross():
+    """Proves the arithmetic: at the break-even number of dates lossless bytes exceed codec and embeddings."""
+    estimate = worthwhile(synthetic_series((6, 4, 48, 40)), Policy(mse_max=1e-3, index_mae_max=None))
+    per_lossless = estimate.bytes_lossless / estimate.rasters
+    dates = estimate.break_even
+    assert dates is not None
+    assert estimate.bytes_codec + dates * estimate.bytes_per_raster <= dates * per_lossless
+
+
+def test_the_papers_scores():
+    """Proves PCA and kernel PCA counts against what is known: copies of one raster need 1, independent noise many."""
+    series = synthetic_series((8, 2, 24, 24))
+    two = replace(series, pixels=series.pixels[np.array([0, 1] * 4)])
+    assert pca_components(two) == 1
+    noise = np.random.default_rng(1).integers(0, 5000, series.pixels.shape).astype(np.uint16)
+    assert pca_components(replace(series, pixels=noise)) >= 6
+    assert kernel_pca_components(replace(series, pixels=noise)) >= 6
+    assert kernel_pca_components(two) == 1
