@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -37,11 +37,15 @@ class Placed:
 def place(node: Node, scene: SceneFields, placed: Placed) -> Placed:
     """`placed`, mosaicked with the other pieces of its acquisition that the cell holds: those stored first lie on top.
 
+    A piece that is part of a mosaic already is given that mosaic's key and scenes, and is not stored again.
+
     Raises:
         Conflict: a piece to mosaic with is no longer kept exactly.
     """
     for row in _near(node, placed.key):
-        if scene.id in row.scene.split(JOIN) or not _is_other_piece(node, row, scene):
+        if scene.id in row.scene.split(JOIN):
+            return replace(placed, key=row.key, scene=row.scene)
+        if not _is_other_piece(node, row, scene):
             continue
         if exact_row(node, row) is None:
             raise Conflict(

@@ -177,10 +177,10 @@ def _is_new(node: Node, row: RasterRow) -> bool:
         known = node.store.raster(row.key)
     except NotFound:
         return True
-    if row.scene in known.scene.split(JOIN) and JOIN in known.scene:
-        return False
     if known.scene != row.scene:
         return True
+    if JOIN in row.scene:
+        return False
     if known.generation > 0:
         return False
     return (known.payload, known.valid, known.row, known.col) != (row.payload, row.valid, row.row, row.col)
