@@ -39,18 +39,26 @@ def demo(
 
 
 _COLUMNS = (
-    *("place", ">rasters", ">LZW", ">JPEG XL", ">payloads", ">durable", ">payloads alone", ">everything durable"),
-    *(">PSNR dB", ">NDVI mean", ">NDVI p99", "policy kept"),
+    *("place", ">rasters", ">LZW", ">JPEG XL", ">payloads", ">+ codecs, masks", ">durable"),
+    *(
+        ">payloads alone",
+        ">with codecs, masks",
+        ">everything durable",
+        ">PSNR dB",
+        ">NDVI mean",
+        ">NDVI p99",
+        "policy kept",
+    ),
 )
 
 
 def _row(place: str, f: dict[str, Any]) -> tuple[Any, ...]:
+    sizes = ("bytes_lzw", "bytes_jxl", "bytes_embeddings", "bytes_stored", "bytes_durable")
     return (
         place,
         f["rasters"],
-        *(size(f[k]) for k in ("bytes_lzw", "bytes_jxl", "bytes_embeddings", "bytes_durable")),
-        ratio(f["ratio_embeddings"]),
-        ratio(f["ratio_durable"]),
+        *(size(f.get(k)) for k in sizes),
+        *(ratio(f.get(k)) for k in ("ratio_embeddings", "ratio_stored", "ratio_durable")),
         number(f["psnr_db"], ".1f"),
         *(number(f[k], ".4f") for k in ("ndvi_mae", "ndvi_p99")),
         "yes" if f["within_policy"] else "no",

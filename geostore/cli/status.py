@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geostore.amounts import number, ratio, size
+from geostore.amounts import NOTHING, number, ratio, size
 from geostore.cli import options, show
 from geostore.cli.session import Session
 
@@ -69,7 +69,8 @@ def _ratios(fields: Fields) -> list[tuple[str, str, str]]:
     jxl = sizes.get("source_jxl", 0) / payloads if payloads and fields["ratio_embeddings"] else None
     return [
         ("payloads alone (the paper's way)", ratio(fields["ratio_embeddings"]), ratio(jxl)),
-        ("everything durable", ratio(fields["ratio_durable"]), ratio(fields.get("ratio_jxl_durable"))),
+        ("payloads, codecs and masks", ratio(fields["ratio_stored"]), NOTHING),
+        ("everything durable, the whole store", ratio(fields["ratio_durable"]), ratio(fields.get("ratio_jxl_durable"))),
     ]
 
 

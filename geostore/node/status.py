@@ -89,7 +89,7 @@ class Tally:
 
 
 def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], progress: Progress) -> Reply:
-    """The whole account. Ratios are over rasters that have been fitted and over everything durable, side by side."""
+    """The whole account: bytes by tier, ratios side by side, errors over all usable pixels."""
     if request.collection is not None:
         node.store.collection(request.collection)
     partitions = node.store.partitions(request.collection)
@@ -126,15 +126,21 @@ def _tally(node: Node, partition: PartitionKey, total: Tally) -> tuple[Tally, li
 
 
 def _account(node: Node, total: Tally, codec_bytes: int) -> dict[str, Any]:
-    """Bytes by tier and the two ratios; a ratio is None while there is nothing to divide by."""
+    """Bytes by tier and the ratios against LZW: payloads alone, with codecs and masks, and everything durable.
+
+    `durable` is the whole store whatever is asked for. A ratio is None while there is nothing to divide by.
+    """
     durable = dict(node.store.bytes_durable())
     whole = sum(durable.values())
-    sizes = {**total.bytes, "codecs": codec_bytes, **{f"durable_{k}": v for k, v in durable.items()}, "durable": whole}
-    lzw, embeddings = total.bytes["source_lzw"], total.bytes["embeddings"]
-    kept_embedded = embeddings and total.tiers["waiting"] == 0
+    lzw, payloads = total.bytes["source_lzw"], total.bytes["embeddings"] + total.bytes["lossless"]
+    stored = payloads + total.bytes["masks"] + codec_bytes
+    sizes = {**total.bytes, "codecs": codec_bytes, "stored": stored}
+    sizes |= {**{f"durable_{k}": v for k, v in durable.items()}, "durable": whole}
+    fitted = payloads > 0 and total.tiers["waiting"] == 0
     return {
         "bytes": sizes,
-        "ratio_embeddings": lzw / (embeddings + total.bytes["lossless"]) if kept_embedded else None,
+        "ratio_embeddings": lzw / payloads if fitted else None,
+        "ratio_stored": lzw / stored if fitted else None,
         "ratio_durable": lzw / whole if lzw and whole else None,
         "ratio_jxl_durable": total.bytes["source_jxl"] / whole if whole and lzw else None,
     }
