@@ -125,7 +125,7 @@ def romania(folder: Path) -> Place:
         raster = Raster(pixels=pixels, valid=np.ones(grid.shape, bool), bands=bands, grid=grid)
         write_cog(path, raster, {"ACQUISITION_DATETIME": acquired.isoformat()}, hidden="keep")
         sources.append(path)
-    return Place("Romania, forest, 140 dates, 4 bands", _romania_collection(), sources)
+    return Place("Romania: 140 dates, 4 bands", _romania_collection(), sources)
 
 
 def _romania_collection() -> Collection:
@@ -149,7 +149,7 @@ def virginia() -> Place:
     preset = load_collection("sentinel-2-l1c")
     collection = replace(preset, name="virginia", policy=POLICY, files=Files(baseline="02.04"))
     sources = sorted(folder.glob("s2_B*.jp2"))
-    return Place("Virginia, mixed, 1 date, 13 bands", collection, sources, VIRGINIA_ACQUIRED)
+    return Place("Virginia: 1 date, 13 bands", collection, sources, VIRGINIA_ACQUIRED)
 
 
 def _package_file(package: str, path: str) -> Path:
