@@ -71,9 +71,10 @@ class SlotTable:
         Raises:
             Corrupt: log or checkpoint do not read.
         """
-        if not versions(self.files, self.root) and not self.files.names(f"{self.root}/{LOG}"):
-            return Snapshot()
-        handle = self._open(None)
+        there = versions(self.files, self.root)
+        if not there and all(n == log_name(0)[len(LOG) + 1 :] for n in self.files.names(f"{self.root}/{LOG}")):
+            return Snapshot()  # no table, or its first log file is torn
+        handle = self._open(there[-1] if there else None)  # a torn log file after the last whole one is passed over
         version, epoch = handle.version(), handle.transaction_version(EPOCH_APP) or 0
         seal, skipped, check = self._replay(version, epoch)
         live = tuple(p for p in _live(handle) if p not in skipped)
@@ -120,7 +121,7 @@ class SlotTable:
         try:
             return DeltaTable(url, version=version, storage_options=self.files.options or None)
         except (DeltaError, OSError, ValueError) as error:
-            raise Corrupt(f"{self.root}: the log does not read ({error}); restore it from a backup") from error
+            raise Corrupt(f"{self.root}: the log does not read ({_first(error)}); restore it from a backup") from error
 
     def _replay(self, version: int, epoch: int) -> tuple[Seal, set[str], str]:
         """From the log files still there: the seal at `version`, what stale commits added, the check of the rest."""
@@ -323,6 +324,11 @@ class SlotTable:
         names = self.files.names(f"{self.root}/{LOG}")
         found = [int(n[:20]) for n in names if n.endswith(".checkpoint.parquet")]
         return max((v for v in found if v <= version), default=-1)
+
+
+def _first(error: Exception) -> str:
+    """The first line: the Delta library may add a backtrace."""
+    return str(error).partition("\n")[0]
 
 
 def _is_old_log(path: str, newest: int) -> bool:
