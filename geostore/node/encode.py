@@ -11,6 +11,7 @@ from geostore.certificate import Certificate, measure
 from geostore.codec import Codec, Effort, Families, RawCodec, Series
 from geostore.collection import Policy
 from geostore.raster import Bands, Mask, Pixels
+from geostore.storage import pack_mask
 
 EMPTY = "empty"
 
@@ -20,6 +21,7 @@ class Stored:
     """One raster as a fit decided to keep it.
 
     Attributes:
+        valid: its packed mask.
         payload: bytes for its row; empty if nothing in it may be used.
         vector: int8 embedding bytes.
         layers: what the payload holds, joined by "+".
@@ -28,6 +30,7 @@ class Stored:
         bytes_lossless: the same raster through the lossless codec, masked pixels zero.
     """
 
+    valid: bytes
     payload: bytes
     vector: bytes
     layers: str
@@ -67,6 +70,7 @@ def _encode_one(codec: Codec, pixels: Pixels, valid: Mask, indices: tuple[str, .
         return exact
     vector = b"" if encoded.vector is None else encoded.vector.tobytes()
     return Stored(
+        valid=exact.valid,
         payload=encoded.payload,
         vector=vector,
         layers="+".join(encoded.layers),
@@ -81,6 +85,7 @@ def encode_lossless(bands: Bands, pixels: Pixels, valid: Mask, indices: tuple[st
     clean = np.where(valid, pixels, np.zeros((), pixels.dtype))
     payload = RawCodec(bands, effort=7).encode(clean, valid).payload
     return Stored(
+        valid=pack_mask(valid),
         payload=payload if valid.any() else b"",
         vector=b"",
         layers="lossless" if valid.any() else EMPTY,

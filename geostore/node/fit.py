@@ -5,13 +5,16 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import shutil
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,12 +27,15 @@ from geostore.node.decode import exact_row, read_original
 from geostore.node.encode import Fitted, encode_series, fit_series
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
-from geostore.storage import CodecRow, RasterRow, pack_mask
+from geostore.raster import Bands
+from geostore.storage import CodecRow, RasterRow
+from geostore.storage.stacks import Stack, read_stack, stack_path, write_stack
 
 if TYPE_CHECKING:
     from geostore.node.node import Node
 
 _POLL_S = 0.2
+_STATE = "fit"  # a stack lives for one fit
 _worker_queue: Any = None
 
 
@@ -43,11 +49,13 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a worker needs to fit one partition: plain values, no store."""
+    """What a worker needs to fit one partition: plain values, no store; the pixels lie in an HDF5 stack."""
 
     partition: PartitionKey
     window: tuple[int, int, int, int]  # row, col, height, width in the cell
-    series: Series
+    stack: Path
+    bands: Bands
+    indices: tuple[str, ...]
     policy: Policy
     effort: Effort
     family: str
@@ -90,8 +98,8 @@ def _choose(node: Node, request: messages.Fit) -> list[PartitionKey]:
     return [p for p in partitions if request.refit or any(r.generation == 0 for r in node.store.rasters(p))]
 
 
-def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool) -> Plan | None:
-    """Gather a partition's exact rasters into one series on the box of them all; None if there are none."""
+def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool, folder: Path) -> Plan | None:
+    """Gather a partition's exact rasters into a stack on the box of them all; None if there are none."""
     collection = node.store.collection(partition.collection)
     exact = [exact_row(node, r) for r in node.store.rasters(partition) if refit or r.generation == 0]
     rows = [r for r in exact if r is not None]
@@ -106,13 +114,16 @@ def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool) -> P
     work = Work(
         partition=partition,
         window=window,
-        series=_series(node, rows, bands, window, collection.indices_of(partition.group)),
+        stack=stack_path(folder, partition),
+        bands=bands,
+        indices=collection.indices_of(partition.group),
         policy=collection.policy,
         effort=effort,
         family=collection.policy.codec,
         parent=newest.data if learned else None,
         frozen=frozen,
     )
+    write_stack(work.stack, _stack(node, rows, bands, window), state=_STATE)
     return Plan(work, rows)
 
 
@@ -128,7 +139,7 @@ def _holds(codec: CodecRow, window: tuple[int, int, int, int]) -> bool:
     return inside and codec.row + codec.height >= row + height and codec.col + codec.width >= col + width
 
 
-def _series(node: Node, rows: list[RasterRow], bands: Any, window: tuple[int, int, int, int], indices: Any) -> Series:
+def _stack(node: Node, rows: list[RasterRow], bands: Bands, window: tuple[int, int, int, int]) -> Stack:
     top, left, height, width = window
     pixels = np.zeros((len(rows), len(bands), height, width), bands.dtype)
     valid = np.zeros((len(rows), height, width), np.bool_)
@@ -137,16 +148,27 @@ def _series(node: Node, rows: list[RasterRow], bands: Any, window: tuple[int, in
         at = (slice(row.row - top, row.row - top + row.height), slice(row.col - left, row.col - left + row.width))
         pixels[(i, slice(None), *at)] = raster.pixels
         valid[(i, *at)] = raster.valid
-    times = np.array([r.key.time_us for r in rows], np.int64)
-    return Series(pixels=pixels, valid=valid, times_us=times, bands=bands, indices=indices)
+    return Stack(pixels=pixels, valid=valid, time_us=np.array([r.key.time_us for r in rows], np.int64))
+
+
+def _series(work: Work) -> Series:
+    """The stack of `work`, read in its worker; it is deleted then."""
+    stack = read_stack(work.stack, state=_STATE)
+    work.stack.unlink(missing_ok=True)
+    if stack is None:
+        raise Unavailable(f"the stack of {work.partition} was lost from {work.stack}; run `geostore fit` again")
+    return Series(
+        pixels=stack.pixels, valid=stack.valid, times_us=stack.time_us, bands=work.bands, indices=work.indices
+    )
 
 
 def _run(
     node: Node, chosen: list[PartitionKey], effort: Effort, refit: bool, workers: int, progress: Progress
 ) -> Iterator[tuple[Plan, Fitted]]:
-    """Fit `chosen` in spawned workers, at most two partitions a worker in memory; yield each as it is done."""
+    """Fit `chosen` in spawned workers, one partition more than there are workers made ready; yield each as done."""
     if not chosen:
         return
+    folder = Path(tempfile.mkdtemp(prefix="geostore-stacks-"))
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(reports,))
@@ -156,7 +178,7 @@ def _run(
     try:
         while True:
             while len(running) < workers + 1 and (partition := next(todo, None)) is not None:
-                plan = _plan(node, partition, effort, refit)
+                plan = _plan(node, partition, effort, refit, folder)
                 if plan is None:
                     done += 1
                     continue
@@ -178,6 +200,7 @@ def _run(
         ) from error
     finally:
         _stop(pool, running)
+        shutil.rmtree(folder, ignore_errors=True)
         reports.close()
         reports.cancel_join_thread()
 
@@ -229,12 +252,13 @@ def fit_partition(work: Work) -> Fitted:
         if _worker_queue is not None:
             _worker_queue.put((name, step, share))
 
+    series = _series(work)
     if work.frozen and work.parent is not None:
         codec = Families.installed([work.family]).items[work.family].from_bytes(work.parent)
-        kept = encode_series(codec, work.series, work.policy, report)
+        kept = encode_series(codec, series, work.policy, report)
         if not any(s.lossless and s.payload for s in kept):
             return Fitted(family=work.family, codec=work.parent, rasters=tuple(kept), facts={"frozen": 1})
-    return fit_series(work.family, work.parent, work.series, work.policy, work.effort, report)
+    return fit_series(work.family, work.parent, series, work.policy, work.effort, report)
 
 
 def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
@@ -265,7 +289,7 @@ def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
             col=col,
             height=height,
             width=width,
-            valid=pack_mask(valid),
+            valid=kept.valid,
             payload=kept.payload,
             vector=kept.vector,
             layers=kept.layers,
@@ -273,6 +297,16 @@ def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
             bytes_jxl=kept.bytes_lossless,
             certificate=kept.certificate,
         )
-        for source, valid, kept in zip(plan.rows, plan.work.series.valid, fitted.rasters, strict=True)
+        for source, kept in zip(plan.rows, fitted.rasters, strict=True)
+        if _still_stands(node, source)
     ]
     node.store.commit([*([] if frozen else [codec]), *rasters])
+
+
+def _still_stands(node: Node, source: RasterRow) -> bool:
+    """False if the raster was withdrawn or processed anew while the fit went on."""
+    try:
+        now = node.store.raster(source.key)
+    except NotFound:
+        return False
+    return (now.revision, now.scene) == (source.revision, source.scene)
