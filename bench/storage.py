@@ -1,0 +1,239 @@
+"""Bytes and errors of a fitted store against LZW, ZSTD, JPEG 2000, JPEG XL and LERC over the same rasters."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.baselines import LOSSLESS, LOSSY, Errors, Pool, at_error, spend
+from bench.datasets import Dataset, choose
+from bench.harness import Bench, run, workplace
+from geostore.certificate import Certificate, SpectralError
+from geostore.client import Client
+from geostore.codec import RawCodec
+from geostore.connect import connect
+from geostore.ingest import ingest
+from geostore.keys import PartitionKey, RasterKey
+from geostore.partition.grid import cell_grid
+from geostore.raster import Raster
+from geostore.scene.synthetic import BANDS
+from geostore.storage import CodecRow, RasterRow, SceneRow, Store, pack_mask
+
+STEPS = 900  # of a fit, as in the demo
+SLOT_BYTES, RASTER_BYTES, SEGMENT_ROW_BYTES = 32_768, 120, 64  # the table budget
+_SAMPLE = 24  # rasters the quality of a lossy codec is searched on
+_DAY_US = 86_400_000_000
+
+
+def measure(bench: Bench) -> None:
+    """The table budget with many rows, then every data set."""
+    with workplace() as folder:
+        _segment(bench, folder / "segment.store")
+        for dataset in choose(bench.quick, folder, seed=bench.seed):
+            _dataset(bench, dataset, folder / f"{dataset.name}.store")
+            bench.write()
+
+
+def _dataset(bench: Bench, dataset: Dataset, url: Path) -> None:
+    with connect(url, create=True) as client:
+        ingest(client, dataset.sources, dataset.collection, acquired=dataset.acquired)
+        originals = dict(_decoded(client, "original"))
+        client.fit(steps_max=2 if bench.quick else STEPS, seed=bench.seed)
+        before = client.status()
+        client.prune(now=True)
+        client.compact(now=True)
+        after = client.status()
+        pool = Pool()
+        for key, raster in _decoded(client, "best"):
+            pool.add(_laid(originals[key], raster), raster.pixels)
+    errors, rasters = pool.errors(), list(originals.values())
+    lzw = after["bytes"]["source_lzw"]
+    _ours(bench, dataset, before, after, errors)
+    _theirs(bench, dataset, rasters, lzw, errors)
+    _budget(bench, dataset, url)
+
+
+def _decoded(client: Client, tier: Any) -> list[tuple[RasterKey, Raster]]:
+    return [(info.key, raster) for info, raster in client.decode_rasters(client.rasters(), tier=tier)]
+
+
+def _laid(original: Raster, decoded: Raster) -> Raster:
+    """The original on the grid it decodes to, which may be larger; what was not there is not valid."""
+    offset = decoded.grid.offset_of(original.grid)
+    assert offset is not None
+    height, width = original.grid.shape
+    where = np.s_[offset[0] : offset[0] + height, offset[1] : offset[1] + width]
+    pixels, valid = np.zeros_like(decoded.pixels), np.zeros_like(decoded.valid)
+    pixels[:, *where], valid[where] = original.pixels, original.valid
+    return Raster(pixels=pixels, valid=valid, bands=decoded.bands, grid=decoded.grid)
+
+
+def _ours(bench: Bench, dataset: Dataset, before: dict[str, Any], after: dict[str, Any], errors: Errors) -> None:
+    sizes = after["bytes"]
+    lzw, jxl = sizes["source_lzw"], sizes["source_jxl"]
+    embeddings = sizes.get("embeddings", 0) + sizes.get("lossless", 0)
+    for what, nbytes in (
+        ("geostore: embeddings, and rasters kept lossless", embeddings),
+        ("geostore: the same, codecs and masks", embeddings + sizes["codecs"] + sizes["masks"]),
+        ("geostore: everything durable, as it lies after the fit", before["bytes"]["durable"]),
+        ("geostore: everything durable, pruned and compacted", sizes["durable"]),
+    ):
+        _row(bench, dataset, what, nbytes, lzw, errors)
+    name, best = dataset.name, "lossless JPEG XL of the same rasters, effort 7"
+    bench.figure(f"{name}.ratio_embeddings", lzw / embeddings, better="higher", baseline="LZW GeoTIFF")
+    bench.figure(f"{name}.ratio_durable", lzw / sizes["durable"], better="higher", baseline="LZW GeoTIFF")
+    bench.figure(f"{name}.ratio_durable_jxl", jxl / sizes["durable"], better="higher", baseline=best)
+    bench.figure(f"{name}.mse_n1", errors.mse, better="lower", baseline="the rasters as put")
+    if errors.ndvi_mae is not None:
+        bench.figure(f"{name}.ndvi_mae", errors.ndvi_mae, better="lower", baseline="the rasters as put")
+        bench.figure(f"{name}.ndvi_p99", errors.ndvi_p99, better="lower", baseline="the rasters as put")
+    missed = float(after["quality"]["missed"])
+    bench.figure(f"{name}.missed_policy", missed, bar=0, better="lower", baseline="the collection's policy")
+
+
+def _theirs(bench: Bench, dataset: Dataset, rasters: list[Raster], lzw: int, errors: Errors) -> None:
+    exact = Errors(0.0, 0.0, *((None,) * 3 if errors.ndvi_mae is None else (0.0,) * 3))
+    for name, size in LOSSLESS.items():
+        _row(bench, dataset, name, sum(map(size, rasters)), lzw, exact)
+    if not errors.mse:
+        return  # everything was kept lossless: there is no error to be equal to
+    usable = [r for r in rasters if r.valid.any()]
+    sample = usable[:: max(1, len(usable) // _SAMPLE)]
+    for name, (codec, _, _) in LOSSY.items():
+        quality = at_error(sample, name, errors.mse, lambda e: e.mse, steps=2 if bench.quick else 8).quality
+        spent = spend(rasters, codec, quality)
+        _row(bench, dataset, f"{name}, at about the MSE of geostore", spent.nbytes, lzw, spent.errors)
+
+
+def _row(bench: Bench, dataset: Dataset, what: str, nbytes: int, lzw: int, errors: Errors) -> None:
+    found = {"mse_n1": errors.mse, "psnr_db": errors.psnr_db, **asdict(errors)}
+    found.pop("mse")
+    bench.row(data=dataset.name, stored_as=what, bytes=nbytes, lzw_ratio=lzw / nbytes, **found)
+
+
+def _budget(bench: Bench, dataset: Dataset, url: Path) -> None:
+    """What the tables hold beside payloads, against the budget of so much a slot and so much a raster."""
+    with Store.open(url, readonly=True) as store:
+        beside, rasters = _beside_payloads(store)
+    slots = len(list((url / "tables").glob("slot=*")))
+    bench.figure(
+        f"{dataset.name}.table_budget",
+        beside / (SLOT_BYTES * slots + RASTER_BYTES * rasters),
+        bar=1.0,
+        better="lower",
+        baseline=f"{SLOT_BYTES} B a slot ({slots}) + {RASTER_BYTES} B a raster ({rasters})",
+    )
+
+
+def _beside_payloads(store: Store) -> tuple[int, int]:
+    """(bytes of tables and streams beyond payloads, masks, vectors and codecs; current rasters)."""
+    durable = store.bytes_durable()
+    whole = durable["tables"] + durable["blobs/streams"] + durable["blobs/codecs"]
+    payloads = count = 0
+    for partition in store.partitions():
+        payloads += sum(len(row.data) for row in store.generations(partition))
+        for row in store.rasters(partition):
+            payloads += len(row.payload) + len(row.valid) + len(row.vector)
+            count += 1
+    return whole - payloads, count
+
+
+def _segment(bench: Bench, url: Path) -> None:
+    """The row budget of a large segment, with synthetic rows: cells x dates embeddings in one slot, compacted."""
+    cells, dates = (5, 10) if bench.quick else (100, 200)
+    Store.create(url, slots=1).close()
+    with Store.open(url) as store:
+        store.put_collection(_collection())
+        store.commit([row for c in range(cells) for row in _codecs(c)])
+        for t in range(dates):
+            store.commit([_scene(t), *(_raster(c, t, bench.seed) for c in range(cells))])
+        store.compact(retain_days=0)
+        beside, rows = _beside_payloads(store)
+    bar = None if bench.quick else SEGMENT_ROW_BYTES
+    what = f"synthetic rows, one slot: {rows} rasters of {cells} cells, {dates} scenes"
+    bench.figure("segment.bytes_a_raster", beside / rows, bar=bar, better="lower", baseline=what)
+
+
+def _collection() -> Any:
+    from geostore.collection import Collection
+
+    return Collection(name="segment", groups={"10m": BANDS})
+
+
+def _partition(cell: int) -> PartitionKey:
+    from geostore.partition import geohash
+
+    return PartitionKey("segment", geohash.encode(10 + 0.05 * (cell % 10), 50 + 0.05 * (cell // 10), 5), "10m")
+
+
+def _codecs(cell: int) -> list[CodecRow]:
+    partition = _partition(cell)
+    grid = cell_grid(partition.geohash, "EPSG:32632", 10.0, 10.0, (0.0, 0.0))
+    whole = {"row": 0, "col": 0, "height": grid.height, "width": grid.width}
+    facts: dict[str, str | float | int] = {"reason": "synthetic"}
+    return [
+        CodecRow(
+            partition=partition,
+            generation=g,
+            family="raw",
+            cell=grid,
+            data=RawCodec(BANDS).to_bytes(),
+            parent=None,
+            made_us=cell,
+            facts=facts,
+            **whole,
+        )
+        for g in (0, 1)
+    ]
+
+
+def _scene(t: int) -> SceneRow:
+    return SceneRow(
+        collection="segment",
+        id=f"synthetic_{t:05d}",
+        time_us=t * _DAY_US,
+        platform="unknown",
+        product="generic",
+        baseline="",
+        source=f"scenes/synthetic_{t:05d}.tif",
+        footprint=[[10.0, 50.0], [10.5, 50.0], [10.5, 50.5], [10.0, 50.0]],
+        facts={},
+        complete=True,
+        op="put",
+        put_us=t,
+    )
+
+
+def _raster(cell: int, t: int, seed: int) -> RasterRow:
+    """A row as a fit writes it, with a random payload, a random vector and errors that differ."""
+    partition, rng = _partition(cell), np.random.default_rng((seed, cell, t))
+    error = float(rng.uniform(1e-4, 5e-4))
+    return RasterRow(
+        key=RasterKey(partition.collection, partition.geohash, partition.group, t * _DAY_US),
+        revision=0,
+        generation=1,
+        op="put",
+        scene=f"synthetic_{t:05d}",
+        row=0,
+        col=0,
+        height=64,
+        width=64,
+        valid=pack_mask(np.ones((64, 64), np.bool_)),
+        payload=rng.bytes(int(rng.integers(400, 600))),
+        vector=rng.bytes(16),
+        layers="gain+grid",
+        lossless=False,
+        bytes_lzw=int(rng.integers(25_000, 30_000)),
+        bytes_jxl=int(rng.integers(15_000, 20_000)),
+        original="",
+        certificate=Certificate(
+            4096, error, float(rng.uniform(0.1, 0.2)), {"NDVI": SpectralError(10 * error, 50 * error, 100 * error)}
+        ),
+    )
+
+
+if __name__ == "__main__":
+    run(measure, "storage")
