@@ -107,11 +107,14 @@ def tif_bytes(pixels: Pixels, grid: Grid, **options: Any) -> bytes:
 def profile(pixels: Pixels, grid: Grid, **options: Any) -> dict[str, Any]:
     """What rasterio needs to write `pixels`; a raster smaller than a tile gets a tile of its size."""
     count, height, width = pixels.shape
-    side = lambda size: min(TILE, -(-size // 16) * 16)  # noqa: E731
     where = {"crs": rasterio.crs.CRS.from_user_input(grid.crs), "transform": rasterio.Affine(*grid.transform)}
     shape = {"count": count, "height": height, "width": width, "dtype": pixels.dtype.name}
-    tiles = {"tiled": True, "blockxsize": side(width), "blockysize": side(height)}
+    tiles = {"tiled": True, "blockxsize": _tile_side(width), "blockysize": _tile_side(height)}
     return {"driver": "GTiff", "predictor": 2, "interleave": "band", **shape, **where, **tiles, **options}
+
+
+def _tile_side(size: int) -> int:
+    return min(TILE, -(-size // 16) * 16)
 
 
 def zstd_size(raster: Raster) -> int:
@@ -174,7 +177,7 @@ def _stretched(plane: Plane) -> tuple[Plane, int, int]:
 
 
 def _restored(plane: Plane, low: int, step: int, dtype: np.dtype[Any]) -> Plane:
-    return np.clip(np.rint(plane / step) + low, 0, np.iinfo(dtype).max).astype(dtype)
+    return np.asarray(np.clip(np.rint(plane / step) + low, 0, np.iinfo(dtype).max), dtype)
 
 
 def jpegxl_lossy(plane: Plane, quality: float) -> tuple[int, Plane]:
@@ -189,8 +192,8 @@ def jpeg2000_lossy(plane: Plane, quality: float) -> tuple[int, Plane]:
     """JPEG 2000, irreversible 9/7, at a root mean square error of 1 / quality, stored units."""
     wide, low, step = _stretched(plane)
     level = 20 * np.log10(float(np.iinfo(plane.dtype).max) * quality / step)
-    options = {"reversible": False, "numthreads": 1, "resolutions": _levels(plane)}
-    data = imagecodecs.jpeg2k_encode(wide, level=float(np.clip(level, 1, 200)), **options)
+    options: dict[str, Any] = {"level": float(np.clip(level, 1, 200)), "reversible": False, "numthreads": 1}
+    data = imagecodecs.jpeg2k_encode(wide, resolutions=_levels(plane), **options)
     return len(data), _restored(imagecodecs.jpeg2k_decode(data, numthreads=1), low, step, plane.dtype)
 
 

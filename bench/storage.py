@@ -24,7 +24,7 @@ from geostore.storage import CodecRow, RasterRow, SceneRow, Store, pack_mask
 
 STEPS = 900  # of a fit, as in the demo
 SLOT_BYTES, RASTER_BYTES, SEGMENT_ROW_BYTES = 32_768, 120, 64  # the table budget
-_SAMPLE = 24  # rasters the quality of a lossy codec is searched on
+_SAMPLE = 80  # rasters the quality of a lossy codec is searched on
 _DAY_US = 86_400_000_000
 
 

@@ -38,7 +38,7 @@ STALLED = 64
 CELL = "u33db"
 ECHO_BAR, STREAM_BAR, CURVE_BAR, STALL_BAR_MB = 0.35, 0.6, 0.8, 150.0
 _BANDS = Bands(tuple(Band(n, n, 10.0, scale=1e-4) for n in ("red", "nir")))
-_LOOPBACK = {"listen": "tcp://127.0.0.1:0", "http": "127.0.0.1:0"}
+_LOOPBACK: dict[str, Any] = {"listen": "tcp://127.0.0.1:0", "http": "127.0.0.1:0"}
 
 
 def measure(bench: Bench) -> None:
