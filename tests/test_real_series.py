@@ -1,0 +1,71 @@
+"""The main job on real series: ingest, fit, prune, decode, verify; every raster certified and within its policy."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from geostore.certificate import measure
+from geostore.collection import Collection, Files, Policy
+from geostore.connect import connect
+from geostore.ingest import ingest
+from geostore.keys import RasterKey
+from geostore.raster import Band, Bands, Raster
+from geostore.scene import load_collection
+from geostore.settings import Settings
+
+DATA = Path(os.environ.get("GEOSTORE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+SETTINGS = Settings(fit_steps=60, fit_seconds=20)
+pytestmark = [pytest.mark.data, pytest.mark.slow]
+
+
+def peru() -> tuple[list[Path], Collection]:
+    names = ("swir16", "nir", "red", "green")
+    bands = Bands(tuple(Band(n, n, 90.0, "uint8", 1 / 255, valid_max=255) for n in names))
+    files = Files(positional=names, nodata="collection")
+    collection = Collection(name="peru", groups={"90m": bands}, files=files, time_pattern="_([0-9]{4})[.]tif|%Y")
+    return sorted((DATA / "landsat_peru_timeseries").glob("*.tif")), collection
+
+
+def laos() -> tuple[list[Path], Collection]:
+    preset = load_collection("sentinel-2-l2a")
+    collection = replace(preset, name="laos", masks=(), files=Files(baseline="05.00"))
+    return sorted((DATA / "s2_l2a_laos_scene").glob("*_B*.tif")), collection
+
+
+@pytest.mark.parametrize(("place", "cells", "pieces"), [(peru, 112, 896), (laos, 12, 36)])
+def test_a_real_series_is_kept_within_its_policy(place, cells: int, pieces: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """Every stored raster decodes within the bounds, as its certificate says, after the lossless rows are gone."""
+    if not DATA.is_dir():
+        pytest.skip(f"no development data at {DATA}; set GEOSTORE_DATA")
+    sources, collection = place()
+    with connect(tmp_path / "store", create=True, settings=SETTINGS) as client:
+        ingest(client, sources, collection)
+        infos = client.rasters(collection=collection.name)
+        assert len({i.key.geohash for i in infos}) == cells
+        assert len(infos) == pieces
+        originals = {i.key: r for i, r in client.decode_rasters(infos[:: max(1, len(infos) // 40)])}
+        client.fit()
+        client.prune(now=True)
+        client.compact(now=True)
+        status = client.status()
+        print(collection.name, {k: status[k] for k in ("tiers", "ratio_embeddings", "ratio_stored", "ratio_durable")})
+        assert status["quality"]["missed"] == 0
+        assert status["tiers"].get("waiting", 0) == 0
+        assert client.verify()["ok"]
+        fitted = [i for i in client.rasters(collection=collection.name) if i.key in originals]
+        for info, raster in client.decode_rasters(fitted):
+            check(info.key, originals[info.key], raster, collection.policy)
+
+
+def check(key: RasterKey, original: Raster, decoded: Raster, policy: Policy) -> None:
+    """The decoded raster, cropped to the original's window, keeps the policy."""
+    at = decoded.grid.offset_of(original.grid)
+    assert at is not None, key
+    (top, left), (height, width) = at, original.grid.shape
+    pixels = decoded.pixels[:, top : top + height, left : left + width]
+    indices = ("NDVI",) if {"red", "nir"} <= set(original.bands.names) else ()
+    assert measure(original.pixels, pixels, original.valid, original.bands, indices).keeps(policy), key
