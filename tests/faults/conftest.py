@@ -30,8 +30,8 @@ def loop_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[],
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """A tmpfs of 24 MB with 16 MB of ballast."""
+    """A tmpfs of 24 MB with 20 MB of ballast."""
     require_root("mount", "umount")
-    disk = SmallDisk(tmp_path / "small", size_mb=24, ballast_mb=16)
+    disk = SmallDisk(tmp_path / "small", size_mb=24, ballast_mb=20)
     yield disk
     disk.close()

@@ -161,8 +161,8 @@ def make_world(verb: str, folder: Path, seed: int) -> World:
     if verb == "put":
         return World(verb, folder, seed, steps=6, pause_s=0.15)
     if verb == "ingest":
-        write_scenes(folder / "scenes", seed, 6)
-        return World(verb, folder, seed, steps=6, pause_s=0.2)
+        write_scenes(folder / "scenes", seed, 4)
+        return World(verb, folder, seed, steps=8, pause_s=0.2)
     write_scenes(folder / "scenes", seed, 4, size=FIT_SIZE)
     account = World("ingest", folder, seed, steps=1, pause_s=0.0).finish()
     assert account.ok, account

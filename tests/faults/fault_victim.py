@@ -110,12 +110,14 @@ def put(node: Node, args: argparse.Namespace) -> None:
 
 def ingest(node: Node, args: argparse.Namespace) -> None:
     """Every scene of `--scenes`, each in many small puts."""
-    import geostore.ingest
+    from geostore.client import steps
+    from geostore.ingest import ingest as take_in
 
-    geostore.ingest.BATCH_BYTES = args.batch_bytes
+    assert hasattr(steps, "BATCH_BYTES"), "the size of a put has another name now"
+    steps.BATCH_BYTES = args.batch_bytes
     acquired = datetime.fromisoformat(args.acquired).replace(tzinfo=UTC) if args.acquired else None
     wanted = collection(original=args.original) if not args.preset else preset(args.preset)
-    geostore.ingest.ingest(Client(Local(node)), [args.scenes], wanted, acquired=acquired)
+    take_in(Client(Local(node)), [args.scenes], wanted, acquired=acquired)
 
 
 def preset(name: str) -> Collection:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,11 +14,12 @@ import numpy as np
 import pytest
 import rasterio
 from affine import Affine
+from fault_check import digests
 from fault_scenes import BANDS, collection, pixels, scene_name, write_scenes, write_tif
 from fault_victim import SETTINGS, put_request
 
 from geostore.client import Client
-from geostore.collection import Collection
+from geostore.collection import Collection, collection_to_dict
 from geostore.connect import Local
 from geostore.errors import (
     BadRequest,
@@ -298,3 +301,59 @@ def test_a_bad_put_is_refused_and_nothing_changes(node: Node, name: str) -> None
     _tells(caught.value, words)
     assert content(node) == before
     assert node.store.verify() == []
+
+
+COMMANDS = {
+    "a truncated scene": (truncated, 2, "whole"),
+    "a rotated scene": (rotated, 2, "gdalwarp"),
+    "no scene": (nowhere, 2, "does not exist"),
+    "half a STAC item": (half_item, 2, "JSON"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_line_refuses_a_bad_scene(tmp_path: Path, name: str) -> None:
+    """`geostore ingest` ends with the exit code of the kind, says why on stderr and shows no traceback."""
+    write, code, word = COMMANDS[name]
+    (tmp_path / "in").mkdir()
+    source = write(tmp_path / "in")
+    declared = tmp_path / "faults.json"
+    declared.write_text(json.dumps(collection_to_dict(COLLECTION)))
+    command = [sys.executable, "-m", "geostore.cli", "ingest", str(source), "--collection", str(declared)]
+    done = subprocess.run([*command, "--store", str(tmp_path / "store")], capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert word in " ".join(done.stderr.split())
+
+
+def test_the_command_line_names_what_is_not_there(node: Node) -> None:
+    """Decoding an unknown cell ends with exit code 4 and names cells that are there."""
+    command = [sys.executable, "-m", "geostore.cli", "decode", "u00000", "--store", node.store.url]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, "Traceback" in done.stderr) == (4, False), done.stderr
+    assert "u00000" in done.stderr
+
+
+def test_a_scene_refused_half_way_is_taken_in_once_it_is_mended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bad pixel in the last cell stops a scene whose first cells are stored: it stays incomplete, nothing else
+    changes, and the mended file completes it bit for bit as if it had come whole."""
+    from geostore.client import steps
+
+    monkeypatch.setattr(steps, "BATCH_BYTES", 4096)
+    good = pixels(75, 0, size=SIZE)
+    bad = good.copy()
+    bad[0, -1, -1] = 23_456
+    stores = {}
+    for name, first in (("mended", bad), ("whole", good)):
+        with Node.open(str(tmp_path / name), settings=SETTINGS, create=True, slots=4) as node:
+            client = Client(Local(node))
+            if first is bad:
+                with pytest.raises(OutOfRange, match="23456"):
+                    ingest(client, [write_tif(tmp_path / NEXT, bad)], COLLECTION)
+                assert not any(s["complete"] for s in client.scenes("faults"))
+                assert node.store.verify() == []
+            assert ingest(client, [write_tif(tmp_path / NEXT, good)], COLLECTION).scenes == 1
+            assert [s["complete"] for s in client.scenes("faults")] == [True]
+            stores[name] = digests(node)
+    assert stores["mended"] == stores["whole"]

@@ -18,7 +18,7 @@ from geostore.node import Node
 @pytest.mark.root
 def test_a_full_disk_loses_nothing(small_disk: SmallDisk, tmp_path: Path) -> None:
     """Noise is ingested until StorageFull; what was acknowledged stands and verifies; with room it ends well."""
-    write_scenes(tmp_path / "scenes", 31, 12, size=320, noise=4000)
+    write_scenes(tmp_path / "scenes", 31, 6, size=320, noise=4000)
     store, ledger = small_disk.root / "store", tmp_path / "ledger.jsonl"
     args = arguments(["ingest", "--store", str(store), "--scenes", str(tmp_path / "scenes"), "--original", "keep"])
     with Node.open(str(store), settings=SETTINGS, create=True) as node:
