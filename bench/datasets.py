@@ -48,7 +48,7 @@ def choose(quick: bool, folder: Path, *, seed: int = 0) -> list[Dataset]:
     """Every real data set that is here; a small synthetic one when `quick`, or when there is none."""
     if quick:
         return [_synthetic_small(folder / "synthetic", seed)]
-    found = [d for name in ("romania", "peru", "virginia") if (d := load(name, folder)) is not None]
+    found = [d for name in ("peru", "virginia", "romania") if (d := load(name, folder)) is not None]
     return found or [_synthetic(folder / "synthetic", seed)]
 
 

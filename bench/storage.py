@@ -24,7 +24,7 @@ from geostore.storage import CodecRow, RasterRow, SceneRow, Store, pack_mask
 
 STEPS = 900  # of a fit, as in the demo
 SLOT_BYTES, RASTER_BYTES, SEGMENT_ROW_BYTES = 32_768, 120, 64  # the table budget
-_SAMPLE = 80  # rasters the quality of a lossy codec is searched on
+_SAMPLE_VALUES = 4_000_000  # the quality of a lossy codec is searched on about so many
 _DAY_US = 86_400_000_000
 
 
@@ -101,7 +101,7 @@ def _theirs(bench: Bench, dataset: Dataset, rasters: list[Raster], lzw: int, err
     if not errors.mse:
         return  # everything was kept lossless: there is no error to be equal to
     usable = [r for r in rasters if r.valid.any()]
-    sample = usable[:: max(1, len(usable) // _SAMPLE)]
+    sample = usable[:: max(1, round(sum(r.pixels.size for r in usable) / _SAMPLE_VALUES))]
     for name, (codec, _, _) in LOSSY.items():
         quality = at_error(sample, name, errors.mse, lambda e: e.mse, steps=2 if bench.quick else 8).quality
         spent = spend(rasters, codec, quality)
