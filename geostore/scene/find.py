@@ -19,6 +19,7 @@ _CATALOGUE_NAMES = ("catalog.json", "collection.json")
 _PRODUCT_WORDS = (
     *(f"B{i:02d}" for i in range(1, 13)),
     *("B8A", "SCL", "AOT", "WVP", "TCI", "CLD", "SNW", "PVI", "QA_PIXEL", "QA_RADSAT", "SR_QA_AEROSOL", "ST_B10"),
+    "cloud_mask",
     *(f"SR_B{i}" for i in range(1, 8)),
 )
 

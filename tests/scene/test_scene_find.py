@@ -12,7 +12,7 @@ import pystac
 import pytest
 
 from geostore.errors import BadScene, BandMismatch
-from geostore.scene import SceneSource, find_scenes, open_scene
+from geostore.scene import SceneSource, find_scenes, load_collection, open_scene
 from geostore.scene.names import scene_stem
 from geostore.scene.stac import read_item
 
@@ -261,3 +261,12 @@ def test_a_source_says_where_it_is():
     assert str(SceneSource("a", ("/x/a.tif",))) == "/x/a.tif"
     assert str(SceneSource("a", ("1", "2"))) == "a (2 files)"
     assert str(SceneSource("a", item="/x/a.json")) == "/x/a.json"
+
+
+def test_a_cloud_mask_beside_the_bands_is_part_of_their_scene(write: Any, tmp_path: Path) -> None:
+    """A file named for its cloud mask joins the bands of its scene, asked for or not."""
+    one = np.ones((1, 4, 4), np.uint16)
+    for name in ("scene_20200101_B02.tif", "scene_20200101_B04.tif", "scene_20200101_cloud_mask.tif"):
+        write(name, one)
+    (found,) = find_scenes([tmp_path], load_collection("sentinel-2-l2a"))
+    assert len(found.files) == 3
