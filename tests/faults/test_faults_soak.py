@@ -109,7 +109,7 @@ def test_power_losses_without_flush_are_noticed(
 
 def write(rows: Rows) -> None:
     """bench/results/soak.json."""
-    from bench.harness import RESULTS, Bench
+    from bench.harness import Bench
 
     bench = Bench("soak", SEED)
     kills, cuts, broken = rows["kill"], rows["power"], rows["broken"]
@@ -127,5 +127,5 @@ def write(rows: Rows) -> None:
     for part, items in rows.items():
         for row in items:
             bench.row(fault=part, **row)
-    bench.write(RESULTS)
+    bench.write()
     bench.show()
