@@ -56,6 +56,7 @@ class Bench:
     seed: int = 0
     quick: bool = False
     folder: Path = RESULTS
+    commit: str = field(default_factory=lambda: commit())
     figures: dict[str, Figure] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
 
@@ -80,7 +81,7 @@ class Bench:
         """The result as JSON values."""
         return {
             "name": self.name,
-            "commit": commit(),
+            "commit": self.commit,
             "machine": machine(),
             "seed": self.seed,
             "quick": self.quick,
