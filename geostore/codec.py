@@ -135,7 +135,7 @@ class RawCodec:
     """
 
     _bands: Bands
-    effort: int = 2
+    effort: int = 1
     family: ClassVar[str] = "raw"
 
     @property

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +18,7 @@ from geostore.partition.split import Split, split
 from geostore.query.messages import SceneFields
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
 
+AHEAD = 12  # pieces cut before they are asked for
 Progress = Callable[[str, float], None]
 
 
@@ -105,11 +108,20 @@ def _take(
             lattices={group: grid for (_, group), grid in known.items()},  # new cells align with those there
             cell_of=lambda geohash, group: known.get((geohash, group)),
         )
-        counts = client.put(collection.name, scene_fields(scene), _weighed(pieces, summary))
+        counts = client.put(collection.name, scene_fields(scene), _weighed(_ahead(pieces), summary))
         complete.add(scene.id)
     summary.scenes += 1
     summary.rasters += counts["stored"]
     summary.partitions += counts["cells"]
+
+
+def _ahead(pieces: Iterator[Split]) -> Iterator[Split]:
+    """The same pieces, the next few cut in a thread while a put waits for the disk."""
+    with ThreadPoolExecutor(1, thread_name_prefix="geostore-cut") as pool:
+        cut = deque(pool.submit(next, pieces, None) for _ in range(AHEAD))
+        while (piece := cut.popleft().result()) is not None:
+            cut.append(pool.submit(next, pieces, None))
+            yield piece
 
 
 def _weighed(pieces: Iterator[Split], summary: IngestSummary) -> Iterator[Split]:

@@ -10,7 +10,7 @@ import numpy as np
 from geostore.certificate import Certificate, measure
 from geostore.codec import Codec, Effort, Families, RawCodec, Series
 from geostore.collection import Policy
-from geostore.raster import Bands, Mask, Pixels
+from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.storage import pack_mask
 
 EMPTY = "empty"
@@ -27,6 +27,7 @@ class Stored:
         layers: what the payload holds, joined by "+".
         lossless: True if the payload is the lossless codec's.
         certificate: measured by decoding the payload.
+        bytes_lzw: the raster as LZW GeoTIFF, see `geostore.scene.writer.lzw_size`.
         bytes_lossless: the same raster through the lossless codec, masked pixels zero.
     """
 
@@ -36,6 +37,7 @@ class Stored:
     layers: str
     lossless: bool
     certificate: Certificate
+    bytes_lzw: int
     bytes_lossless: int
 
 
@@ -76,6 +78,7 @@ def _encode_one(codec: Codec, pixels: Pixels, valid: Mask, indices: tuple[str, .
         layers="+".join(encoded.layers),
         lossless=False,
         certificate=certificate,
+        bytes_lzw=exact.bytes_lzw,
         bytes_lossless=exact.bytes_lossless,
     )
 
@@ -91,8 +94,17 @@ def encode_lossless(bands: Bands, pixels: Pixels, valid: Mask, indices: tuple[st
         layers="lossless" if valid.any() else EMPTY,
         lossless=True,
         certificate=measure(clean, clean, valid, bands, indices),
+        bytes_lzw=_lzw_size(bands, clean, valid),
         bytes_lossless=len(payload) if valid.any() else 0,
     )
+
+
+def _lzw_size(bands: Bands, pixels: Pixels, valid: Mask) -> int:
+    from geostore.scene.writer import lzw_size
+
+    height, width = valid.shape
+    anywhere = Grid("EPSG:3857", 0.0, 0.0, 1.0, 1.0, height, width)  # where it lies changes no byte count
+    return lzw_size(Raster(pixels=pixels, valid=valid, bands=bands, grid=anywhere))
 
 
 def fit_series(

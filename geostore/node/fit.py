@@ -294,6 +294,7 @@ def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
             vector=kept.vector,
             layers=kept.layers,
             lossless=kept.lossless,
+            bytes_lzw=min(source.bytes_lzw, kept.bytes_lzw),
             bytes_jxl=kept.bytes_lossless,
             certificate=kept.certificate,
         )

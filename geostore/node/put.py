@@ -153,7 +153,7 @@ def _row(node: Node, collection: Collection, scene: SceneFields, piece: Piece, r
         payload=payload,
         layers="lossless",
         lossless=True,
-        bytes_lzw=lzw_size(raster),
+        bytes_lzw=lzw_size(raster, ("band",)),  # a fit tries both interleavings
         bytes_jxl=len(payload),
         original=original,
     )

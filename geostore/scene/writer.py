@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +17,7 @@ from geostore.errors import BadScene, InvalidInput, StorageFull
 from geostore.raster import Bands, Grid, Pixels, Raster
 
 Hidden = Literal["nodata", "keep"]
+Interleaving = Literal["band", "pixel"]
 
 TILE = 256  # pixels
 _TILE_MULTIPLE = 16  # what TIFF asks of a tile's side
@@ -122,16 +123,16 @@ def read_cog(data: bytes) -> tuple[Pixels, Grid]:
         raise BadScene(f"{len(data)} bytes do not read as a GeoTIFF: {error}; restore the file") from error
 
 
-def lzw_size(raster: Raster) -> int:
+def lzw_size(raster: Raster, interleavings: Sequence[Interleaving] = ("band", "pixel")) -> int:
     """Bytes of the raster as a plain GeoTIFF: LZW, predictor 2 (3 for float), 256 pixel tiles, its own dtype.
 
     The baseline of every ratio, made so that nothing inflates it: pixels that are not valid are 0, a raster smaller
-    than a tile gets a tile of its size, and of pixel and band interleaving the smaller file counts.
+    than a tile gets a tile of its size, and of the `interleavings` tried the smaller file counts.
     """
-    return min(len(_lzw_bytes(raster, interleave)) for interleave in ("band", "pixel"))
+    return min(len(_lzw_bytes(raster, interleave)) for interleave in interleavings)
 
 
-def _lzw_bytes(raster: Raster, interleave: str) -> bytes:
+def _lzw_bytes(raster: Raster, interleave: Interleaving) -> bytes:
     options = {
         "driver": "GTiff",
         "compress": "lzw",
