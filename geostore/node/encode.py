@@ -103,7 +103,7 @@ def _lzw_size(bands: Bands, pixels: Pixels, valid: Mask) -> int:
     from geostore.scene.writer import lzw_size
 
     height, width = valid.shape
-    anywhere = Grid("EPSG:3857", 0.0, 0.0, 1.0, 1.0, height, width)  # where it lies changes no byte count
+    anywhere = Grid("EPSG:3857", 0.0, 0.0, 10.0, 10.0, height, width)  # where it lies changes no byte count
     return lzw_size(Raster(pixels=pixels, valid=valid, bands=bands, grid=anywhere))
 
 
