@@ -11,7 +11,7 @@ from bench.datasets import Dataset, choose
 from bench.harness import ROUNDS, Bench, interleaved, median, ratio, run, workplace
 from bench.wire import serve_store, served
 from geostore.client import Client
-from geostore.connect import connect
+from geostore.connection import connect
 from geostore.ingest import ingest
 from geostore.query.facts import RasterInfo
 

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from bench.baselines import profile
 from bench.datasets import Dataset, choose
 from bench.harness import ROUNDS, Bench, interleaved, median, ratio, run, workplace
-from geostore.connect import connect
+from geostore.connection import connect
 from geostore.ingest import ingest
 from geostore.partition.split import split
 from geostore.raster import Grid

@@ -14,7 +14,7 @@ from bench.harness import Bench, run, workplace
 from geostore.certificate import Certificate, SpectralError
 from geostore.client import Client
 from geostore.codec import RawCodec
-from geostore.connect import connect
+from geostore.connection import connect
 from geostore.ingest import ingest
 from geostore.keys import PartitionKey, RasterKey
 from geostore.partition.grid import cell_grid

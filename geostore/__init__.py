@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geostore.client import Client
     from geostore.collection import Collection, Policy
-    from geostore.connect import connect
+    from geostore.connection import connect
     from geostore.errors import GeostoreError
     from geostore.keys import PartitionKey, RasterKey
     from geostore.raster import Band, Bands, Grid, Raster
@@ -28,7 +28,7 @@ _HOMES = {
     "Raster": "raster",
     "RasterKey": "keys",
     "Settings": "settings",
-    "connect": "connect",
+    "connect": "connection",
 }
 
 __all__ = [

@@ -14,7 +14,7 @@ import numpy as np
 
 from geostore.client import Client
 from geostore.collection import Collection, Files, Policy
-from geostore.connect import connect
+from geostore.connection import connect
 from geostore.errors import InvalidInput, NotInstalled
 from geostore.ingest import ingest
 from geostore.keys import RasterKey

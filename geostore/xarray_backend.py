@@ -42,7 +42,7 @@ class GeostoreBackend(BackendEntrypoint):
         Raises:
             InvalidInput: the name is not "geostore:STORE/GEOHASH". NotFound: no such store or cell.
         """
-        from geostore.connect import connect
+        from geostore.connection import connect
 
         target, geohash = read_name(filename_or_obj)
         client = connect(target, readonly=not target.startswith(("tcp://", "ipc://")))

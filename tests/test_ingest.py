@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from geostore.collection import Collection, Files, Policy
-from geostore.connect import connect
+from geostore.connection import connect
 from geostore.errors import BadScene
 from geostore.ingest import ingest
 from geostore.partition.join import join, seam

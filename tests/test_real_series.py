@@ -10,7 +10,7 @@ import pytest
 
 from geostore.certificate import measure
 from geostore.collection import Collection, Files, Policy
-from geostore.connect import connect
+from geostore.connection import connect
 from geostore.ingest import ingest
 from geostore.keys import RasterKey
 from geostore.raster import Band, Bands, Raster

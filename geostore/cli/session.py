@@ -75,7 +75,7 @@ class Session:
         return self._connect(create=not self.remote)
 
     def _connect(self, *, readonly: bool = False, create: bool = False) -> Client:
-        from geostore.connect import connect
+        from geostore.connection import connect
 
         return connect(self.target, settings=self.settings, readonly=readonly and not self.remote, create=create)
 

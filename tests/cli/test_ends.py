@@ -13,7 +13,7 @@ import xarray as xr
 from PIL import Image
 from pyproj import Transformer
 
-from geostore.connect import connect
+from geostore.connection import connect
 from geostore.errors import InvalidInput
 from geostore.export import choose, crop, export
 from geostore.partition.join import join

@@ -10,7 +10,7 @@ import xarray as xr
 from small_store import CELL, COLLECTION, DATES, DAY_US, FINE, fill, piece
 
 from geostore.client import Client, time_range
-from geostore.connect import connect, connect_async
+from geostore.connection import connect, connect_async
 from geostore.dataset import build
 from geostore.errors import BadRequest, BandMismatch, InvalidInput, NotFound, StoreLocked
 from geostore.raster import Raster

@@ -15,7 +15,7 @@ import xarray as xr
 from daemon_process import Daemon
 from small_store import CELL, DATES, fill
 
-from geostore.connect import connect, connect_async
+from geostore.connection import connect, connect_async
 from geostore.daemon.main import EXIT_LOCKED, EXIT_USAGE, main
 from geostore.errors import Cancelled, Forbidden, InvalidInput, NotFound, Unreachable
 from geostore.query import messages

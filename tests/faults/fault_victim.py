@@ -19,7 +19,7 @@ from fault_scenes import BANDS, CRS, collection, digest
 
 from geostore.client import Client
 from geostore.collection import Collection, collection_to_dict
-from geostore.connect import Local
+from geostore.connection import Local
 from geostore.node import Node
 from geostore.query import messages
 from geostore.query.messages import GridFields, Piece, SceneFields

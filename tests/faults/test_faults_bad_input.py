@@ -20,7 +20,7 @@ from fault_victim import SETTINGS, put_request
 
 from geostore.client import Client
 from geostore.collection import Collection, collection_to_dict
-from geostore.connect import Local
+from geostore.connection import Local
 from geostore.errors import (
     BadRequest,
     BadScene,
