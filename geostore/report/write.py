@@ -78,8 +78,9 @@ def _headline(facts: Facts) -> list[str]:
                 "Ratios", ("", "bytes", "against LZW GeoTIFF", "against lossless JPEG XL"), figures.ratios(status)
             ),
             page.paragraph(
-                "Both ratios are over the same rasters. Payloads alone is how papers count: embeddings, and lossless "
-                "payloads where those are kept. Everything durable is the sum of all file sizes under the store's "
+                "All ratios are over the same rasters. Payloads alone is how papers count: embeddings, and lossless "
+                "payloads where those are kept; with codecs and masks is all that decoding "
+                "needs. Everything durable is the sum of all file sizes under the store's "
                 "root: codecs, masks, tables, logs and metadata too. LZW GeoTIFF is measured by writing it: "
                 "source dtype, native resolution, predictor 2, only the cell's pixels, masked ones as zero.",
                 "note",
