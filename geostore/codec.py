@@ -124,18 +124,19 @@ class CodecFamily(Protocol):
 
 
 _RAW_MAGIC = b"GSRAW1"
+FAST, SMALL = 1, 3  # JPEG XL efforts; on satellite planes 3 is as small as 7, and ten times faster
 
 
 @dataclass(frozen=True)
 class RawCodec:
     """The lossless codec: every band plane as JPEG XL lossless (float32: zstd of the byte planes).
 
-    The payload keeps every pixel bit for bit, masked or not. `effort` (1 fast to 9 small) is JPEG XL's; a reader
-    does not need it.
+    The payload keeps every pixel bit for bit, masked or not. `effort` (FAST or SMALL) is JPEG XL's; a reader does
+    not need it.
     """
 
     _bands: Bands
-    effort: int = 1
+    effort: int = FAST
     family: ClassVar[str] = "raw"
 
     @property
@@ -176,7 +177,7 @@ class RawFamily:
         self, series: Series, *, policy: Policy, effort: Effort, progress: Progress, parent: Codec | None = None
     ) -> Codec:
         """The lossless codec of the series' bands."""
-        return RawCodec(series.bands, effort=7)
+        return RawCodec(series.bands, effort=SMALL)
 
     def from_bytes(self, data: bytes) -> Codec:
         """The inverse of `RawCodec.to_bytes`."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geostore.certificate import Certificate, measure
-from geostore.codec import Codec, Effort, Families, RawCodec, Series
+from geostore.codec import SMALL, Codec, Effort, Families, RawCodec, Series
 from geostore.collection import Policy
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.storage import pack_mask
@@ -86,7 +86,7 @@ def _encode_one(codec: Codec, pixels: Pixels, valid: Mask, indices: tuple[str, .
 def encode_lossless(bands: Bands, pixels: Pixels, valid: Mask, indices: tuple[str, ...]) -> Stored:
     """One raster through the lossless codec, masked pixels set to 0; no bytes if nothing may be used."""
     clean = np.where(valid, pixels, np.zeros((), pixels.dtype))
-    payload = RawCodec(bands, effort=7).encode(clean, valid).payload
+    payload = RawCodec(bands, effort=SMALL).encode(clean, valid).payload
     return Stored(
         valid=pack_mask(valid),
         payload=payload if valid.any() else b"",
@@ -129,6 +129,6 @@ def fit_series(
 
 
 def _lossless(series: Series, progress: Callable[..., None], facts: dict[str, str | float | int]) -> Fitted:
-    codec = RawCodec(series.bands, effort=7)
+    codec = RawCodec(series.bands, effort=SMALL)
     rasters = encode_series(codec, series, Policy(), progress)
     return Fitted(family="raw", codec=codec.to_bytes(), rasters=tuple(rasters), facts=facts)
