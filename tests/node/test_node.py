@@ -188,6 +188,27 @@ def test_withdraw_takes_a_scene_back_and_a_new_put_brings_it_again(node: Node) -
     assert np.array_equal(decode(node, 2)[1], pixels[2])
 
 
+def test_a_raster_withdrawn_during_a_fit_stays_withdrawn(node: Node) -> None:
+    """The fit's commit brings back neither a raster that was withdrawn nor an older processing of one."""
+    pixels, valid = series(6)
+    for t in range(6):
+        put(node, t, pixels[t], valid[t])
+    done = []
+
+    def meanwhile(_what: str, _share: float) -> None:
+        if not done:
+            done.append(node.answer(messages.Withdraw(collection="farm", scene="scene-2")))
+            put(node, 3, pixels[5], valid[5], scene="scene-3-anew", revision=1000)
+
+    node.answer(messages.Fit(), progress=meanwhile)
+    assert done
+    with pytest.raises(NotFound):
+        decode(node, 2)
+    facts, seen, _ = decode(node, 3)
+    assert facts["tier"] == "waiting"
+    assert np.array_equal(seen, pixels[5])
+
+
 @pytest.mark.parametrize("original", ["keep", "reference", "drop"])
 def test_the_original_is_kept_as_the_policy_says(tmp_path: Path, settings: Settings, original: str) -> None:
     """keep: every pixel back after prune; reference and drop: refused, and the message says where it came from."""
