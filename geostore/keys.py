@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from geostore.errors import InvalidInput
 
@@ -14,6 +15,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _BIAS = 1 << 63
 
 
+@lru_cache(maxsize=4096)  # few names, checked whenever a key is made
 def check_name(name: str, what: str) -> str:
     """Return `name` if it can name a collection, platform or group; raise InvalidInput otherwise."""
     if not _NAME.fullmatch(name):
@@ -21,6 +23,7 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
+@lru_cache(maxsize=4096)
 def check_geohash(geohash: str) -> str:
     """Return `geohash` if it is 1-12 characters of the geohash alphabet; raise InvalidInput otherwise."""
     if not 1 <= len(geohash) <= 12 or any(c not in GEOHASH_ALPHABET for c in geohash):

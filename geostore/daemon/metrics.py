@@ -30,16 +30,20 @@ class Metrics:
         )
         self._bytes = Counter("geostore_body_bytes", "Bytes of bodies moved", ["way"], registry=self.registry)
         self._stalls = Counter("geostore_credit_stalls", "Replies that waited for their reader", registry=self.registry)
-        for way in ("in", "out"):
-            self._bytes.labels(way)
+        self._ways = {way: self._bytes.labels(way) for way in ("in", "out")}
+        self._outcomes: dict[tuple[str, str], Histogram] = {}
 
     def answered(self, verb: str, outcome: str, seconds: float) -> None:
         """A request was answered: "ok" or the kind of its error."""
-        self._seconds.labels(verb, outcome).observe(seconds)
+        kept = self._outcomes.get((verb, outcome))
+        if kept is None:
+            kept = self._outcomes[verb, outcome] = self._seconds.labels(verb, outcome)
+        kept.observe(seconds)
 
     def moved(self, way: str, nbytes: int) -> None:
         """Bytes of bodies came "in" or went "out"."""
-        self._bytes.labels(way).inc(nbytes)
+        if nbytes:
+            self._ways[way].inc(nbytes)
 
     def stalled(self) -> None:
         """A reply had to wait for its reader's credit."""

@@ -28,15 +28,14 @@ from geostore.errors import (
 )
 from geostore.query.asking import Asking
 from geostore.query.auth import KeyPair, secure_client
-from geostore.query.frames import INLINE_BYTES, Header, Inbox, outgoing, pack, unpack
+from geostore.query.frames import INLINE_BYTES, Header, Inbox, Shelf, outgoing, pack, unpack
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Progress, Reply, Request
+from geostore.query.multipart import receive_some, send
 from geostore.settings import Settings
 
 CHUNK_BYTES_MAX = 64 * 2**20  # largest frame taken from a daemon
 HEADER_BYTES_MAX = 2**20
 _TICK_S = 0.05
-_LAST = int(zmq.NOBLOCK)
-_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 _EVENTS = (
     zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -78,7 +77,7 @@ class Dealer:
         self._uploading: dict[int, Asking] = {}  # have credit, and more to send
         self._owed: dict[int, Asking] = {}  # chunks came that are not granted back yet
         self._words: deque[bytes] = deque()  # grants and drops to be sent
-        self._inflight_max = self._settings.inflight_max
+        self._shelf, self._inflight_max = Shelf(), self._settings.inflight_max
         self._connected, self._closing, self._awake = False, False, False
         self._down_s, self._connect_s = time.monotonic(), connect_s
         self._refused: GeostoreError | None = None
@@ -292,20 +291,14 @@ class Dealer:
 
     def _send(self, frames: Sequence[bytes | memoryview]) -> bool:
         try:
-            for frame in frames[:-1]:
-                self._socket.send(frame, _MORE, copy=False)
-            self._socket.send(frames[-1], _LAST, copy=False)
+            send(self._socket, frames)
         except zmq.Again:
             return False
         return True
 
     def _receive(self) -> None:
         """Take what is there, then grant back all chunks among it, in one message a request."""
-        for _ in range(256):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                break
+        for frames in receive_some(self._socket, messages=256, nbytes=INLINE_BYTES):
             try:
                 header = unpack(frames[0].buffer, bytes_max=HEADER_BYTES_MAX)
                 call = self._calls.get(header["id"])
@@ -347,7 +340,7 @@ class Dealer:
     def _fill(self, call: Asking, header: Header, frames: list[zmq.Frame]) -> None:
         """Take what arrived of the answer; complete, hand it over."""
         if header["type"] == "reply":
-            call.reply, call.inbox = header, Inbox(header, bytes_max=2**40)
+            call.reply, call.inbox = header, Inbox(header, bytes_max=2**40, shelf=self._shelf)
         if call.reply is None or call.inbox is None:
             raise BadRequest(f"{self.address} sent a chunk before its reply")
         call.inbox.add(f.buffer for f in frames[1:])

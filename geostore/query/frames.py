@@ -15,6 +15,7 @@ from geostore.errors import BadRequest, Overloaded
 from geostore.query.messages import ARRAY_DTYPES, Array
 
 INLINE_BYTES = 65_536  # a body up to this size rides with its header and needs no credit
+SHELF_BYTES_MAX = 32 * 2**20  # memory a client keeps to receive the next large replies in
 FACTS_BYTES_MAX = 256 * 2**20  # largest `fields` + `arrays` that may travel in the body
 ITEMS_MAX = 1_000_000  # items of one list or map
 TEXT_MAX = 1_000_000  # characters of one string
@@ -225,14 +226,17 @@ class Inbox:
 
     __slots__ = ("_data", "_header", "filled", "nbytes")
 
-    def __init__(self, header: Header, *, bytes_max: int) -> None:
+    def __init__(self, header: Header, *, bytes_max: int, shelf: Shelf | None = None) -> None:
         self._header = header
         self.nbytes = header["bytes"]
         if self.nbytes > bytes_max:
             raise Overloaded(f"a body of {self.nbytes} bytes; at most {bytes_max} here (upload_bytes_max)")
         self.filled = 0
         try:
-            self._data = memoryview(bytearray(self.nbytes)) if self.nbytes <= INLINE_BYTES else _untouched(self.nbytes)
+            if self.nbytes <= INLINE_BYTES:
+                self._data = memoryview(bytearray(self.nbytes))
+            else:
+                self._data = shelf.take(self.nbytes) if shelf is not None else _untouched(self.nbytes)
         except MemoryError as error:
             raise Overloaded(f"no memory for a body of {self.nbytes} bytes; ask for less at once") from error
 
@@ -280,6 +284,36 @@ class Inbox:
         if start != self.nbytes:
             raise BadRequest(f"arrays of {start} bytes in a body of {self.nbytes}; shape product != bytes")
         return tuple(found)
+
+
+class Shelf:
+    """Memory of bodies that nobody looks at any more, used again: fresh pages cost more than filling them.
+
+    Not for several threads. What it keeps stays below SHELF_BYTES_MAX.
+    """
+
+    def __init__(self) -> None:
+        self._kept: list[Array] = []
+
+    def take(self, nbytes: int) -> memoryview:
+        """Memory for `nbytes`, with anything in it."""
+        for memory, references in _referenced(self._kept):
+            if memory.nbytes >= nbytes and references == _UNSEEN:
+                return memory.data[:nbytes]
+        memory = np.empty(nbytes, np.uint8)
+        if nbytes <= SHELF_BYTES_MAX:
+            self._kept.append(memory)
+            while sum(m.nbytes for m in self._kept) > SHELF_BYTES_MAX:
+                self._kept.pop(0)
+        return memory.data
+
+
+def _referenced(kept: list[Array]) -> list[tuple[Array, int]]:
+    """Each array, and how many references to it there are; _UNSEEN where only the list has one."""
+    return [(memory, sys.getrefcount(memory)) for memory in kept]
+
+
+_UNSEEN = _referenced([np.empty(1, np.uint8)])[0][1]  # it differs between interpreters
 
 
 def _untouched(nbytes: int) -> memoryview:

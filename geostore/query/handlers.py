@@ -80,6 +80,7 @@ class Pool:
         self._handle, self._settings, self._spool = handle, settings, spool
         self._observer, self._finished = observer, finished
         self._work: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._arrived: list[Call] = []
         self._threads = [
             threading.Thread(target=self._serve, name=f"geostore-handler-{i}", daemon=True)
             for i in range(settings.threads)
@@ -90,12 +91,18 @@ class Pool:
     @property
     def queued(self) -> int:
         """Requests that wait for a thread."""
-        return self._work.qsize()
+        return self._work.qsize() + len(self._arrived)
 
     def put(self, call: Call) -> None:
-        """Have the complete `call` answered."""
+        """Have the complete `call` answered, from the next `wake` on."""
         call.working = True
-        self._work.put(call)
+        self._arrived.append(call)
+
+    def wake(self) -> None:
+        """Begin what was put; what came in one turn wakes the threads once."""
+        for call in self._arrived:
+            self._work.put(call)
+        self._arrived.clear()
 
     def close(self) -> None:
         """End each thread after what it is at."""

@@ -26,14 +26,13 @@ from geostore.query.calls import Call, CallKey, Peer, Uploads, Window
 from geostore.query.frames import FRAMES_MAX, INLINE_BYTES, Buffer, Header, Inbox, pack, unpack
 from geostore.query.handlers import Handle, Observer, Pool, Silent, refusal
 from geostore.query.messages import PROTOCOL_VERSION, VERBS, Role
+from geostore.query.multipart import receive, send
 from geostore.query.spool import Source, Spool
 from geostore.settings import Settings
 
 DEADLINE_S_MAX = 86_400.0
 _BATCH = 256  # messages taken in one turn of the loop
 _TICK_S = 0.25
-_LAST = int(zmq.NOBLOCK)
-_MORE = int(zmq.NOBLOCK | zmq.SNDMORE)
 LOST_S = 30.0  # an answer is kept this long for a client whose connection broke
 _log = logging.getLogger(__name__)
 Frames = list[zmq.Frame]
@@ -178,6 +177,7 @@ class Router:
             self._zap.answer()
         if self._socket in ready:
             self._receive()
+        self._pool.wake()
         self._awake = False
         while self._finished:
             self._finish(*self._finished.popleft())
@@ -197,13 +197,10 @@ class Router:
     def _receive(self) -> None:
         for _ in range(_BATCH):
             try:
-                route = self._socket.recv(zmq.NOBLOCK)
+                first, *frames = receive(self._socket)
             except zmq.Again:
                 return
-            frames: Frames = []
-            while self._socket.getsockopt(zmq.RCVMORE):
-                frames.append(self._socket.recv(copy=False))
-            header: Header = {}
+            route, header = first.bytes, Header()
             try:
                 if not 1 <= len(frames) <= 1 + FRAMES_MAX:
                     raise BadRequest(f"a message of {len(frames)} frames; wanted a header and at most {FRAMES_MAX}")
@@ -356,10 +353,7 @@ class Router:
             self._observer.stalled()
 
     def _send(self, route: bytes, frames: list[Buffer]) -> None:
-        self._socket.send(route, _MORE)
-        for frame in frames[:-1]:
-            self._socket.send(frame, _MORE, copy=False)
-        self._socket.send(frames[-1], _LAST, copy=False)
+        send(self._socket, [route, *frames])
 
     def _refuse(self, route: bytes, header: Header, error: GeostoreError) -> None:
         """Say what was wrong with a message; to a peer that does not read, nothing is kept for it."""
