@@ -58,7 +58,7 @@ def place(node: Node, scene: SceneFields, placed: Placed) -> Placed:
 
 
 def _near(node: Node, key: RasterKey) -> list[RasterRow]:
-    rows = node.store.rasters(key.partition, key.time_us - APART_US, key.time_us + APART_US + 1)
+    rows = node.store.rasters(key.partition, key.time_us - APART_US, key.time_us + APART_US + 1, payload=False)
     return [r for r in rows if r.key.platform == key.platform and key.platform != "unknown"]
 
 

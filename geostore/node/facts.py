@@ -9,7 +9,7 @@ from typing import Any
 
 from geostore.certificate import Certificate
 from geostore.raster import Bands, Grid
-from geostore.storage import CodecRow, RasterRow
+from geostore.storage import RasterRow
 
 
 def certificate_fields(certificate: Certificate | None) -> dict[str, Any]:
@@ -59,17 +59,4 @@ def raster_fields(row: RasterRow, cell: Grid, bands: Bands, family: str) -> dict
         "grid": dict(vars(grid)),
         "bands": list(_bands_fields(bands)),
         "certificate": certificate_fields(row.certificate),
-    }
-
-
-def codec_fields(row: CodecRow) -> dict[str, Any]:
-    """One generation of a partition's codec."""
-    return {
-        **dataclasses.asdict(row.partition),
-        "generation": row.generation,
-        "family": row.family,
-        "bytes": len(row.data),
-        "parent": row.parent,
-        "made_us": row.made_us,
-        "facts": dict(row.facts),
     }

@@ -95,7 +95,9 @@ def _choose(node: Node, request: messages.Fit) -> list[PartitionKey]:
         node.store.collection(request.collection)
     if not partitions and request.geohash:
         raise NotFound(f"no partition {request.geohash!r} to fit; `geostore status` lists what is stored")
-    return [p for p in partitions if request.refit or any(r.generation == 0 for r in node.store.rasters(p))]
+    return [
+        p for p in partitions if request.refit or any(r.generation == 0 for r in node.store.rasters(p, payload=False))
+    ]
 
 
 def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool, folder: Path) -> Plan | None:

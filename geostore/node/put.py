@@ -29,11 +29,10 @@ def put(node: Node, request: messages.Put, arrays: tuple[Array, ...], progress: 
     collection = node.store.collection(request.collection)
     pieces = [(p, _check(collection, p, arrays)) for p in request.pieces]
     with node.changing:
-        _check_grids(node, collection, request)
+        new_cells = _new_cells(node, collection, request)
         with ThreadPoolExecutor(node.settings.threads) as pool:
             rows = list(pool.map(lambda item: _row(node, collection, request.scene, *item), pieces))
         fresh = [row for row in rows if _is_new(node, row)]
-        new_cells = _new_cells(node, collection, request)
         scene = _scene(node, collection, request)
         node.store.commit([*new_cells, *fresh, *([scene] if scene else [])])
     return Reply({"stored": len(fresh), "unchanged": len(rows) - len(fresh), "cells": len(new_cells)})
@@ -55,7 +54,7 @@ def _check(collection: Collection, piece: Piece, arrays: tuple[Array, ...]) -> R
         raise BadRequest(
             f"pixels have {pixels.ndim} axes and valid {valid.ndim}; wanted (bands, height, width), (h, w)"
         )
-    cell = Grid(**piece.cell.model_dump())
+    cell = _cell(piece)
     height, width = valid.shape
     if piece.row + height > cell.height or piece.col + width > cell.width:
         raise InvalidInput(
@@ -83,14 +82,8 @@ def _check_range(raster: Raster, piece: Piece) -> None:
             )
 
 
-def _check_grids(node: Node, collection: Collection, request: messages.Put) -> None:
-    for piece in request.pieces:
-        known = _known_cell(node, PartitionKey(collection.name, piece.geohash, piece.group))
-        if known is not None and known != Grid(**piece.cell.model_dump()):
-            raise InvalidInput(
-                f"{collection.name}/{piece.geohash}/{piece.group}: its grid is {known}, this piece came on "
-                f"{piece.cell}; ask for `cells` and cut on that grid"
-            )
+def _cell(piece: Piece) -> Grid:
+    return Grid(**piece.cell.model_dump())
 
 
 def _known_cell(node: Node, partition: PartitionKey) -> Grid | None:
@@ -101,13 +94,21 @@ def _known_cell(node: Node, partition: PartitionKey) -> Grid | None:
 
 
 def _new_cells(node: Node, collection: Collection, request: messages.Put) -> list[CodecRow]:
-    """Generation 0 of every partition met for the first time: the lossless codec on the whole cell."""
+    """Generation 0 of every partition met for the first time: the lossless codec on the whole cell.
+
+    Raises:
+        InvalidInput: a partition is fixed to another grid than its piece came on.
+    """
     found: dict[PartitionKey, CodecRow] = {}
     for piece in request.pieces:
-        partition = PartitionKey(collection.name, piece.geohash, piece.group)
-        if partition in found or _known_cell(node, partition) is not None:
+        partition, cell = PartitionKey(collection.name, piece.geohash, piece.group), _cell(piece)
+        known = found[partition].cell if partition in found else _known_cell(node, partition)
+        if known is not None:
+            if known != cell:
+                raise InvalidInput(
+                    f"{partition}: its grid is {known}, this piece came on {cell}; ask for `cells` and cut on that grid"
+                )
             continue
-        cell = Grid(**piece.cell.model_dump())
         found[partition] = CodecRow(
             partition=partition,
             generation=0,

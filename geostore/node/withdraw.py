@@ -28,7 +28,9 @@ def withdraw(node: Node, request: messages.Withdraw, arrays: tuple[Array, ...], 
         gone = [
             replace(row, op="withdraw", payload=b"", valid=b"", vector=b"", original="", certificate=None)
             for partition in node.store.partitions(request.collection)
-            for row in node.store.rasters(partition, scene.time_us - APART_US, scene.time_us + APART_US + 1)
+            for row in node.store.rasters(
+                partition, scene.time_us - APART_US, scene.time_us + APART_US + 1, payload=False
+            )
             if scene.id in row.scene.split(JOIN)
         ]
         node.store.commit([*gone, replace(scene, op="withdraw", complete=False, put_us=time.time_ns() // 1000)])
