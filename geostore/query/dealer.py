@@ -246,6 +246,7 @@ class Dealer:
         event = recv_monitor_message(self._monitor)["event"]
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._connected, self._refused, self._suspected = True, None, None
+            self._socket.getsockopt(zmq.EVENTS)  # lets go of the old connection's pipe before anything is sent
         elif event == zmq.EVENT_DISCONNECTED:
             if self._connected:
                 self._down_s = time.monotonic()
@@ -270,6 +271,8 @@ class Dealer:
         self._words.clear()
 
     def _send_waiting(self) -> None:
+        if not self._connected:  # the socket may still take messages for a connection that is just gone
+            return
         while self._words and self._send([self._words[0]]):
             self._words.popleft()
         for call in list(self._uploading.values()):

@@ -222,13 +222,15 @@ def test_a_client_that_is_closed_says_so(router):
         dealer.ask(messages.Status())
 
 
-def test_requests_survive_the_daemons_restart(echo):
+@pytest.mark.parametrize("attempt", range(20))  # what is sent while the connection breaks is a race
+def test_requests_survive_the_daemons_restart(echo, attempt):
     """The daemon goes away with requests under way; they are asked again at its successor and answered."""
     with Router(echo, free(threads=1)) as first:
         address = first.address
         dealer = Dealer(address)
-        futures = [dealer.submit(messages.Scenes()) for _ in range(3)]
+        futures = [dealer.submit(messages.Scenes(), deadline_s=30) for _ in range(3)]
         assert echo.entered.wait(30)
+    echo.gate.set()
     successor = Echo()
     successor.gate.set()
     with Router(successor, Settings(listen=address)), dealer:
