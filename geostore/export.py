@@ -14,6 +14,7 @@ from geostore.client import Client, RasterInfo, Time, time_range
 from geostore.errors import BandMismatch, InvalidInput, NotFound
 from geostore.keys import from_time_us
 from geostore.partition.cover import cover_prefixes, parse_area
+from geostore.partition.grid import centres_lonlat
 from geostore.partition.join import join
 from geostore.raster import Grid, Mask, Raster
 
@@ -237,13 +238,7 @@ def crop(raster: Raster, area: Area) -> Raster:
 
 
 def pixels_inside(grid: Grid, area: Area) -> Mask:
-    """(height, width) bool, True where the pixel's centre lies in the area."""
-    import pyproj
+    """(height, width) bool, True where the pixel's centre lies in the area; never where it has no place on Earth."""
     import shapely
 
-    shape = parse_area(area)
-    x = grid.left + (np.arange(grid.width) + 0.5) * grid.xres
-    y = grid.top - (np.arange(grid.height) + 0.5) * grid.yres
-    to_degrees = pyproj.Transformer.from_crs(grid.crs, "OGC:CRS84", always_xy=True)
-    lon, lat = to_degrees.transform(*np.meshgrid(x, y))
-    return np.asarray(shapely.contains_xy(shape, lon, lat), np.bool_)
+    return np.asarray(shapely.contains_xy(parse_area(area), *centres_lonlat(grid)), np.bool_)

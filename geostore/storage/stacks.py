@@ -59,29 +59,11 @@ def write_stack(path: Path, stack: Stack, *, state: str) -> None:
                 data = getattr(stack, name)
                 rows = max(1, _CHUNK_BYTES // max(1, data[:1].nbytes))
                 chunks = (min(rows, max(1, len(data))), *data.shape[1:])
-                shape = (None, *data.shape[1:])
-                file.create_dataset(name, data=data, maxshape=shape, chunks=chunks, compression="lzf", fletcher32=True)
+                file.create_dataset(name, data=data, chunks=chunks, compression="lzf", fletcher32=True)
             file.attrs.update(format=STACK_FORMAT, state=state)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def append_stack(path: Path, stack: Stack, *, before: str, state: str) -> bool:
-    """Add later rasters to the stack at `path`; False, and nothing done, unless its state is `before`."""
-    with contextlib.suppress(OSError, KeyError), h5py.File(path, "r+") as file:
-        if file.attrs.get("format") != STACK_FORMAT or file.attrs.get("state") != before:
-            return False
-        if file["pixels"].shape[1:] != stack.pixels.shape[1:] or file["pixels"].dtype != stack.pixels.dtype:
-            return False
-        file.attrs["state"] = ""  # not usable until everything is in
-        for name in _DATASETS:
-            data, kept = getattr(stack, name), len(file[name])
-            file[name].resize(kept + len(data), axis=0)
-            file[name][kept:] = data
-        file.attrs["state"] = state
-        return True
-    return False
 
 
 def read_stack(path: Path, *, state: str, bands: Sequence[int] | None = None) -> Stack | None:
