@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 Tier = Literal["best", "embedding", "original"]
-Kind = Literal["raster", "embedding", "codec", "scene", "event", "job"]
+Kind = Literal["raster", "embedding", "group", "codec", "scene", "event", "job"]
 
 
 class Client:

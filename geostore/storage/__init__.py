@@ -6,7 +6,7 @@ from geostore.storage.audit import Finding
 from geostore.storage.backup import restore
 from geostore.storage.header import FORMAT_VERSION
 from geostore.storage.masks import pack_mask, unpack_mask
-from geostore.storage.records import CodecRow, EventRow, JobRow, RasterRow, Row, SceneRow
+from geostore.storage.rows import CodecRow, EventRow, JobRow, RasterRow, Row, SceneRow
 from geostore.storage.store import Store
 
 __all__ = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from geostore.codec import Progress
@@ -11,7 +11,7 @@ from geostore.errors import Corrupt, GeostoreError
 from geostore.storage import header
 from geostore.storage.blobs import blob_path, digest_in, original_path, read_piece
 from geostore.storage.files import digest_of
-from geostore.storage.records import AT, Values, key_of, piece_of
+from geostore.storage.records import AT, Values, group_of, has_payload, key_of, piece_of
 from geostore.storage.tables import SlotTable, part_kind
 from geostore.storage.view import Rotten
 
@@ -34,14 +34,38 @@ class Finding:
     message: str
 
 
+@dataclass
+class Groups:
+    """The groups of one slot, as (partition, name): what rasters need, and what is there."""
+
+    needed: set[Values] = field(default_factory=set)
+    there: set[Values] = field(default_factory=set)
+
+    def note(self, kind: str, values: Values) -> None:
+        """Take one row in."""
+        if kind == "group":
+            self.there.add((*values[1:4], values[AT["group"]["id"]]))
+        elif kind == "embedding" and (name := group_of(values)) is not None:
+            self.needed.add((*values[1:4], name))
+
+    def missing(self, root: str) -> Iterator[Finding]:
+        """What rasters need and no row holds."""
+        for collection, geohash, band_group, name in sorted(self.needed - self.there):
+            where = f"{collection} {geohash} {band_group}"
+            yield Finding("missing", root, f"a raster of {where} needs group {name}; restore it from a backup")
+
+
 def verify(store: Store, progress: Progress) -> list[Finding]:
     """Everything that is wrong with `store`; an empty list if nothing is."""
     found = [*_heads(store)]
     needed: set[str] = set()
     for slot, table in store.tables.items():
         progress("tables", slot / store.slots)
+        groups = Groups()
         for kind, values in _slot_rows(table, found):
             found += _references(store, kind, values, needed)
+            groups.note(kind, values)
+        found += groups.missing(table.root)
         found += _superseded(table)
     found += _blobs(store, needed, progress)
     found += _view(store)
@@ -86,9 +110,9 @@ def _references(store: Store, kind: str, values: Values, needed: set[str]) -> It
     """What a row points to is noted in `needed`; a payload in a stream is read and checked."""
     if kind == "codec" and values[AT["codec"]["blob"]] is not None:
         needed.add(blob_path("codecs", values[AT["codec"]["blob"]]))
-    if kind not in ("raster", "embedding"):
+    if not has_payload(kind):
         return
-    piece = piece_of(values)
+    piece = piece_of(kind, values)
     if piece is not None:
         path = blob_path("streams", piece.stream)
         needed.add(path)
@@ -96,6 +120,8 @@ def _references(store: Store, kind: str, values: Values, needed: set[str]) -> It
             read_piece(store.files, piece)
         except GeostoreError as error:
             yield Finding("blob", path, str(error))
+    if kind == "group":
+        return
     original = values[AT["raster"]["original"]]
     if original and not original.startswith("ref:"):
         needed.add(original_path(key_of(values), original))

@@ -13,7 +13,7 @@ from geostore.collection import Collection, collection_from_dict, collection_to_
 from geostore.errors import Conflict, Corrupt, InvalidInput, NotFound, UnsupportedFormat
 from geostore.storage.files import Files
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER = "geostore.json"
 CHECK = "geostore:check"
 
@@ -45,6 +45,14 @@ def write_header(files: Files, header: Header) -> None:
         files.create(HEADER, _to_bytes({"format": "geostore", **dataclasses.asdict(header)}))
     except FileExistsError as error:
         raise Conflict(f"{files.url} holds a store already; open it, or choose another place") from error
+
+
+def raise_header(files: Files, header: Header) -> Header:
+    """Bring geostore.json to the format this geostore writes, so that an older one does not read what it cannot."""
+    raised = dataclasses.replace(header, version=max(header.version, FORMAT_VERSION))
+    if raised != header:
+        files.write(HEADER, _to_bytes({"format": "geostore", **dataclasses.asdict(raised)}))
+    return raised
 
 
 def read_header(files: Files) -> Header:

@@ -6,25 +6,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from geostore.dht.ring import slot_of, slot_of_text
+from geostore.keys import PartitionKey
 from geostore.storage.blobs import blob_path
 from geostore.storage.files import digest_of
 from geostore.storage.records import (
-    CodecRow,
-    JobRow,
     Piece,
-    RasterRow,
-    Row,
-    SceneRow,
     Values,
     bytes_checksum,
     codec_values,
     event_values,
+    group_values,
     job_values,
     kind_of,
     number_values,
     raster_values,
     scene_values,
 )
+from geostore.storage.rows import CodecRow, JobRow, RasterRow, Row, SceneRow
 
 PAYLOAD_INLINE_MAX = 16_384
 CODEC_INLINE_MAX = 65_536
@@ -58,11 +56,13 @@ class Batch:
     def pack(self, rows: Iterable[Row]) -> None:
         """Take in rows in their order."""
         rows = list(rows)
-        pieces = self._stream([r.payload for r in rows if isinstance(r, RasterRow)])
+        pieces = self._stream([b for r in rows if isinstance(r, RasterRow) for b in (r.shared, r.payload)])
+        named: dict[tuple[PartitionKey, bytes], str] = {}
         for row in rows:
             if isinstance(row, RasterRow):
-                number = self.number(row.key.collection, row.scene)
-                self._add(row, raster_values(row, seq=self.seq, scene=number, piece=pieces.get(row.payload)))
+                number, group = self.number(row.key.collection, row.scene), self._group(row, pieces, named)
+                piece = pieces.get(row.payload)
+                self._add(row, raster_values(row, seq=self.seq, scene=number, piece=piece, group=group))
             elif isinstance(row, CodecRow):
                 self._add(row, codec_values(row, seq=self.seq, blob=self._codec_blob(row.data)))
             elif isinstance(row, SceneRow):
@@ -87,6 +87,20 @@ class Batch:
         self.rows.setdefault("scene", []).append(number_values(collection, scene, seq=self.seq, number=number))
         self.seq += 1
         return number
+
+    def _group(
+        self, row: RasterRow, pieces: dict[bytes, Piece], named: dict[tuple[PartitionKey, bytes], str]
+    ) -> str | None:
+        """The name of what a raster shares with others, which gets its own row the first time it is met."""
+        if not row.shared:
+            return None
+        at = row.key.partition, row.shared
+        if at not in named:
+            named[at] = digest_of(row.shared)
+            values = group_values(row, seq=self.seq, piece=pieces.get(row.shared), group=named[at])
+            self.rows.setdefault("group", []).append(values)
+            self.seq += 1
+        return named[at]
 
     def _add(self, row: Row, values: Values) -> None:
         self.rows.setdefault(kind_of(row), []).append(values)

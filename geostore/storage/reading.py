@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from geostore.dht.ring import slot_of, slot_of_text
@@ -13,19 +13,16 @@ from geostore.storage.blobs import blob_path, read_blob, read_piece
 from geostore.storage.files import Files
 from geostore.storage.records import (
     AT,
-    CodecRow,
-    EventRow,
-    JobRow,
-    RasterRow,
-    SceneRow,
     Values,
     codec_row,
     event_row,
+    group_of,
     job_row,
     piece_of,
     raster_row,
     scene_row,
 )
+from geostore.storage.rows import CodecRow, EventRow, JobRow, RasterRow, SceneRow
 from geostore.storage.view import View
 
 T = TypeVar("T")
@@ -64,12 +61,15 @@ class Reading(ABC):
             partition: which one.
             start_us: UTC microseconds, inclusive; None for all.
             end_us: UTC microseconds, exclusive; None for all.
-            payload: False leaves payloads that lie in streams unread: they come back empty.
+            payload: False leaves unread what does not lie in the row itself, in a stream or shared by a group: it
+                comes back empty.
         """
 
         def read() -> list[RasterRow]:
-            found = self.see(lambda view: view.rasters(partition, start_us, end_us))
-            return [self._raster(*item, payload=payload) for item in _newest(found)]
+            found = _newest(self.see(lambda view: view.rasters(partition, start_us, end_us)))
+            named = {group_of(values) for _, values in found} - {None} if payload else set()
+            groups = {name: self._shared(partition, name) for name in named if name is not None}
+            return [self._raster(*item, groups if payload else None) for item in found]
 
         return self._again(read)
 
@@ -86,7 +86,9 @@ class Reading(ABC):
             if not wanted:
                 which = "" if generation is None else f" of generation {generation}"
                 raise NotFound(f"no raster {key}{which}; `geostore status` lists partitions")
-            return self._raster(*max(wanted, key=lambda f: _rank(f[1])), payload=True)
+            scene, values = max(wanted, key=lambda f: _rank(f[1]))
+            name = group_of(values)
+            return self._raster(scene, values, {} if name is None else {name: self._shared(key.partition, name)})
 
         return self._again(read)
 
@@ -98,11 +100,24 @@ class Reading(ABC):
             self.refresh()
             return read()
 
-    def _raster(self, scene: str, values: Values, *, payload: bool) -> RasterRow:
-        piece = piece_of(values)
+    def _raster(self, scene: str, values: Values, groups: Mapping[str, bytes] | None) -> RasterRow:
+        """The row of `values`; without `groups`, what does not lie in the row itself is left unread."""
+        piece, name = piece_of("raster", values), group_of(values)
         if piece is None:
-            return raster_row(values, scene=scene, payload=values[AT["raster"]["payload"]])
-        return raster_row(values, scene=scene, payload=read_piece(self.files, piece) if payload else b"")
+            payload = values[AT["raster"]["payload"]]
+        else:
+            payload = b"" if groups is None else read_piece(self.files, piece)
+        shared = groups[name] if groups and name is not None else b""
+        return raster_row(values, scene=scene, payload=payload, shared=shared)
+
+    def _shared(self, partition: PartitionKey, name: str) -> bytes:
+        """What the rasters of the group `name` have in common."""
+        values = self.see(lambda view: view.group(partition, name))
+        if values is None:
+            raise Corrupt(f"{partition} has no group {name}, a raster needs it; run `geostore verify`")
+        piece = piece_of("group", values)
+        data: bytes = values[AT["group"]["payload"]] if piece is None else read_piece(self.files, piece)
+        return data
 
     def codec(self, partition: PartitionKey, generation: int | None = None) -> CodecRow:
         """The newest codec of a partition, or one generation of it.

@@ -1,10 +1,10 @@
-"""The rows a store keeps: their types, their columns, their checksums."""
+"""Rows as columns: what lies in a part file, and the checksums over it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import msgpack
@@ -15,137 +15,12 @@ from geostore.certificate import Certificate, SpectralError, float32_up
 from geostore.errors import Corrupt, InvalidInput
 from geostore.keys import PartitionKey, RasterKey
 from geostore.raster import Grid
+from geostore.storage.rows import CodecRow, EventRow, JobRow, RasterRow, Row, SceneRow
 
-Op = Literal["put", "withdraw"]
-Kind = Literal["raster", "embedding", "codec", "scene", "event", "job"]
-KINDS: tuple[Kind, ...] = ("raster", "embedding", "codec", "scene", "event", "job")
+Kind = Literal["raster", "embedding", "group", "codec", "scene", "event", "job"]
+KINDS: tuple[Kind, ...] = ("raster", "embedding", "group", "codec", "scene", "event", "job")
 Values = tuple[Any, ...]
 
-
-@dataclass(frozen=True, kw_only=True)
-class RasterRow:
-    """One stored raster: kind "raster" at generation 0 (lossless), kind "embedding" above.
-
-    Attributes:
-        key: which acquisition of which partition.
-        revision: processing revision of this acquisition; the newest is current.
-        generation: of the codec that decodes it; 0 is the lossless one.
-        op: "put", or "withdraw": rows of this key up to this revision that came before count no more.
-        scene: id of the scene it was cut from.
-        row, col, height, width: its window in the partition's cell grid, pixels.
-        valid: packed (height, width) mask of usable pixels, see `pack_mask`.
-        payload: what the codec made of it; empty where no pixel is usable.
-        vector: int8 embedding, empty if none.
-        layers: names of the payload's layers joined by "+".
-        lossless: True if the payload decodes bit for bit.
-        bytes_lzw, bytes_jxl: its size as LZW GeoTIFF and as lossless JPEG XL, measured at `put`.
-        original: digest of the kept COG, "ref:" and where it came from, or "".
-        certificate: errors measured by decoding; None at generation 0 means exact. Stored as float32, rounded up.
-    """
-
-    key: RasterKey
-    revision: int
-    generation: int
-    op: str
-    scene: str
-    row: int
-    col: int
-    height: int
-    width: int
-    valid: bytes
-    payload: bytes
-    vector: bytes = b""
-    layers: str = ""
-    lossless: bool = False
-    bytes_lzw: int = 0
-    bytes_jxl: int = 0
-    original: str = ""
-    certificate: Certificate | None = None
-
-    def __post_init__(self) -> None:
-        if self.op not in ("put", "withdraw"):
-            raise InvalidInput(f"{self.key}: op {self.op!r}; use put or withdraw")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecRow:
-    """One generation of a partition's codec.
-
-    Attributes:
-        partition: whose codec it is.
-        generation: 0 for the lossless one every partition starts with.
-        family: the plug-in that reads `data`.
-        cell: the partition's fixed grid.
-        row, col, height, width: the window of the cell the codec works on, pixels.
-        data: the codec's own bytes.
-        parent: generation it was warm-started from, or None.
-        made_us: when, UTC microseconds.
-        facts: how it came to be: steps, seconds, seed, sizes, reason.
-    """
-
-    partition: PartitionKey
-    generation: int
-    family: str
-    cell: Grid
-    row: int
-    col: int
-    height: int
-    width: int
-    data: bytes
-    parent: int | None = None
-    made_us: int = 0
-    facts: dict[str, str | float | int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class SceneRow:
-    """The facts of one scene, said once; they lie in the slot of the scene's id.
-
-    Attributes:
-        time_us, put_us: when it was taken and stored, UTC microseconds.
-        footprint: ring of [longitude, latitude], degrees.
-        complete: all its rasters are stored.
-        op: "put" or "withdraw".
-    """
-
-    collection: str
-    id: str
-    time_us: int
-    platform: str = "unknown"
-    product: str = ""
-    baseline: str = ""
-    source: str = ""
-    footprint: list[list[float]] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=dict)
-    complete: bool = True
-    op: str = "put"
-    put_us: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class JobRow:
-    """One state of a job; the newest row of an id counts. Times are UTC microseconds."""
-
-    id: str
-    verb: str
-    fields: dict[str, Any] = field(default_factory=dict)
-    state: str = "running"
-    made_us: int = 0
-    changed_us: int = 0
-    result: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
-class EventRow:
-    """Something that happened: when (UTC microseconds), by whom, what."""
-
-    time_us: int
-    who: str
-    what: str
-    fields: dict[str, Any] = field(default_factory=dict)
-
-
-Row = RasterRow | CodecRow | SceneRow | JobRow | EventRow
 
 COLUMNS: dict[str, Any] = {
     "seq": pa.int64(),
@@ -190,15 +65,20 @@ COLUMNS: dict[str, Any] = {
 _RASTER = tuple(COLUMNS)[: tuple(COLUMNS).index("id")]
 _WINDOW = ("row", "col", "height", "width")
 _PLACE = ("collection", "geohash", "band_group")
+_PIECE = ("stream", "offset", "length", "payload_checksum")
 KIND_COLUMNS: dict[str, tuple[str, ...]] = {
     "raster": _RASTER,
-    "embedding": _RASTER,
+    "embedding": (*_RASTER, "id"),
+    "group": ("seq", *_PLACE, "generation", "payload", *_PIECE, "id"),
     "codec": ("seq", *_PLACE, "time_us", "generation", *_WINDOW, "family", "data", "blob", "body"),
     "scene": ("seq", "collection", "time_us", "platform", "op", "scene", "id", "body"),
     "event": ("seq", "time_us", "id", "body"),
     "job": ("seq", "time_us", "id", "body"),
 }
 AT: dict[str, dict[str, int]] = {kind: {n: i for i, n in enumerate(names)} for kind, names in KIND_COLUMNS.items()}
+
+
+EARLIER_COLUMNS: dict[str, tuple[str, ...]] = {"embedding": _RASTER}  # of format 1; what they lack is nil
 
 
 def schema_of(kind: str) -> Any:
@@ -226,7 +106,7 @@ def bytes_checksum(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Piece:
-    """Where a payload lies: bytes `offset` .. `offset + length` of the stream blob named `stream`."""
+    """Where bytes lie that their row does not hold: `offset` .. `offset + length` of the stream blob `stream`."""
 
     stream: str
     offset: int
@@ -244,8 +124,8 @@ def kind_of(row: Row) -> Kind:
     return "event"
 
 
-def raster_values(row: RasterRow, *, seq: int, scene: int, piece: Piece | None) -> Values:
-    """A raster row's columns; its payload inline unless `piece` says where it lies."""
+def raster_values(row: RasterRow, *, seq: int, scene: int, piece: Piece | None, group: str | None = None) -> Values:
+    """A raster row's columns; its payload inline unless `piece` says where it lies; `group` names what it shares."""
     key, c = row.key, row.certificate
     errors = None if c is None else [float32_up(v) for e in c.indices.values() for v in (e.mae, e.p99, e.max)]
     return (
@@ -254,20 +134,45 @@ def raster_values(row: RasterRow, *, seq: int, scene: int, piece: Piece | None) 
         *(row.revision, row.generation, row.op, scene, row.row, row.col, row.height, row.width),
         row.valid,
         None if piece else row.payload,
-        *((piece.stream, piece.offset, piece.length, piece.checksum) if piece else (None, None, None, None)),
+        *_piece_values(piece),
         *(row.vector, row.layers, row.lossless, row.bytes_lzw, row.bytes_jxl, row.original),
         *((None, None, None) if c is None else (c.pixels, float32_up(c.mse), float32_up(c.max_error))),
         None if c is None else ",".join(c.indices),
         errors,
+        *((group,) if row.generation else ()),
     )
 
 
-def piece_of(values: Values) -> Piece | None:
-    """Where a raster row's payload lies, or None if it is inline."""
-    at = AT["raster"]
-    if values[at["stream"]] is None:
-        return None
-    return Piece(*(values[at[n]] for n in ("stream", "offset", "length", "payload_checksum")))
+def group_values(row: RasterRow, *, seq: int, piece: Piece | None, group: str) -> Values:
+    """The columns of what `row` shares with others, by its digest; inline unless `piece` says where it lies."""
+    place = (row.key.collection, row.key.geohash, row.key.group)
+    return (seq, *place, row.generation, None if piece else row.shared, *_piece_values(piece), group)
+
+
+def _piece_values(piece: Piece | None) -> Values:
+    return (piece.stream, piece.offset, piece.length, piece.checksum) if piece else (None, None, None, None)
+
+
+def has_payload(kind: str) -> bool:
+    """True if rows of this kind hold a payload, in themselves or in a stream."""
+    return "payload" in AT[kind]
+
+
+def piece_of(kind: str, values: Values) -> Piece | None:
+    """Where a row's payload lies, or None if it is inline."""
+    at = AT[kind]["stream"]
+    return None if values[at] is None else Piece(*values[at : at + 4])
+
+
+def moved(kind: str, values: Values, piece: Piece) -> Values:
+    """The same row with its payload at `piece`."""
+    at = AT[kind]["stream"]
+    return (*values[:at], *_piece_values(piece), *values[at + 4 :])
+
+
+def group_of(values: Values) -> str | None:
+    """The digest of what a raster row shares with others, or None."""
+    return values[AT["embedding"]["id"]] if len(values) > AT["embedding"]["id"] else None
 
 
 def key_of(values: Values) -> RasterKey:
@@ -275,12 +180,13 @@ def key_of(values: Values) -> RasterKey:
     return RasterKey(*values[1:6])
 
 
-def raster_row(values: Values, *, scene: str, payload: bytes) -> RasterRow:
+def raster_row(values: Values, *, scene: str, payload: bytes, shared: bytes = b"") -> RasterRow:
     """The inverse of `raster_values`."""
     at = AT["raster"]
     names = ("revision", "generation", "op", *_WINDOW, "valid", "vector", "layers", "lossless")
     plain = {n: values[at[n]] for n in (*names, "bytes_lzw", "bytes_jxl", "original")}
-    return RasterRow(key=key_of(values), scene=scene, payload=payload, certificate=_certificate(values), **plain)
+    plain |= {"payload": payload, "shared": shared, "certificate": _certificate(values)}
+    return RasterRow(key=key_of(values), scene=scene, **plain)
 
 
 def _certificate(values: Values) -> Certificate | None:
@@ -381,10 +287,12 @@ def from_arrow(kind: str, table: Any, where: str) -> list[Values]:
         Corrupt: columns are missing or a row does not match its checksum; the message names `where` and the row.
     """
     names = (*KIND_COLUMNS[kind], "checksum")
-    if table.column_names != list(names):
+    earlier = (*EARLIER_COLUMNS.get(kind, KIND_COLUMNS[kind]), "checksum")
+    if table.column_names not in (list(names), list(earlier)):
         raise Corrupt(f"{where}: columns {table.column_names}, wanted {list(names)}; restore it from a backup")
-    rows = list(zip(*(table.column(i).to_pylist() for i in range(len(names))), strict=True))
+    rows = list(zip(*(table.column(i).to_pylist() for i in range(table.num_columns)), strict=True))
     for number, row in enumerate(rows):
         if checksum(kind, row[:-1]) != row[-1]:
             raise Corrupt(f"{where}: row {number} does not match its checksum; restore it from a backup")
-    return [row[:-1] for row in rows]
+    missing = (None,) * (len(names) - table.num_columns)
+    return [(*row[:-1], *missing) for row in rows]

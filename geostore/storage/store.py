@@ -26,10 +26,8 @@ from geostore.storage.files import Files, digest_of, open_files
 from geostore.storage.lock import WriterLock
 from geostore.storage.pack import Batch, slot_of_row
 from geostore.storage.reading import Reading
-from geostore.storage.records import (
-    Kind,
-    Row,
-)
+from geostore.storage.records import Kind
+from geostore.storage.rows import Row
 from geostore.storage.sight import Sight
 from geostore.storage.tables import Owner, SlotTable, Snapshot
 from geostore.storage.view import View
@@ -95,7 +93,7 @@ class Store(Reading):
         options: Mapping[str, str] | None = None,
         settings: Settings | None = None,
     ) -> Self:
-        """Open the store at `url`.
+        """Open the store at `url`; opened for writing, one of an earlier format is raised to the present one.
 
         Raises:
             NotFound: no store there. StoreLocked: another writer holds it. UnsupportedFormat: a newer format.
@@ -106,6 +104,7 @@ class Store(Reading):
         head = header.read_header(files)
         lock = WriterLock(files.local) if files.local is not None and not readonly else None
         try:
+            head = head if readonly else header.raise_header(files, head)
             return cls(files, head, settings or Settings(), lock, readonly=readonly)
         except BaseException:
             if lock is not None:

@@ -14,7 +14,18 @@ from geostore.storage.blobs import blob_path, original_path, put_blob, read_piec
 from geostore.storage.files import Files
 from geostore.storage.log import LOG
 from geostore.storage.pack import join_stream, pieces_of
-from geostore.storage.records import AT, COLUMNS, KIND_COLUMNS, Piece, Values, key_of, piece_of
+from geostore.storage.records import (
+    AT,
+    COLUMNS,
+    KIND_COLUMNS,
+    Piece,
+    Values,
+    group_of,
+    has_payload,
+    key_of,
+    moved,
+    piece_of,
+)
 from geostore.storage.tables import SlotTable, Snapshot
 from geostore.storage.view import View
 
@@ -123,6 +134,9 @@ def _current_of(store: Store, partition: Any) -> set[tuple[str, int]]:
     codecs = store.see(lambda view: view.codecs(partition))
     used = {0, *(v[at] for v in rows), *(v[codec_at] for v in codecs[-1:])}
     keep = {("embedding" if v[at] else "raster", v[0]) for v in rows}
+    named = {name for v in rows if (name := group_of(v)) is not None}
+    groups = [store.see(lambda view, name=name: view.group(partition, name)) for name in named]  # type: ignore[misc]
+    keep |= {("group", v[0]) for v in groups if v is not None}
     return keep | {("codec", v[0]) for v in codecs if v[codec_at] in used}
 
 
@@ -144,7 +158,7 @@ def _kept(found: list[tuple[str, Values]], current: set[tuple[str, int]]) -> lis
 
 def repack(files: Files, rows: list[tuple[str, Values]]) -> list[tuple[str, Values]]:
     """The same rows with payloads moved out of streams that hold bytes no row needs, into one new stream."""
-    pieces = [p for kind, v in rows if kind in ("raster", "embedding") and (p := piece_of(v)) is not None]
+    pieces = [p for kind, v in rows if has_payload(kind) and (p := piece_of(kind, v)) is not None]
     live: dict[str, dict[int, int]] = {}
     for piece in pieces:
         live.setdefault(piece.stream, {})[piece.offset] = piece.length
@@ -159,21 +173,18 @@ def repack(files: Files, rows: list[tuple[str, Values]]) -> list[tuple[str, Valu
 
 
 def _moved(kind: str, values: Values, moving: dict[Piece, bytes], places: dict[bytes, Piece]) -> Values:
-    piece = piece_of(values) if kind in ("raster", "embedding") else None
-    if piece is None or piece not in moving:
-        return values
-    new, at = places[moving[piece]], AT["raster"]["stream"]
-    return (*values[:at], new.stream, new.offset, new.length, new.checksum, *values[at + 4 :])
+    piece = piece_of(kind, values) if has_payload(kind) else None
+    return values if piece is None or piece not in moving else moved(kind, values, places[moving[piece]])
 
 
 def _blobs_of(rows: Rows) -> set[str]:
     needed = {
         blob_path("codecs", v[AT["codec"]["blob"]]) for v in rows.get("codec", ()) if v[AT["codec"]["blob"]] is not None
     }
+    pieces = (piece_of(kind, v) for kind, found in rows.items() if has_payload(kind) for v in found)
+    needed |= {blob_path("streams", piece.stream) for piece in pieces if piece is not None}
     for values in (*rows.get("raster", ()), *rows.get("embedding", ())):
-        piece, original = piece_of(values), values[AT["raster"]["original"]]
-        if piece is not None:
-            needed.add(blob_path("streams", piece.stream))
+        original = values[AT["raster"]["original"]]
         if original and not original.startswith("ref:"):
             needed.add(original_path(key_of(values), original))
     return needed

@@ -20,8 +20,9 @@ from geostore.storage.log import Seal
 from geostore.storage.records import AT, Values, key_of
 from geostore.storage.tables import Snapshot
 
-VIEW_FORMAT = 1
-_RASTER, _CODEC, _SCENE, _NUMBER, _JOB, _EVENT, _SLOT, _META = b"r", b"c", b"s", b"n", b"j", b"e", b"v", b"m"
+VIEW_FORMAT = 2
+_RASTER, _GROUP, _CODEC, _SCENE, _NUMBER, _JOB, _EVENT = b"r", b"g", b"c", b"s", b"n", b"j", b"e"
+_SLOT, _META = b"v", b"m"
 _SUM = 8
 _READERS_MAX = 126
 _GROWTH = 2
@@ -146,6 +147,10 @@ class View:
         """(scene id, columns) of every visible row of one key, ascending generation."""
         prefix = _RASTER + key.to_bytes() + b"\0"
         return self._read(lambda txn: [tuple(v) for k, v in _scan(txn, prefix) if len(k) == len(prefix) + 4])
+
+    def group(self, partition: PartitionKey, name: str) -> Values | None:
+        """Columns of the newest row of one group of rasters."""
+        return self._read(lambda txn: _tuple(_get(txn, _GROUP + partition.to_bytes() + name.encode())))
 
     def codecs(self, partition: PartitionKey) -> list[Values]:
         """Columns of every codec row of a partition, ascending generation."""
@@ -288,6 +293,11 @@ def _take_raster(txn: Any, slot: int, values: Values) -> None:
     _put(txn, key, [named[1], list(values)])
 
 
+def _take_group(txn: Any, _slot: int, values: Values) -> None:
+    partition = PartitionKey(*values[1:4])
+    _put(txn, _GROUP + partition.to_bytes() + values[AT["group"]["id"]].encode(), values)
+
+
 def _take_codec(txn: Any, _slot: int, values: Values) -> None:
     partition = PartitionKey(*values[1:4])
     _put(txn, _CODEC + partition.to_bytes() + values[AT["codec"]["generation"]].to_bytes(4, "big"), values)
@@ -314,6 +324,7 @@ def _take_event(txn: Any, slot: int, values: Values) -> None:
 _TAKE: dict[str, Callable[[Any, int, Values], None]] = {
     "raster": _take_raster,
     "embedding": _take_raster,
+    "group": _take_group,
     "codec": _take_codec,
     "scene": _take_scene,
     "job": _take_job,

@@ -23,7 +23,7 @@ from geostore.storage.pack import CODEC_INLINE_MAX, PAYLOAD_INLINE_MAX
 from geostore.storage.tables import EPOCH_APP
 
 ROOT = Path(__file__).parents[2]
-GOLDEN = ROOT / "tests/golden" / f"store-v{FORMAT_VERSION}"
+GOLDEN = ROOT / "tests/golden"
 LARGE = PAYLOAD_INLINE_MAX + 1
 
 
@@ -38,31 +38,45 @@ def _rows():
     ]
 
 
+def _groups():
+    """Rasters that share bytes, few and many, as format 2 keeps them."""
+    small = [embedding(day, "9qdfx", size=2, shared=b"few bytes in common") for day in (2, 3)]
+    large = [embedding(day, "9qdfx", size=2, shared=bytes(range(256)) * 65) for day in (4, 5)]
+    return [codec("9qdfx", generation=1, data=b"groups", family="klt-av1", parent=0), *small, *large]
+
+
 def make(root: Path) -> None:
     with Store.create(root, slots=2) as store:
         store.put_collection(collection())
         store.put_original(key(1), b"cog" * 50)
-        for rows in _rows():
+        for rows in [*_rows(), _groups()]:
             store.commit(rows)
         store.compact()
     shutil.rmtree(root / VIEW)
     (root / LOCK).unlink()
 
 
-def test_the_golden_store_of_format_1_opens_reads_and_verifies(tmp_path):
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION + 1))
+def test_the_golden_store_of_every_format_opens_reads_and_verifies(tmp_path, version):
     """A store written by an earlier build gives the very rows it was given, and can be written on."""
-    shutil.copytree(GOLDEN, tmp_path / "s")
+    golden = GOLDEN / f"store-v{version}"
+    shutil.copytree(golden, tmp_path / "s")
     first, second, third = _rows()
-    with Store.open(tmp_path / "s") as store:
+    groups = _groups() if version > 1 else [None]
+    with Store.open(tmp_path / "s", readonly=True) as store:
         assert store.verify() == []
         assert store.collections() == [collection()]
         assert store.rasters(partition()) == [second[1], first[3]]
-        assert store.rasters(partition("9qdfx")) == [first[4]]
+        assert store.rasters(partition("9qdfx")) == [first[4], *groups[1:]]
         assert store.generations(partition()) == [first[0], second[0]]
         assert (store.scenes(), store.jobs(), store.events()) == ([first[1]], [third[0]], [third[1]])
-        store.commit([raster(9)])
+    with Store.open(tmp_path / "s") as store:
+        store.commit([raster(9), embedding(8, "9qdfx", shared=b"more")])
+        store.prune(retain_days=0)
         assert store.verify() == []
-    assert sum(p.stat().st_size for p in GOLDEN.rglob("*") if p.is_file()) < 100_000
+        assert store.raster(key(8, "9qdfx")).shared == b"more"
+    assert json.loads((tmp_path / "s" / header.HEADER).read_text())["version"] == FORMAT_VERSION
+    assert sum(p.stat().st_size for p in golden.rglob("*") if p.is_file()) < 100_000
 
 
 def _names() -> list[str]:
@@ -130,8 +144,9 @@ def test_other_readers_read_the_tables(tmp_path):
 
 
 if __name__ == "__main__":
-    shutil.rmtree(GOLDEN, ignore_errors=True)
+    golden = GOLDEN / f"store-v{FORMAT_VERSION}"
+    shutil.rmtree(golden, ignore_errors=True)
     with tempfile.TemporaryDirectory() as folder:  # the log remembers where a table was made
         make(Path(folder) / "store")
-        shutil.copytree(Path(folder) / "store", GOLDEN)
-    print(GOLDEN.name)
+        shutil.copytree(Path(folder) / "store", golden)
+    print(golden.name)
