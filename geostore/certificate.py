@@ -92,12 +92,24 @@ def measure(original: Pixels, decoded: Pixels, valid: Mask, bands: Bands, indice
     )
 
 
+def index_errors(name: str, original: Pixels, decoded: Pixels, valid: Mask, bands: Bands) -> npt.NDArray[np.float32]:
+    """(N,) absolute errors of one index at the pixels that count; arguments as for `measure`."""
+    return _index_errors(name, bands.to_physical(original), bands.to_physical(decoded), valid, bands)
+
+
+def _index_errors(
+    name: str, truth: npt.NDArray[np.float32], seen: npt.NDArray[np.float32], valid: Mask, bands: Bands
+) -> npt.NDArray[np.float32]:
+    needed = [bands.index(b) for b in spectral_index(name).bands]
+    usable = valid & (truth[needed] >= FLOOR).any(axis=0)
+    error = np.abs(evaluate_index(name, truth, bands.names) - evaluate_index(name, seen, bands.names))
+    return np.asarray(error[usable], np.float32)
+
+
 def _index_error(
     name: str, truth: npt.NDArray[np.float32], seen: npt.NDArray[np.float32], valid: Mask, bands: Bands
 ) -> SpectralError:
-    needed = [bands.index(b) for b in spectral_index(name).bands]
-    usable = valid & (truth[needed] >= FLOOR).any(axis=0)
-    if not usable.any():
+    error = _index_errors(name, truth, seen, valid, bands)
+    if not error.size:
         return SpectralError(0.0, 0.0, 0.0)
-    error = np.abs(evaluate_index(name, truth, bands.names) - evaluate_index(name, seen, bands.names))[usable]
     return SpectralError(float(error.mean(dtype=np.float64)), float(np.percentile(error, 99)), float(error.max()))

@@ -50,6 +50,6 @@ _ROWS: tuple[tuple[str, Callable[[dict[str, Any]], str]], ...] = (
     ("- against LZW", lambda f: ratio(f.get("ratio_durable"))),
     ("PSNR, dB (reflectance 0..1)", lambda f: number(f["psnr_db"], ".1f")),
     ("NDVI error, mean", lambda f: number(f["ndvi_mae"], ".4f")),
-    ("NDVI error, 99th percentile", lambda f: number(f["ndvi_p99"], ".4f")),
+    ("NDVI error, 99th percentile of all pixels", lambda f: number(f["ndvi_p99"], ".4f")),
     ("every raster within its policy", lambda f: "yes" if f["within_policy"] else "NO"),
 )

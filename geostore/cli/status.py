@@ -81,7 +81,8 @@ def _errors(quality: Fields) -> list[tuple[str, str]]:
         ("largest error, physical units", number(quality["max_error"])),
     ]
     for name, e in sorted(quality["indices"].items()):
-        rows.append((f"{name} mean / p99 / largest", " / ".join(number(e[k], ".4f") for k in ("mae", "p99", "max"))))
+        values = " / ".join(number(e[k], ".4f") for k in ("mae", "p99_mean", "max"))
+        rows.append((f"{name} mean / a raster's p99, mean / largest", values))
     return [*rows, ("rasters within / beyond their policy", f"{quality['within_policy']} / {quality['missed']}")]
 
 

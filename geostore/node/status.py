@@ -67,7 +67,10 @@ class Tally:
             self.worst[name] = max(self.worst.get(name, 0.0), error.max)
 
     def quality(self) -> dict[str, Any]:
-        """Errors over all usable pixels; p99 is each raster's own, averaged over rasters."""
+        """Errors over all usable pixels; `p99_mean` is the mean over rasters of each one's own 99th percentile.
+
+        A percentile of all pixels together does not follow from certificates.
+        """
         mse = self.squared / self.pixels if self.pixels else 0.0
         overall = Certificate(self.pixels, mse, self.max_error)
         return {
@@ -80,7 +83,7 @@ class Tally:
             "indices": {
                 name: {
                     "mae": self.mae[name] / max(self.weights[name], 1),
-                    "p99": sum(self.p99[name]) / len(self.p99[name]),
+                    "p99_mean": sum(self.p99[name]) / len(self.p99[name]),
                     "max": self.worst[name],
                 }
                 for name in self.weights
@@ -166,6 +169,6 @@ def _partition_fields(partition: PartitionKey, part: Tally, codecs: list[CodecRo
         "tiers": dict(part.tiers),
         **{k: quality[k] for k in ("mse_n1", "psnr_db", "max_error", "within_policy", "missed")},
         "ndvi_mae": ndvi.get("mae"),
-        "ndvi_p99": ndvi.get("p99"),
+        "ndvi_p99_mean": ndvi.get("p99_mean"),
         "ndvi_max": ndvi.get("max"),
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
+
+import numpy as np
 
 from geostore.certificate import Certificate, measure
 from geostore.client import Client, RasterInfo
@@ -127,13 +129,24 @@ def _show(client: Client, info: RasterInfo, why: str, originals: Originals | Non
     original = originals(info.key) if originals is not None else None
     if original is None:
         original = _stored_original(client, info)
-    if original is not None and original.grid != decoded.grid:
-        original = None
+    original = original and _laid(original, decoded)
     certificate = facts.certificate
     if original is not None and not facts.exact and certificate.pixels == 0:
         names = tuple(certificate.indices)
         certificate = measure(original.pixels, decoded.pixels, decoded.valid, decoded.bands, names)
     return Shown(info=facts, decoded=decoded, original=original, certificate=certificate, why=why)
+
+
+def _laid(original: Raster, decoded: Raster) -> Raster | None:
+    """`original` on the grid of `decoded`, which a fit may have widened; None where it reaches outside."""
+    offset = decoded.grid.offset_of(original.grid)
+    (height, width), (top, left) = original.grid.shape, offset or (-1, -1)
+    if min(top, left) < 0 or top + height > decoded.grid.height or left + width > decoded.grid.width:
+        return None
+    pixels, valid = np.zeros_like(decoded.pixels), np.zeros_like(decoded.valid)
+    at = (slice(top, top + height), slice(left, left + width))
+    pixels[(slice(None), *at)], valid[at] = original.pixels, original.valid
+    return replace(decoded, pixels=pixels, valid=valid)
 
 
 def _stored_original(client: Client, info: RasterInfo) -> Raster | None:

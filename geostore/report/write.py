@@ -87,7 +87,13 @@ def _headline(facts: Facts) -> list[str]:
             ),
         ),
         page.heading("Errors over usable pixels"),
-        page.card(page.table("Errors", ("", "mean", "99th percentile", "largest"), figures.errors(status["quality"]))),
+        page.card(
+            page.table(
+                "Errors",
+                ("", "mean", "99th percentile, mean over rasters", "largest"),
+                figures.errors(status["quality"]),
+            )
+        ),
     ]
 
 

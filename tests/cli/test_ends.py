@@ -107,6 +107,26 @@ def test_export_is_what_decode_and_join_give(world, tmp_path):
         assert (file.read() == expected.pixels).all()
 
 
+def test_the_demo_pools_ndvi_errors_over_all_pixels(world):
+    """Its 99th percentile is that of every pixel of every raster, computed by hand from the scenes and what decodes."""
+    from geostore.demo import ndvi_errors, percentile
+
+    with connect(world.store, readonly=True) as client:
+        decoded = client.decode_rasters(client.rasters())
+        originals = {i.key: r for i, r in client.decode_rasters(client.rasters(), tier="original")}
+        errors = ndvi_errors(client, originals)
+    by_hand = []
+    for info, seen in decoded:
+        row, col = seen.grid.offset_of(originals[info.key].grid)
+        height, width = originals[info.key].grid.shape
+        part = seen.pixels[:, row : row + height, col : col + width] * 1e-4
+        truth, valid = originals[info.key].pixels * 1e-4, originals[info.key].valid
+        ndvi = [(p[3] - p[2]) / (p[3] + p[2]) for p in (part[:, valid], truth[:, valid])]
+        by_hand.append(np.abs(ndvi[0] - ndvi[1]))
+    assert errors.size == sum(e.size for e in by_hand)
+    assert percentile(errors)["ndvi_p99"] == pytest.approx(np.percentile(np.concatenate(by_hand), 99), rel=1e-3)
+
+
 def test_xarray_opens_a_cell_by_name(world):
     """xr.open_dataset("geostore:...") equals Client.decode, is lazy, and closes its store."""
     with xr.open_dataset(f"geostore:{world.store}/u2pc0", engine="geostore", bands=["red"]) as ds:
