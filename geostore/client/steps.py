@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
-BATCH_BYTES = 32 * 2**20  # stored values in one put or decode
+BATCH_BYTES = 32 * 2**20  # pixels and masks in one put or decode; no daemon's decode_bytes_max is smaller
 POLL_S = 0.2  # between two looks at a job; grows to POLL_S_MAX
 POLL_S_MAX = 2.0
 
@@ -78,7 +78,7 @@ def cells(collection: str) -> Steps[dict[tuple[str, str], Grid]]:
 def put(collection: str, scene: SceneFields, splits: Iterable[Split]) -> Steps[dict[str, int]]:
     """Put the pieces of a scene in requests of about BATCH_BYTES; the last one completes the scene."""
     total = {"stored": 0, "unchanged": 0, "cells": 0}
-    for batch, last in _batches(splits, lambda s: s.raster.pixels.nbytes):
+    for batch, last in _batches(splits, lambda s: s.raster.pixels.nbytes + s.raster.valid.nbytes):
         arrays: list[Array] = []
         for split in batch:
             arrays += [split.raster.pixels, split.raster.valid.astype(np.uint8)]
@@ -127,7 +127,7 @@ def decode_rasters(
 ) -> Steps[list[tuple[RasterInfo, Raster]]]:
     """Facts and pixels of `infos`, in order, in requests of about BATCH_BYTES."""
     found: list[tuple[RasterInfo, Raster]] = []
-    for batch, _ in _batches(infos, lambda i: i.bytes_decoded):
+    for batch, _ in _batches(infos, lambda i: i.bytes_decoded + i.grid.height * i.grid.width):
         if not batch:
             break
         request = messages.Decode.model_validate(

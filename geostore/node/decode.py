@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geostore.codec import RawCodec
-from geostore.errors import Corrupt, NotFound
+from geostore.errors import Corrupt, NotFound, Overloaded
 from geostore.keys import RasterKey
 from geostore.node.facts import raster_fields
+from geostore.node.reference import PREFIX, read_reference
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 from geostore.raster import Raster
-from geostore.storage import CodecRow, RasterRow, unpack_mask
+from geostore.storage import CodecRow, RasterRow, pack_mask, unpack_mask
 
 if TYPE_CHECKING:
     from geostore.node.node import Node
@@ -25,15 +26,27 @@ def decode(node: Node, request: messages.Decode, arrays: tuple[Array, ...], prog
 
     Raises:
         NotFound: a raster, or the tier asked for, is not there. Corrupt: stored bytes fail their check.
+        Overloaded: several keys that together decode to more than `decode_bytes_max`.
     """
     found: list[dict[str, Any]] = []
     out: list[Array] = []
+    size = 0
     for i, key in enumerate(request.keys):
-        fields, raster = decode_one(node, RasterKey(**key.model_dump()), request.bands, request.tier)
+        fields, raster = decode_one(node, RasterKey(**vars(key)), request.bands, request.tier)
+        size += raster.pixels.nbytes + raster.valid.nbytes
+        if found and size > node.settings.decode_bytes_max:
+            raise _too_many(len(request.keys), len(found), node.settings.decode_bytes_max)
         found.append({**fields, "pixels": len(out), "valid": len(out) + 1})
-        out += [np.ascontiguousarray(raster.pixels), raster.valid.astype(np.uint8)]
+        out += [np.ascontiguousarray(raster.pixels), raster.valid.view(np.uint8)]
         progress("decode", (i + 1) / len(request.keys))
     return Reply({"rasters": found}, tuple(out))
+
+
+def _too_many(keys: int, fitting: int, bytes_max: int) -> Overloaded:
+    return Overloaded(
+        f"{keys} rasters decode to more than {bytes_max} bytes of pixels and masks (decode_bytes_max) in one answer; "
+        f"ask for at most {fitting} of them at once, then for the next"
+    )
 
 
 def decode_one(
@@ -82,23 +95,44 @@ def exact_row(node: Node, current: RasterRow) -> RasterRow | None:
 
 
 def read_original(node: Node, key: RasterKey) -> tuple[RasterRow, CodecRow, Raster]:
-    """The exact raster: its lossless row while that stands, else its kept COG.
+    """The exact raster: its lossless row while that stands, else its kept COG, else what its scene still holds.
 
     Raises:
-        NotFound: neither is there any more; the message says where the file came from, if that is known.
+        NotFound: none of them is there any more, or the scene no longer holds what was put.
     """
     current = node.store.raster(key)
     row = exact_row(node, current)
+    if row is None and current.original.startswith(PREFIX):
+        return _read_referenced(node, current)
     if row is None:
-        came = f"; it came from {current.original[4:]}" if current.original else ""
-        raise NotFound(f"the original of {key} is not kept (policy original){came}; decode it at tier best")
+        raise NotFound(f'the original of {key} is not kept (policy original = "drop"); decode it at tier best')
     if row.lossless:
         return (row, *read_row(node, row))
     return _read_kept(node, row)
 
 
+def _read_referenced(node: Node, row: RasterRow) -> tuple[RasterRow, CodecRow, Raster]:
+    """The raster cut once more from its scene, and the row as if it held that."""
+    codec_row, _ = node.codec(row.key.partition, row.generation)
+    raster = read_reference(node, row, codec_row.cell)
+    top, left = codec_row.cell.offset_of(raster.grid) or (row.row, row.col)
+    height, width = raster.grid.shape
+    exact = replace(
+        row,
+        row=top,
+        col=left,
+        height=height,
+        width=width,
+        valid=pack_mask(raster.valid),
+        certificate=None,
+        lossless=True,
+        layers="original",
+    )
+    return exact, codec_row, raster
+
+
 def _kept(row: RasterRow) -> bool:
-    return bool(row.original) and not row.original.startswith("ref:")
+    return bool(row.original) and not row.original.startswith(PREFIX)
 
 
 def _read_kept(node: Node, row: RasterRow) -> tuple[RasterRow, CodecRow, Raster]:
