@@ -5,7 +5,8 @@ from __future__ import annotations
 import bisect
 import math
 import sys
-from collections.abc import Iterable, Sequence
+import sysconfig
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypedDict, cast
 
 import msgpack
@@ -286,17 +287,27 @@ class Inbox:
         return tuple(found)
 
 
+def counts_are_exact() -> bool:
+    """True if a reference count tells whether anybody else looks at an object: under CPython's lock, not without it."""
+    running: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
+    return sys.implementation.name == "cpython" and running() and not sysconfig.get_config_var("Py_GIL_DISABLED")
+
+
 class Shelf:
     """Memory of bodies that nobody looks at any more, used again: fresh pages cost more than filling them.
 
-    Not for several threads. What it keeps stays below SHELF_BYTES_MAX.
+    Not for several threads. What it keeps stays below SHELF_BYTES_MAX. Whether anybody looks is told by reference
+    counts, so where these are not exact, as in a free-threaded Python, nothing is used again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, reuses: bool | None = None) -> None:
         self._kept: list[Array] = []
+        self._reuses = counts_are_exact() if reuses is None else reuses
 
     def take(self, nbytes: int) -> memoryview:
         """Memory for `nbytes`, with anything in it."""
+        if not self._reuses:
+            return np.empty(nbytes, np.uint8).data
         for memory, references in _referenced(self._kept):
             if memory.nbytes >= nbytes and references == _UNSEEN:
                 return memory.data[:nbytes]

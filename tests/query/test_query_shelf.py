@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import sys
+import sysconfig
 
-from geostore.query.frames import SHELF_BYTES_MAX, Shelf
+import numpy as np
+import pytest
+
+from geostore.query.frames import SHELF_BYTES_MAX, Shelf, counts_are_exact
 
 SIZE = 1_048_576
 
@@ -34,3 +38,18 @@ def test_bodies_above_the_limit_are_not_kept() -> None:
     assert huge.nbytes == SHELF_BYTES_MAX + 1
     assert sum(m.nbytes for m in shelf._kept) <= SHELF_BYTES_MAX
     assert len({a.ctypes.data for a in held}) == len(held)
+
+
+def test_nothing_is_used_again_where_reference_counts_are_not_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves the switch: a free-threaded build, its lock on or off, gives out fresh memory and keeps none."""
+    assert counts_are_exact() is not bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
+    with monkeypatch.context() as free:
+        free.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+        assert not counts_are_exact()
+        shelf = Shelf()
+        taken = [_taken(shelf) for _ in range(3)]
+        assert len({a.ctypes.data for a in taken}) == 3
+        assert shelf._kept == []
+    with monkeypatch.context() as built:
+        built.setattr(sysconfig, "get_config_var", lambda name: 1)
+        assert not counts_are_exact()
