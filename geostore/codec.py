@@ -56,12 +56,15 @@ class Encoded:
     """One raster as a codec stores it.
 
     Attributes:
-        payload: all bytes that decoding needs besides the codec itself and the validity mask.
+        payload: the bytes that decoding needs besides the codec itself, the validity mask and `shared`.
+        shared: bytes that the rasters of one group have in common, equal in each of them and stored once; empty for a
+            raster that is coded alone.
         vector: (D,) int8, the raster's embedding: the codec's pooled latent; None for codecs that have none.
         layers: which layers the payload holds ("gain", "grid", "residual", "lossless"), for provenance.
     """
 
     payload: bytes
+    shared: bytes = b""
     vector: Int8 | None = None
     layers: tuple[str, ...] = ()
 
@@ -83,6 +86,9 @@ class Effort:
     device: str = "auto"
 
 
+Member = tuple[bytes, Mask]  # a raster of a group: its payload, its (H, W) validity
+
+
 @runtime_checkable
 class Codec(Protocol):
     """One fitted encoder-decoder pair. Immutable; `to_bytes` holds all that decoding needs."""
@@ -95,16 +101,51 @@ class Codec(Protocol):
         ...
 
     def encode(self, pixels: Pixels, valid: Mask) -> Encoded:
-        """Encode (B, H, W) stored values; masked pixels weigh nothing."""
+        """Encode one raster alone, (B, H, W) stored values; masked pixels weigh nothing."""
         ...
 
-    def decode(self, payload: bytes, valid: Mask) -> Pixels:
+    def encode_series(self, series: Series, progress: Progress = quiet) -> list[Encoded]:
+        """Encode every raster of `series`, in its order; those coded together share bytes."""
+        ...
+
+    def decode(self, payload: bytes, valid: Mask, shared: bytes = b"") -> Pixels:
         """(B, H, W) stored values. Pixels outside (H, W) `valid` are unspecified but deterministic."""
+        ...
+
+    def decode_group(self, shared: bytes, members: Sequence[Member]) -> list[Pixels]:
+        """What `decode` gives for each (payload, valid) in `members`, with the work on `shared` done once."""
         ...
 
     def to_bytes(self) -> bytes:
         """The codec itself: architecture, bands, normalisation, quantiser, entropy tables. No pickle."""
         ...
+
+
+class Alone:
+    """What the protocol asks about series and groups, for codecs that code each raster by itself."""
+
+    def encode_series(self: Codec, series: Series, progress: Progress = quiet) -> list[Encoded]:
+        """Encode raster after raster."""
+        found = []
+        for i in range(len(series)):
+            found.append(self.encode(series.pixels[i], series.valid[i]))
+            progress("encode", (i + 1) / len(series))
+        return found
+
+    def decode_group(self: Codec, shared: bytes, members: Sequence[Member]) -> list[Pixels]:
+        """Decode raster after raster."""
+        return [self.decode(payload, valid, shared) for payload, valid in members]
+
+
+def decode_many(codec: Codec, items: Sequence[tuple[bytes, Member]]) -> list[Pixels]:
+    """Decode (shared, (payload, valid)) rasters of one codec, those of a group together, in the order given."""
+    groups: dict[bytes, list[int]] = {}
+    for i, (shared, _) in enumerate(items):
+        groups.setdefault(shared, []).append(i)
+    found: dict[int, Pixels] = {}
+    for shared, places in groups.items():
+        found |= zip(places, codec.decode_group(shared, [items[i][1] for i in places]), strict=True)
+    return [found[i] for i in range(len(items))]
 
 
 class CodecFamily(Protocol):
@@ -124,15 +165,18 @@ class CodecFamily(Protocol):
 
 
 _RAW_MAGIC = b"GSRAW1"
-FAST, SMALL = 1, 3  # JPEG XL efforts; on satellite planes 3 is as small as 7, and ten times faster
+FAST, SMALL = 0, 1  # how hard RawCodec tries
+_STACKED = 0xFF  # fourth byte of a payload whose planes share frames; one frame a plane would need 4 GB to have it
+_FRAME_ROWS_MAX, _FRAME_VALUES_MAX = 1 << 17, 1 << 24  # JPEG XL's level 5 ends at 2^18 rows and 2^28 values
+_FEW, _SEVERAL = 1 << 15, 1 << 17  # values of a frame: so few that trying harder costs no time that counts
 
 
 @dataclass(frozen=True)
-class RawCodec:
-    """The lossless codec: every band plane as JPEG XL lossless (float32: zstd of the byte planes).
+class RawCodec(Alone):
+    """The lossless codec: band planes one below the other, as JPEG XL lossless (float32: zstd of the byte planes).
 
-    The payload keeps every pixel bit for bit, masked or not. `effort` (FAST or SMALL) is JPEG XL's; a reader does
-    not need it.
+    The payload keeps every pixel bit for bit, masked or not; docs/FORMAT.md gives its layout. `effort` is FAST (what
+    `put` can wait for) or SMALL; a reader does not need it.
     """
 
     _bands: Bands
@@ -146,21 +190,21 @@ class RawCodec:
 
     def encode(self, pixels: Pixels, valid: Mask) -> Encoded:
         """Lossless; `valid` is not looked at."""
-        planes = [_pack_plane(np.ascontiguousarray(p), self.effort) for p in pixels]
-        sizes = np.array([len(p) for p in planes], "<u4").tobytes()
-        return Encoded(payload=sizes + b"".join(planes), layers=("lossless",))
+        count, height, width = pixels.shape
+        together = min(count, max(1, min(_FRAME_ROWS_MAX // height, _FRAME_VALUES_MAX // (height * width))))
+        stacks = [pixels[i : i + together].reshape(-1, width) for i in range(0, count, together)]
+        frames = [_pack_frame(np.ascontiguousarray(s), self.effort) for s in stacks]
+        head = np.array([together | _STACKED << 24, *map(len, frames[:-1])], "<u4").tobytes()
+        return Encoded(payload=head + b"".join(frames), layers=("lossless",))
 
-    def decode(self, payload: bytes, valid: Mask) -> Pixels:
+    def decode(self, payload: bytes, valid: Mask, shared: bytes = b"") -> Pixels:
         """Bit for bit what was encoded."""
-        count = len(self._bands)
-        sizes = np.frombuffer(payload[: 4 * count], "<u4")
-        if len(sizes) != count or 4 * count + int(sizes.sum()) != len(payload):
-            raise Corrupt(f"lossless payload of {len(payload)} bytes does not hold {count} planes; restore or rebuild")
-        out = np.empty((count, *valid.shape), self._bands.dtype)
-        start = 4 * count
-        for i, size in enumerate(int(s) for s in sizes):
-            out[i] = _unpack_plane(payload[start : start + size], out.dtype, valid.shape)
-            start += size
+        out = np.empty((len(self._bands), *valid.shape), self._bands.dtype)
+        planes = 0
+        for together, frame in _frames(payload, len(out)):
+            part = out[planes : planes + together]
+            part[:] = _unpack_frame(frame, out.dtype, (len(part) * valid.shape[0], valid.shape[1])).reshape(part.shape)
+            planes += together
         return out
 
     def to_bytes(self) -> bytes:
@@ -206,38 +250,72 @@ def bands_from_json(data: bytes) -> Bands:
     return Bands(tuple(Band(**item) for item in json.loads(data)))
 
 
-def _pack_plane(plane: Pixels, effort: int) -> bytes:
+def _frames(payload: bytes, count: int) -> list[tuple[int, bytes]]:
+    """(planes in it, bytes) of each frame of a lossless payload of `count` planes.
+
+    Raises:
+        Corrupt: the payload is not made of that many planes.
+    """
+    stacked = payload[3:4] == bytes([_STACKED])
+    together = int.from_bytes(payload[:3], "little") if stacked else 1
+    number = -(-count // together) if together else 0
+    told = np.frombuffer(payload[4 : 4 * number] if stacked else payload[: 4 * number], "<u1")
+    sizes = told[: len(told) // 4 * 4].view("<u4").astype(np.int64).tolist()
+    start = 4 * number
+    if stacked:
+        sizes.append(len(payload) - start - sum(sizes))
+    if len(sizes) != number or not number or min(sizes) < 0 or start + sum(sizes) != len(payload):
+        raise Corrupt(f"lossless payload of {len(payload)} bytes does not hold {count} planes; restore or rebuild")
+    ends = start + np.cumsum(sizes)
+    return [(together, payload[end - size : end]) for end, size in zip(ends.tolist(), sizes, strict=True)]
+
+
+def _pack_frame(frame: Pixels, effort: int) -> bytes:
+    """(rows, columns) of one dtype, losslessly; JPEG XL's own efforts measured on satellite planes."""
+    if frame.dtype in (np.uint8, np.uint16):
+        small = (2, 3) if frame.size < _SEVERAL else (3,)
+        tried = small if effort == SMALL else (2,) if frame.size < _FEW else (1,)
+        return min((_jpegxl(frame, e) for e in tried), key=len)
+    if frame.dtype in (np.int8, np.int16):  # the same bits shifted to unsigned keep neighbours near
+        return _pack_frame(_unsigned(frame), effort)
+    return _zstd_planes(frame)
+
+
+def _jpegxl(frame: Pixels, effort: int) -> bytes:
     import imagecodecs
 
-    if plane.dtype in (np.uint8, np.uint16):
-        return bytes(imagecodecs.jpegxl_encode(plane, lossless=True, effort=effort, numthreads=1))
-    if plane.dtype in (np.int8, np.int16):  # the same bits shifted to unsigned keep neighbours near
-        unsigned = np.dtype(f"u{plane.dtype.itemsize}")
-        bias = 1 << (8 * plane.dtype.itemsize - 1)
-        return _pack_plane((plane.astype(np.int32) + bias).astype(unsigned), effort)
-    shuffled = np.ascontiguousarray(plane).view(np.uint8).reshape(plane.size, plane.dtype.itemsize).T
+    return bytes(imagecodecs.jpegxl_encode(frame, lossless=True, effort=effort, numthreads=1))
+
+
+def _unsigned(frame: Pixels) -> Pixels:
+    bias = 1 << (8 * frame.dtype.itemsize - 1)
+    return (frame.astype(np.int32) + bias).astype(f"u{frame.dtype.itemsize}")
+
+
+def _zstd_planes(frame: Pixels) -> bytes:
+    import imagecodecs
+
+    shuffled = frame.view(np.uint8).reshape(frame.size, frame.dtype.itemsize).T
     return bytes(imagecodecs.zstd_encode(np.ascontiguousarray(shuffled).tobytes(), level=12))
 
 
-def _unpack_plane(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Pixels:
+def _unpack_frame(data: bytes, dtype: np.dtype[np.generic], shape: tuple[int, ...]) -> Pixels:
     import imagecodecs
 
     try:
         if dtype in (np.dtype("u1"), np.dtype("u2")):
-            plane = np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
+            frame = np.asarray(imagecodecs.jpegxl_decode(data, numthreads=1))
         elif dtype in (np.dtype("i1"), np.dtype("i2")):
-            unsigned = np.dtype(f"u{dtype.itemsize}")
-            plane = (_unpack_plane(data, unsigned, shape).astype(np.int32) - (1 << (8 * dtype.itemsize - 1))).astype(
-                dtype
-            )
+            unsigned = _unpack_frame(data, np.dtype(f"u{dtype.itemsize}"), shape).astype(np.int32)
+            frame = (unsigned - (1 << (8 * dtype.itemsize - 1))).astype(dtype)
         else:
             raw = np.frombuffer(imagecodecs.zstd_decode(data), np.uint8)
-            plane = np.ascontiguousarray(raw.reshape(dtype.itemsize, -1).T).view(dtype).reshape(shape)
+            frame = np.ascontiguousarray(raw.reshape(dtype.itemsize, -1).T).view(dtype).reshape(shape)
     except (RuntimeError, ValueError) as error:  # JPEG XL's and zstd's own errors are RuntimeErrors
-        raise Corrupt(f"a lossless plane of {len(data)} bytes does not decode: {error}") from error
-    if plane.shape != shape or plane.dtype != dtype:
-        raise Corrupt(f"a lossless plane decodes to {plane.shape} {plane.dtype}, wanted {shape} {dtype}")
-    return plane
+        raise Corrupt(f"a lossless frame of {len(data)} bytes does not decode: {error}") from error
+    if frame.shape != shape or frame.dtype != dtype:
+        raise Corrupt(f"a lossless frame decodes to {frame.shape} {frame.dtype}, wanted {shape} {dtype}")
+    return frame
 
 
 @dataclass(frozen=True)
