@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from geostore.vae.entropy import Ints
-from geostore.vae.model import Decoder, Encoder, Layout, decoder_layers, leaky, linear, synthesise
+from geostore.vae.model import Decoder, Encoder, Layout, Seen, decoder_layers, leaky, linear, look, synthesise, turned
 from geostore.vae.static import Doubles
 
 BITS = 10  # activations are integers / 1024
 STEPS = (2, 3, 4, 6, 8, 11, 16, 23, 32, 45)  # quantiser steps of the latents, in 1/16, finest first
+LOG_STEPS = (-3072, -2473, -2048, -1449, -1024, -554, 0, 536, 1024, 1528)  # their base-2 logarithms, in 1/2**BITS
 TRAINED_STEP = STEPS.index(16)
 _LARGEST = float(1 << 18)  # activations are held inside +-256, so no sum reaches 2**53
 Tensors = dict[str, npt.NDArray[np.generic]]
@@ -104,6 +105,7 @@ class IntegerDecoder:
     tensors: Mapping[str, npt.NDArray[np.generic]]
     maps: tuple[Doubles, ...]
     _ready: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _seen: list[Seen] = field(default_factory=list, repr=False, compare=False)
 
     def decode(self, latents: Ints, step: int) -> Doubles:
         """(N, c, h, w) quantised latents and the index of their step -> (N, B, H, W) residual over scale.
@@ -113,16 +115,26 @@ class IntegerDecoder:
         if not self.layout.channels:
             return np.zeros((len(latents), self.layout.bands, self.layout.height, self.layout.width))
         z = torch.from_numpy(latents.astype(np.float64)) * float(STEPS[step] << (BITS - 4))
+        log_step = torch.full((1, 1, 1, 1), float(LOG_STEPS[step]), dtype=torch.float64)
         with torch.no_grad():
-            maps = tuple(torch.from_numpy(m)[None] for m in self.maps)
-            out = synthesise(self.layout, self._apply, z, maps)
+            out = synthesise(self.layout, self._apply, z, self.seen(), log_step)
         return np.asarray(out.numpy()[..., : self.layout.height, : self.layout.width] / (1 << BITS))
 
-    def _apply(self, name: str, x: Tensor) -> Tensor:
+    def seen(self) -> Seen:
+        """What the layers take from the static maps, whole numbers / 2**BITS; worked out once."""
+        if not self._seen:
+            with torch.no_grad():
+                self._seen.append(look(self.layout, self._apply, tuple(torch.from_numpy(m)[None] for m in self.maps)))
+        return self._seen[0]
+
+    def _apply(self, name: str, x: Tensor, turn: Tensor | None) -> Tensor:
         layer = decoder_layers(self.layout)[name]
         weight, scale, bias = self._layer(name)
         x = linear(layer, x, weight)  # exact: integers below 2**53
         x = torch.floor(x * scale + bias)
+        if turn is not None:  # exact: both below 2**19 once the sum is held
+            wider, shift = turned(x, turn)
+            x = torch.floor(x.clamp(-_LARGEST, _LARGEST) * (wider + (1 << BITS)) * 2.0**-BITS) + shift
         x = torch.floor(leaky(x)) if layer.active else x
         return x.clamp(-_LARGEST, _LARGEST)
 

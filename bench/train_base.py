@@ -1,0 +1,77 @@
+"""Train a base codec: `python -m bench.train_base 4 --folder WORK --seconds 3600`; run it again to go on."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench.base_places import places
+from geostore.vae.model import Layout
+from geostore.vae.shared import CROP, Draw, Place, Training
+
+SHARES = {"real": 0.45, "seasons": 0.4, "synthetic": 0.15}
+_GRID = Layout(
+    mode="grid", bands=4, height=CROP, width=CROP, channels=8, widths=(64, 48, 32, 16), encoder=(32, 48), hidden=16
+)
+LAYOUTS = {4: _GRID, 13: replace(_GRID, bands=13, channels=12, widths=(64, 48, 32, 24), encoder=(40, 48))}
+_SAVED_S = 300.0  # between two checkpoints
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Gather the places, once; train until `--seconds` have been spent in all runs together; leave `state.pt`."""
+    asked = _asked(argv)
+    asked.folder.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(1)
+    training = Training(LAYOUTS[asked.bands], asked.seed)
+    saved = asked.folder / "state.pt"
+    if saved.exists():
+        training.take_up(torch.load(saved, weights_only=True))
+    draw = Draw(_places(asked), SHARES, np.random.default_rng((asked.seed, training.steps)))
+    _run(training, draw, saved, asked.seconds)
+
+
+def _asked(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("bands", type=int, choices=sorted(LAYOUTS))
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--seed", type=int, default=0)
+    return parser.parse_args(argv)
+
+
+def _places(asked: argparse.Namespace) -> list[Place]:
+    kept = asked.folder / "places.npz"
+    if not kept.exists():
+        found = list(places(asked.bands, np.random.default_rng(asked.seed)))
+        arrays = {f"{i}/{p.kind}/{n}": getattr(p, n) for i, p in enumerate(found) for n in ("residual", "map")}
+        np.savez(kept, **arrays)
+    with np.load(kept) as arrays:
+        names = [n.removesuffix("/map") for n in arrays if n.endswith("/map")]
+        return [Place(n.split("/")[1], arrays[f"{n}/residual"], arrays[f"{n}/map"]) for n in names]
+
+
+def _run(training: Training, draw: Draw, saved: Path, seconds: float) -> None:
+    last = time.monotonic()
+    unsaved = 0.0
+    while training.seconds < seconds:
+        training.step(draw, training.seconds / seconds)
+        now = time.monotonic()
+        training.seconds += now - last
+        unsaved, last = unsaved + now - last, now
+        if training.steps % 100 == 0:
+            shown = " ".join(f"{k} {v:.4f}" for k, v in training.shown.items())
+            print(f"{training.steps} steps {training.seconds:.0f} s {shown}", flush=True)
+        if unsaved > _SAVED_S or training.seconds >= seconds:
+            torch.save(training.state(), saved.with_suffix(".new"))
+            saved.with_suffix(".new").replace(saved)
+            unsaved = 0.0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Train one network over many places, at many rates: the base that a store's codecs share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from geostore.vae.losses import laplace_bits
+from geostore.vae.model import COARSEST, Decoder, Encoder, Layout, spread_over
+
+CROP = 64  # pixels a side
+PLACES, DATES = 3, 3  # of one step
+STEP_RANGE = (0.15, 2.8)  # quantiser steps of the latents that the network meets
+WEIGHT = 0.67  # of the squared error, in bits per pixel, at step 1: the slope of both at 0.12 bits per pixel
+RATE = 2e-3  # of the optimiser, at first
+_WORTH = -1.25  # bits and error together grow by this power of the step; each rate then counts alike
+_AVERAGED = 0.999
+
+
+@dataclass(frozen=True)
+class Place:
+    """One place, as its network sees it.
+
+    Attributes:
+        kind: of the place, for `Shares`.
+        residual: (T, B, H, W) float16, what the static image leaves, in units of the place's scale.
+        map: (B, H, W) float16, the static map at full resolution.
+    """
+
+    kind: str
+    residual: npt.NDArray[np.float16]
+    map: npt.NDArray[np.float16]
+
+
+class SharedVae(nn.Module):
+    """Encoder, decoder, and the prior of the latents: a Laplace scale per channel that static map and step move."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        self.layout = layout
+        self.encoder = Encoder(layout)
+        self.decoder = Decoder(layout)
+        self.log_scale = nn.Parameter(torch.zeros(layout.channels))
+        self.slope = nn.Parameter(torch.zeros(layout.channels))
+
+    def spread(self, prior: Tensor, log_step: Tensor) -> Tensor:
+        """(N, c, h, w) Laplace scales by the prior's (N, c, h, w) maps and (N, 1, 1, 1) base-2 logarithms of steps."""
+        moved = self.log_scale[:, None, None] + self.slope[:, None, None] * log_step
+        return torch.exp(moved + prior.clamp(-4.0, 4.0))
+
+    def forward(self, residual: Tensor, maps: Tensor, log_step: Tensor) -> tuple[Tensor, Tensor]:
+        """(N, B, H, W) residuals, (P, B, H, W) maps, (N, 1, 1, 1) -> what decodes, and (N,) bits per pixel."""
+        statics = pyramid(maps)
+        step = torch.exp2(log_step)
+        mu, _ = self.encoder(residual, statics, log_step)
+        seen = self.decoder.look(statics)
+        z = mu + (torch.round(mu / step) * step - mu).detach()
+        noisy = mu + (torch.rand_like(mu) - 0.5) * step
+        scale = self.spread(spread_over(seen[-1], len(mu)), log_step)
+        bits = laplace_bits(noisy / scale, torch.zeros_like(self.log_scale), step / scale)
+        return self.decoder(z, seen, log_step), bits.sum(dim=(1, 2, 3)) / (residual.shape[2] * residual.shape[3])
+
+
+def pyramid(maps: Tensor) -> tuple[Tensor, ...]:
+    """(P, B, H, W) -> the same at full, 1/2, 1/4 and 1/8 resolution."""
+    out = [maps]
+    for _ in range(COARSEST):
+        out.append(functional.avg_pool2d(out[-1], 2))
+    return tuple(out)
+
+
+@dataclass
+class Draw:
+    """Random batches from places.
+
+    Attributes:
+        places: all of them.
+        shares: how often each kind is drawn; kinds without places fall out.
+        rng: drawn from.
+    """
+
+    places: Sequence[Place]
+    shares: dict[str, float]
+    rng: np.random.Generator
+
+    def __post_init__(self) -> None:
+        self.kinds = {k: [p for p in self.places if p.kind == k] for k in self.shares}
+        self.kinds = {k: found for k, found in self.kinds.items() if found}
+        weights = np.array([self.shares[k] for k in self.kinds])
+        self.weights = weights / weights.sum()
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Residuals (PLACES * DATES, B, CROP, CROP), maps (PLACES, B, CROP, CROP), base-2 logarithms of steps."""
+        drawn = [self._crop() for _ in range(PLACES)]
+        residual = torch.from_numpy(np.concatenate([r for r, _ in drawn]).astype(np.float32))
+        maps = torch.from_numpy(np.stack([m for _, m in drawn]).astype(np.float32))
+        low, high = (math.log2(s) for s in STEP_RANGE)
+        log_step = self.rng.uniform(low, high, (len(residual), 1, 1, 1)).astype(np.float32)
+        return residual, maps, torch.from_numpy(log_step)
+
+    def _crop(self) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
+        rng = self.rng
+        kind = list(self.kinds)[rng.choice(len(self.kinds), p=self.weights)]
+        place = self.kinds[kind][rng.integers(len(self.kinds[kind]))]
+        dates = rng.choice(len(place.residual), DATES, replace=len(place.residual) < DATES)
+        top, left = (int(rng.integers(n - CROP + 1)) for n in place.map.shape[1:])
+        residual = place.residual[dates, :, top : top + CROP, left : left + CROP]
+        cut = place.map[:, top : top + CROP, left : left + CROP]
+        turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
+        both = [np.rot90(a, turns, axes=(-2, -1)) for a in (residual, cut)]
+        residual, cut = (a[..., ::-1] if mirrored else a for a in both)
+        return residual * np.float16(math.exp(rng.normal(0, 0.1))), cut
+
+
+def loss_of(vae: SharedVae, residual: Tensor, maps: Tensor, log_step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss of one batch, (N,) squared errors in units of the scale, and (N,) bits per pixel."""
+    decoded, bits = vae(residual, maps, log_step)
+    error = ((decoded - residual) ** 2).mean(dim=(1, 2, 3))
+    step = torch.exp2(log_step.reshape(-1))
+    loss = (bits + WEIGHT * step**-2 * error) / step**_WORTH
+    return loss.mean(), error.detach(), bits.detach()
+
+
+class Training:
+    """The state of one training, which can be saved and taken up again."""
+
+    def __init__(self, layout: Layout, seed: int) -> None:
+        torch.manual_seed(seed)
+        self.vae, self.kept = SharedVae(layout), SharedVae(layout)
+        start_linear(self.vae)
+        self.vae.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster
+        self.kept.load_state_dict(self.vae.state_dict())
+        self.optimiser = torch.optim.Adam(self.vae.parameters(), lr=RATE, betas=(0.9, 0.98))
+        self.steps, self.seconds = 0, 0.0
+        self.shown: dict[str, float] = {}
+
+    def step(self, draw: Draw, share: float) -> None:
+        """One optimiser step; `share` of the whole is done."""
+        rate = RATE * min(1.0, (self.steps + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))) + 1e-5
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss, error, bits = loss_of(self.vae, *draw.batch())
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 2.0)
+        self.optimiser.step()
+        self.steps += 1
+        self._average()
+        for name, value in (("loss", loss.detach()), ("error", error.mean()), ("bits", bits.mean())):
+            self.shown[name] = 0.99 * self.shown.get(name, float(value)) + 0.01 * float(value)
+
+    def _average(self) -> None:
+        keep = min(_AVERAGED, self.steps / (self.steps + 10))
+        with torch.no_grad():
+            for mean, now in zip(self.kept.parameters(), self.vae.parameters(), strict=True):
+                mean.lerp_(now, 1 - keep)
+
+    def state(self) -> dict[str, object]:
+        """All that `take_up` needs."""
+        return {
+            "vae": self.vae.state_dict(),
+            "kept": self.kept.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "steps": self.steps,
+            "seconds": self.seconds,
+        }
+
+    def take_up(self, state: dict[str, object]) -> None:
+        """Go on where `state` was taken."""
+        self.vae.load_state_dict(state["vae"])  # type: ignore[arg-type]
+        self.kept.load_state_dict(state["kept"])  # type: ignore[arg-type]
+        self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+        self.steps, self.seconds = int(state["steps"]), float(state["seconds"])  # type: ignore[call-overload,arg-type]
+
+
+def start_linear(vae: SharedVae) -> None:
+    """Begin as a linear codec: block means of the bands along an orthonormal basis in the first latents."""
+    bands, channels = vae.layout.bands, vae.layout.channels
+    count = min(bands, channels)
+    k, i = np.arange(count)[:, None], np.arange(bands)[None]
+    basis = np.cos(np.pi * k * (2 * i + 1) / (2 * bands)) * math.sqrt(2 / bands)
+    basis[0] /= math.sqrt(2)
+    directions = torch.from_numpy(basis.astype(np.float32))
+    with torch.no_grad():
+        vae.encoder.skip.weight.zero_()
+        vae.encoder.skip.weight[:count, :, 0, 0] = 2.0 * directions
+        vae.encoder.last.weight.mul_(0.3)
+        vae.decoder.weights["skip"].zero_()
+        vae.decoder.weights["skip"][:, :count, 0, 0] = directions.T / 2.0
