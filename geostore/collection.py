@@ -29,8 +29,8 @@ class Policy:
         max_error: largest absolute error of any value, physical units.
         index_mae_max, index_p99_max, index_max: mean, 99th percentile and largest absolute error of every
             spectral index the collection names.
-        original: "keep" the lossless original as a COG, "reference" the file it came from, or "drop" it once
-            the certificate is durable.
+        original: "keep" the lossless original as a COG, "reference" the scene it came from, which is read again while
+            it holds the same pixels, or "drop" it once the certificate is durable.
         codec: the codec family to try first ("vae"); the lossless one is taken wherever it is smaller or the
             bounds cannot be kept otherwise.
     """

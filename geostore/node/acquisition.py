@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import shapely
 
 from geostore.errors import Conflict, NotFound
 from geostore.keys import RasterKey
 from geostore.node.decode import exact_row, read_original
+from geostore.node.mosaic import JOIN, Placed, mosaic
 from geostore.query.messages import SceneFields
-from geostore.raster import Raster
 from geostore.storage import RasterRow, SceneRow
 
 if TYPE_CHECKING:
@@ -20,18 +19,6 @@ if TYPE_CHECKING:
 
 APART_US = 600_000_000  # pieces of one acquisition lie at most ten minutes apart
 SAME_PLACE = 0.8  # scenes whose footprints overlap by more are processings of one piece, not two pieces
-JOIN = "+"  # between the ids of the scenes one raster was mosaicked from
-
-
-@dataclass(frozen=True)
-class Placed:
-    """A raster as it will be stored: its key, where it lies in the cell, and the scene or scenes it came from."""
-
-    key: RasterKey
-    row: int
-    col: int
-    raster: Raster
-    scene: str
 
 
 def place(node: Node, scene: SceneFields, placed: Placed) -> Placed:
@@ -52,8 +39,8 @@ def place(node: Node, scene: SceneFields, placed: Placed) -> Placed:
                 f"{row.key} was fitted and pruned; its piece {scene.id} came too late to be joined to it: withdraw "
                 f"{row.scene} and ingest both, or keep originals"
             )
-        _, _, first = read_original(node, row.key)
-        return _mosaic(row, first, placed)
+        exact, _, first = read_original(node, row.key)  # on its own window, which a fit may have widened in `row`
+        return mosaic(Placed(row.key, exact.row, exact.col, first, row.scene), placed)
     return placed
 
 
@@ -77,19 +64,3 @@ def _scene(node: Node, row: RasterRow, scene: str) -> SceneRow | None:
         return node.store.scene(row.key.collection, scene)
     except NotFound:
         return None
-
-
-def _mosaic(row: RasterRow, first: Raster, second: Placed) -> Placed:
-    top, left = min(row.row, second.row), min(row.col, second.col)
-    bottom = max(row.row + row.height, second.row + second.raster.grid.height)
-    right = max(row.col + row.width, second.col + second.raster.grid.width)
-    pixels = np.zeros((len(first.bands), bottom - top, right - left), first.pixels.dtype)
-    valid = np.zeros(pixels.shape[1:], np.bool_)
-    for r, c, raster in ((second.row, second.col, second.raster), (row.row, row.col, first)):
-        at = (slice(r - top, r - top + raster.grid.height), slice(c - left, c - left + raster.grid.width))
-        over = raster.valid | (~valid[at] & (raster.pixels != 0).any(axis=0))
-        pixels[(slice(None), *at)] = np.where(over, raster.pixels, pixels[(slice(None), *at)])
-        valid[at] |= raster.valid
-    origin = first.grid.window(top - row.row, left - row.col, *valid.shape)
-    joined = Raster(pixels=pixels, valid=valid, bands=first.bands, grid=origin)
-    return Placed(row.key, top, left, joined, row.scene + JOIN + second.scene)

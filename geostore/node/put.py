@@ -10,7 +10,9 @@ from geostore.codec import RawCodec
 from geostore.collection import Collection
 from geostore.errors import BadRequest, InvalidInput, NotFound, OutOfRange
 from geostore.keys import PartitionKey, RasterKey, check_geohash
-from geostore.node.acquisition import JOIN, Placed, place
+from geostore.node.acquisition import place
+from geostore.node.mosaic import JOIN, Placed
+from geostore.node.reference import refer
 from geostore.query import messages
 from geostore.query.messages import Array, Piece, Progress, Reply, SceneFields, check_arrays
 from geostore.raster import Grid, Raster
@@ -139,7 +141,7 @@ def _row(node: Node, collection: Collection, scene: SceneFields, piece: Piece, r
             placed.key, cog_bytes(raster, {"GEOSTORE_SCENE": placed.scene}, hidden="keep")
         )
     elif collection.policy.original == "reference":
-        original = f"ref:{scene.source}"
+        original = refer(placed, scene)
     return RasterRow(
         key=placed.key,
         revision=_revision(node, placed, scene),

@@ -209,9 +209,9 @@ def test_a_raster_withdrawn_during_a_fit_stays_withdrawn(node: Node) -> None:
     assert np.array_equal(seen, pixels[5])
 
 
-@pytest.mark.parametrize("original", ["keep", "reference", "drop"])
+@pytest.mark.parametrize("original", ["keep", "drop"])
 def test_the_original_is_kept_as_the_policy_says(tmp_path: Path, settings: Settings, original: str) -> None:
-    """keep: every pixel back after prune; reference and drop: refused, and the message says where it came from."""
+    """keep: every pixel back after prune; drop: refused."""
     policy = Policy(mse_max=5e-4, original=original)  # type: ignore[arg-type]
     mine = Collection(name="farm", groups={"10m": BANDS}, policy=policy)
     with Node.open(str(tmp_path / "store"), settings=settings, create=True) as node:
