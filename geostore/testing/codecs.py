@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from geostore.certificate import measure
-from geostore.codec import Codec, CodecFamily, Effort, Encoded, Series, quiet
+from geostore.codec import Codec, CodecFamily, Effort, Encoded, Series, decode_many, quiet
 from geostore.collection import Policy
 from geostore.errors import Cancelled, Corrupt, GeostoreError
 from geostore.raster import Band, Bands, Mask, Pixels
@@ -86,7 +88,7 @@ class CodecTests:
 
     @property
     def stored(self) -> list[tuple[Encoded, Pixels]]:
-        """Every raster of the series as encoded, and as decoded again."""
+        """Every raster of the series as encoded with the others, and as decoded again."""
         return _coded(type(self))
 
     def fit(self, series: Series) -> Codec:
@@ -114,19 +116,33 @@ class CodecTests:
         assert again.bands == self.codec.bands
         assert again.to_bytes() == self.codec.to_bytes()
         for date, (encoded, decoded) in enumerate(self.stored):
-            np.testing.assert_array_equal(again.decode(encoded.payload, self.series.valid[date]), decoded)
+            np.testing.assert_array_equal(decode(again, encoded, self.series.valid[date]), decoded)
 
     def test_encodes_after_reading_back(self) -> None:
         """Proves that a codec read back from its bytes can encode further rasters, which the first one decodes."""
         again = self.family.from_bytes(self.codec.to_bytes())
         pixels, valid = self.series.pixels[1], self.series.valid[1]
-        decoded = self.codec.decode(again.encode(pixels, valid).payload, valid)
+        decoded = decode(self.codec, again.encode(pixels, valid), valid)
         assert measure(pixels, decoded, valid, self.series.bands, self.series.indices).keeps(self.policy)
 
     def test_decodes_the_same_twice(self) -> None:
         """Proves that decoding leaves no state behind: the same payload gives the same pixels, in any order."""
         for date, (encoded, decoded) in reversed(list(enumerate(self.stored))):
-            np.testing.assert_array_equal(self.codec.decode(encoded.payload, self.series.valid[date]), decoded)
+            np.testing.assert_array_equal(decode(self.codec, encoded, self.series.valid[date]), decoded)
+
+    def test_decodes_groups_as_it_decodes_each(self) -> None:
+        """Proves that rasters encoded together decode alone, and all at once in any order, to the same pixels."""
+        order = np.random.default_rng(3).permutation(len(self.stored)).tolist()
+        rasters = [(self.stored[i][0].shared, (self.stored[i][0].payload, self.series.valid[i])) for i in order]
+        for i, together in zip(order, decode_many(self.codec, rasters), strict=True):
+            np.testing.assert_array_equal(together, self.stored[i][1])
+
+    def test_encodes_a_raster_alone(self) -> None:
+        """Proves that a raster that comes after the fit encodes by itself and keeps the policy."""
+        encoded, decoded = code(self.codec, self.series, 0)
+        assert encoded.layers
+        seen = measure(self.series.pixels[0], decoded, self.series.valid[0], self.series.bands, self.series.indices)
+        assert seen.keeps(self.policy), seen
 
     def test_takes_every_dtype(self) -> None:
         """Proves that every stored dtype the family takes goes through fit, encode and decode."""
@@ -146,11 +162,11 @@ class CodecTests:
         """Proves that a wholly masked raster, and a series of only such, encode and decode without failing."""
         nothing: Mask = np.zeros_like(self.series.valid)
         encoded = self.codec.encode(self.series.pixels[0], nothing[0])
-        assert self.codec.decode(encoded.payload, nothing[0]).shape == self.series.pixels[0].shape
+        assert decode(self.codec, encoded, nothing[0]).shape == self.series.pixels[0].shape
         blind = Series(pixels=self.series.pixels, valid=nothing, times_us=self.series.times_us, bands=self.series.bands)
         codec = self.fit(blind)
-        encoded = codec.encode(blind.pixels[0], nothing[0])
-        assert codec.decode(encoded.payload, nothing[0]).shape == blind.pixels[0].shape
+        for encoded in (codec.encode(blind.pixels[0], nothing[0]), codec.encode_series(blind)[0]):
+            assert decode(codec, encoded, nothing[0]).shape == blind.pixels[0].shape
 
     def test_embedding_is_small_integers(self) -> None:
         """Proves that an embedding, where the family has one, is (D,) int8 of one length for every raster."""
@@ -170,17 +186,20 @@ class CodecTests:
                 self.family.from_bytes(damaged)
 
     def test_damaged_payloads_never_crash(self) -> None:
-        """Proves, by flipping and cutting bytes, that a damaged payload gives a geostore error or a raster."""
+        """Proves, by flipping and cutting bytes, that damage gives a geostore error or a raster, shared or not."""
         rng = np.random.default_rng(7)
         encoded, decoded = self.stored[0]
-        for _ in range(20):
-            damaged = bytearray(encoded.payload)
-            damaged[int(rng.integers(len(damaged)))] ^= 1 << int(rng.integers(8))
-            cut = bytes(damaged[: int(rng.integers(1, len(damaged) + 1))])
-            try:
-                assert self.codec.decode(cut, self.series.valid[0]).shape == decoded.shape
-            except GeostoreError:
-                continue
+        for whole in filter(None, (encoded.payload, encoded.shared)):
+            for _ in range(20):
+                damaged = bytearray(whole)
+                damaged[int(rng.integers(len(damaged)))] ^= 1 << int(rng.integers(8))
+                cut = bytes(damaged[: int(rng.integers(1, len(damaged) + 1))])
+                own = whole is encoded.payload
+                broken = replace(encoded, payload=cut) if own else replace(encoded, shared=cut)
+                try:
+                    assert decode(self.codec, broken, self.series.valid[0]).shape == decoded.shape
+                except GeostoreError:
+                    continue
 
     def test_can_be_cancelled(self) -> None:
         """Proves that Cancelled raised by `progress` leaves `fit`, where the family reports progress at all."""
@@ -206,7 +225,12 @@ class CodecTests:
 def code(codec: Codec, series: Series, date: int) -> tuple[Encoded, Pixels]:
     """One raster encoded, and decoded again."""
     encoded = codec.encode(series.pixels[date], series.valid[date])
-    return encoded, codec.decode(encoded.payload, series.valid[date])
+    return encoded, decode(codec, encoded, series.valid[date])
+
+
+def decode(codec: Codec, encoded: Encoded, valid: Mask) -> Pixels:
+    """One encoded raster, decoded by itself."""
+    return codec.decode(encoded.payload, valid, encoded.shared)
 
 
 def _fitted(suite: type[CodecTests]) -> tuple[Series, Codec]:
@@ -219,7 +243,8 @@ def _fitted(suite: type[CodecTests]) -> tuple[Series, Codec]:
 def _coded(suite: type[CodecTests]) -> list[tuple[Encoded, Pixels]]:
     series, codec = _fitted(suite)
     if suite not in _CODED:
-        _CODED[suite] = [code(codec, series, date) for date in range(len(series))]
+        encoded = codec.encode_series(series)
+        _CODED[suite] = [(e, decode(codec, e, valid)) for e, valid in zip(encoded, series.valid, strict=True)]
     return _CODED[suite]
 
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from geostore.certificate import Certificate, measure
-from geostore.codec import Encoded, Int8, bands_from_json, bands_to_json
+from geostore.codec import Alone, Encoded, Int8, bands_from_json, bands_to_json
 from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput, PolicyMissed
 from geostore.raster import Bands, Mask, Pixels
@@ -78,7 +78,7 @@ class Tables:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeCodec:
+class VaeCodec(Alone):
     """One partition's fitted codec.
 
     Attributes:
@@ -138,7 +138,7 @@ class VaeCodec:
         payload, layers = self._bounded(latent, pixels, valid)
         return Encoded(payload=payload, vector=vector, layers=layers)
 
-    def decode(self, payload: bytes, valid: Mask) -> Pixels:
+    def decode(self, payload: bytes, valid: Mask, shared: bytes = b"") -> Pixels:
         """(B, H, W) stored values, bit for bit the same on every machine and at any number of threads."""
         self._check(valid)
         shape = (len(self._bands), *valid.shape)
