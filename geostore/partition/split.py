@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -94,8 +95,13 @@ def scene_cells(grids: Sequence[Grid], precision: int, limit: int = CELLS_MAX) -
     Raises:
         InvalidInput: a grid in degrees reaches past 180, has no place on Earth, or there are more than `limit`.
     """
+    return list(_scene_cells(tuple(dict.fromkeys(grids)), precision, limit))
+
+
+@lru_cache(maxsize=64)
+def _scene_cells(grids: tuple[Grid, ...], precision: int, limit: int) -> tuple[str, ...]:
     found: set[str] = set()
-    for grid in dict.fromkeys(grids):
+    for grid in grids:
         _check_degrees(grid)
         ring = outline(grid.window(-1, -1, grid.height + 2, grid.width + 2), 129) or outline(grid, 129)
         if not ring:
@@ -103,7 +109,7 @@ def scene_cells(grids: Sequence[Grid], precision: int, limit: int = CELLS_MAX) -
         found.update(cover(ring, precision, limit))
     if len(found) > limit:
         raise InvalidInput(f"the scene touches {len(found)} cells; the limit is {limit}: use a coarser precision")
-    return sorted(found)
+    return tuple(sorted(found))
 
 
 def cut(source: PixelSource, geohash: str, group: str, cell: Grid) -> Split | None:
@@ -146,6 +152,7 @@ def _warped_footprint(scene: Grid, grid: Grid) -> Mask:
     return np.asarray((xs > left) & (xs < right) & (ys > bottom) & (ys < top), np.bool_)
 
 
+@lru_cache(maxsize=4096)
 def _cell_on(lattice: Grid, geohash: str) -> Grid:
     return cell_grid(geohash, lattice.crs, lattice.xres, lattice.yres, (lattice.left, lattice.top))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 from rasterio.crs import CRS
@@ -95,8 +96,13 @@ def closest(planes: list[Plane], gsd_m: float, name: str) -> Plane:
 
 def pixel_m(grid: Grid) -> float:
     """Pixel height in metres, degrees taken at the equator."""
-    crs = CRS.from_string(grid.crs)
-    return grid.yres * (_METRES_A_DEGREE if crs.is_geographic else crs.linear_units_factor[1])
+    return grid.yres * _unit_m(grid.crs)
+
+
+@lru_cache(maxsize=256)
+def _unit_m(name: str) -> float:
+    crs = CRS.from_string(name)
+    return float(_METRES_A_DEGREE if crs.is_geographic else crs.linear_units_factor[1])
 
 
 def spellings(collection: Collection) -> dict[str, tuple[str, ...]]:

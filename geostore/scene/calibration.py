@@ -60,9 +60,9 @@ def to_stored(numbers: Pixels, band: Band, calibration: Calibration, check: Mask
         _check_range(stored[check], band, href)
         stored = np.where(np.isfinite(stored), stored, 0)
     dtype = np.dtype(band.dtype)
-    if dtype.kind != "f":
+    if dtype.kind != "f" and stored.dtype != dtype:
         stored = np.clip(stored, np.iinfo(dtype).min, np.iinfo(dtype).max)
-    return stored.astype(dtype)
+    return stored.astype(dtype, copy=False)
 
 
 def _check_range(stored: Pixels, band: Band, href: str) -> None:

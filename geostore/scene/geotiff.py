@@ -6,14 +6,16 @@ import threading
 import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
 import rasterio
+from rasterio.env import hasenv
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
@@ -22,6 +24,7 @@ from geostore.raster import Grid, Mask, Pixels
 
 BLOCK_CACHE_BYTES = 64 * 2**20  # decoded blocks GDAL may hold, all files together
 OPEN_FILES_MAX = 32  # files one scene keeps open
+_OPENING = threading.Lock()  # Python's warning filters belong to all threads
 SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".vrt")
 
 
@@ -60,11 +63,16 @@ class RasterFile:
         return self.name.rsplit(".", 1)[0] if "." in self.name else self.name
 
 
+def environment() -> Any:
+    """A context in which this thread reads many windows: entering GDAL takes longer than reading a small one."""
+    return rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES)
+
+
 @contextmanager
 def reading(href: str) -> Iterator[None]:
     """Inside: a bounded block cache, and every fault of `href` raised as BadScene."""
     try:
-        with rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES):
+        with nullcontext() if hasenv() else environment():
             yield
     except (RasterioError, OSError) as error:
         exists = "://" in href or href.startswith("/vsi") or Path(href).exists()
@@ -72,33 +80,28 @@ def reading(href: str) -> Iterator[None]:
         raise BadScene(f"{href} {why}; give a whole GeoTIFF, COG or JPEG 2000 file") from error
 
 
-def inspect(href: str) -> RasterFile:
-    """What the file at `href` declares; no pixel is read.
-
-    Raises:
-        BadScene: it does not exist, is no raster, has no CRS, or its grid is rotated or not north-up.
-    """
-    with reading(href), _opened(href) as data:
-        return RasterFile(
-            href=href,
-            grid=_grid(data, href),
-            dtypes=tuple(data.dtypes),
-            descriptions=tuple(d or "" for d in data.descriptions),
-            scales=tuple(data.scales),
-            offsets=tuple(data.offsets),
-            nodata=tuple(data.nodatavals),
-            masked=any(rasterio.enums.MaskFlags.per_dataset in f for f in data.mask_flag_enums),
-            tags={k.upper(): str(v) for k, v in data.tags().items()},
-            size_bytes=Path(href).stat().st_size if Path(href).is_file() else -1,
-        )
+def _declared(data: Any, href: str) -> RasterFile:
+    return RasterFile(
+        href=href,
+        grid=_grid(data, href),
+        dtypes=tuple(data.dtypes),
+        descriptions=tuple(d or "" for d in data.descriptions),
+        scales=tuple(data.scales),
+        offsets=tuple(data.offsets),
+        nodata=tuple(data.nodatavals),
+        masked=any(rasterio.enums.MaskFlags.per_dataset in f for f in data.mask_flag_enums),
+        tags={k.upper(): str(v) for k, v in data.tags().items()},
+        size_bytes=Path(href).stat().st_size if Path(href).is_file() else -1,
+    )
 
 
 def _opened(href: str) -> Any:
-    with warnings.catch_warnings():
+    with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # such a file is refused by name
         return rasterio.open(href)
 
 
+@lru_cache(maxsize=256)
 def crs_name(crs: Any) -> str:
     """A rasterio CRS as a Grid names it: "EPSG:32634" where an authority code exists, else WKT2."""
     authority = crs.to_authority()
@@ -123,6 +126,15 @@ class Reader:
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._lock = threading.Lock()
 
+    def inspect(self, href: str) -> RasterFile:
+        """What the file at `href` declares; no pixel is read, and the file stays open for the reading.
+
+        Raises:
+            BadScene: it does not exist, is no raster, has no CRS, or its grid is rotated or not north-up.
+        """
+        with self._lock, reading(href):
+            return _declared(self._dataset(href), href)
+
     def read(self, href: str, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
         """(len(indexes), height, width) pixels of the file's bands (1-based), its own dtype; all inside the file.
 
@@ -143,7 +155,7 @@ class Reader:
         if href not in self._open:
             if len(self._open) >= OPEN_FILES_MAX:
                 self._open.popitem(last=False)[1].close()
-            self._open[href] = rasterio.open(href)
+            self._open[href] = _opened(href)
         self._open.move_to_end(href)
         return self._open[href]
 

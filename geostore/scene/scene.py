@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from itertools import pairwise
 from os.path import commonprefix
 from pathlib import Path
@@ -21,7 +22,7 @@ from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.scene.bands import Matched, Plane, closest, match, pixel_m, spellings
 from geostore.scene.calibration import UNKNOWN_BASELINE, Calibration, calibrate, has_data, to_stored
 from geostore.scene.find import SceneSource, find_scenes, scene_name
-from geostore.scene.geotiff import RasterFile, Reader, inspect
+from geostore.scene.geotiff import RasterFile, Reader, environment
 from geostore.scene.masks import masked_by, nearest
 from geostore.scene.names import Product, product_of, time_from_pattern, time_from_text
 from geostore.scene.presets import preset_names
@@ -63,7 +64,7 @@ class Scene:
     collection: Collection = field(repr=False)
     planes: Matched = field(repr=False)
     calibrations: dict[str, Calibration] = field(repr=False)
-    _reader: Reader = field(repr=False, compare=False, default_factory=Reader)
+    _reader: Reader = field(repr=False, compare=False)
 
     def read(self, group: str, grid: Grid) -> Raster:
         """The bands of `group` on `grid`, as the collection stores them.
@@ -78,10 +79,11 @@ class Scene:
         """
         native, bands = self._native(group)
         offset = native.offset_of(grid)
-        if offset is None:
-            pixels, valid = resample(lambda *window: self._window(group, *window), native, bands, grid)
-        else:
-            pixels, valid = self._copy(group, *offset, *grid.shape)
+        with environment():
+            if offset is None:
+                pixels, valid = resample(lambda *window: self._window(group, *window), native, bands, grid)
+            else:
+                pixels, valid = self._copy(group, *offset, *grid.shape)
         return Raster(pixels=pixels, valid=valid, bands=bands, grid=grid)
 
     def close(self) -> None:
@@ -134,11 +136,14 @@ class Scene:
     def _data(self, group: str, numbers: list[Pixels], window: tuple[int, int, int, int]) -> Mask:
         """(height, width) bool: measured in every band."""
         data = np.ones(window[2:], np.bool_)
+        masked = set()
         for band, values in zip(self.collection.groups[group], numbers, strict=True):
             data &= has_data(values, self.calibrations[band.name].nodata)
             file = self.planes.bands[band.name].file
             if file.masked and self.collection.files.nodata == "file":
-                data &= self._reader.mask(file.href, *window)
+                masked.add(file.href)
+        for href in sorted(masked):
+            data &= self._reader.mask(href, *window)
         return data
 
     def _masked(self, rule: MaskRule, group: str, window: Grid) -> Mask:
@@ -165,13 +170,22 @@ def open_scene(
         BandMismatch: bands are missing, found twice, or lie on different grids.
     """
     found = source if isinstance(source, SceneSource) else _single(source, collection)
+    reader = Reader()
+    try:
+        with environment():
+            return _open(found, collection, time, reader)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def _open(found: SceneSource, collection: Collection, time: datetime | None, reader: Reader) -> Scene:
     facts = read_item(found.item) if found.item else None
     if facts:
-        files = [(inspect(f.href), f.bands) for f in facts.files(spellings(collection))]
+        files = [(reader.inspect(f.href), f.bands) for f in facts.files(spellings(collection))]
     else:
-        files = [(inspect(href), ()) for href in found.files]
-    planes = match(files, collection)
-    scene = _assemble(found, facts, planes, collection, time)
+        files = [(reader.inspect(href), ()) for href in found.files]
+    scene = _assemble(found, facts, match(files, collection), collection, time, reader)
     _check_data(scene)
     return scene
 
@@ -189,7 +203,12 @@ def _single(source: str | Path | Sequence[str | Path], collection: Collection) -
 
 
 def _assemble(
-    found: SceneSource, facts: ItemFacts | None, planes: Matched, collection: Collection, time: datetime | None
+    found: SceneSource,
+    facts: ItemFacts | None,
+    planes: Matched,
+    collection: Collection,
+    time: datetime | None,
+    reader: Reader,
 ) -> Scene:
     files = _files(planes)
     product = _product(found, files)
@@ -210,12 +229,15 @@ def _assemble(
         baseline=baseline,
         revision=product.made_s,
         source=found.item or _place(files),
-        footprint=_footprint(max(grids.values(), key=lambda g: g.height * g.yres * g.width * g.xres)),
+        footprint=[
+            list(point) for point in _footprint(max(grids.values(), key=lambda g: g.height * g.yres * g.width * g.xres))
+        ],
         facts=_facts(files, product, calibrations),
         grids=grids,
         collection=collection,
         planes=planes,
         calibrations=calibrations,
+        _reader=reader,
     )
 
 
@@ -315,7 +337,8 @@ def _facts(files: list[RasterFile], product: Product, calibrations: dict[str, Ca
     return {**facts, "name": product.name} if product.name else facts
 
 
-def _footprint(grid: Grid, points: int = 8) -> list[list[float]]:
+@lru_cache(maxsize=64)
+def _footprint(grid: Grid, points: int = 8) -> tuple[tuple[float, float], ...]:
     """Closed ring of [lon, lat] degrees, counter-clockwise from the upper left corner, `points` a side."""
     left, bottom, right, top = grid.bounds
     corners = [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
@@ -326,7 +349,7 @@ def _footprint(grid: Grid, points: int = 8) -> list[list[float]]:
     ]
     xs, ys = zip(*ring, ring[0], strict=True)
     lon, lat = transform(CRS.from_string(grid.crs), CRS.from_epsg(4326), xs, ys)
-    return [[x, y] for x, y in zip(lon, lat, strict=True) if math.isfinite(x) and math.isfinite(y)]
+    return tuple((x, y) for x, y in zip(lon, lat, strict=True) if math.isfinite(x) and math.isfinite(y))
 
 
 def _check_data(scene: Scene) -> None:
