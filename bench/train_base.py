@@ -1,4 +1,4 @@
-"""Train a base codec: `python -m bench.train_base 4 --folder WORK --seconds 3600`; run it again to go on."""
+"""Train a base codec: `python -m bench.train_base 4 --folder WORK --seconds 3600`; run it again to go on.
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _asked(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("bands", type=int, choices=sorted(LAYOUTS))
     parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=3600.0)
+    parser.add_argument("--seconds", type=float, default=3600.0, help="of one core, in all runs together")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
 
@@ -57,11 +57,11 @@ def _places(asked: argparse.Namespace) -> list[Place]:
 
 
 def _run(training: Training, draw: Draw, saved: Path, seconds: float) -> None:
-    last = time.monotonic()
+    last = time.process_time()
     unsaved = 0.0
     while training.seconds < seconds:
         training.step(draw, training.seconds / seconds)
-        now = time.monotonic()
+        now = time.process_time()
         training.seconds += now - last
         unsaved, last = unsaved + now - last, now
         if training.steps % 100 == 0:

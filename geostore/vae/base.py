@@ -18,7 +18,8 @@ from geostore.vae.model import Layout, decoder_layers
 
 VERSION = 1
 GAIN_UNIT = 64  # a delta's scales and biases are whole multiples of 1 / GAIN_UNIT
-_WHOLE = ("out", "skip")  # layers whose weights a delta may change one by one
+FEW = ("out", "skip")  # layers whose scales and biases move in the smallest delta: 16 numbers at 4 bands
+MOVED = ("head", "mid", "up1", "up2", "up3", *FEW)  # in the largest, and the weights of FEW one by one
 _SHIPPED = "bases"
 Tensors = dict[str, npt.NDArray[np.generic]]
 Frozen = Mapping[str, npt.NDArray[np.generic]]
@@ -69,7 +70,7 @@ class Base:
             if name.startswith("see"):
                 rest = np.arange(bands, whole[f"{name}.q"].shape[1])
                 whole[f"{name}.q"] = whole[f"{name}.q"][:, np.concatenate([at, rest])]
-        for name in _WHOLE:
+        for name in FEW:
             for part in ("q", "s", "b"):
                 whole[f"{name}.{part}"] = whole[f"{name}.{part}"][at]
         step = 2 * bands
@@ -107,6 +108,65 @@ def pack_base(layout: Layout, slots: Sequence[Sequence[str]], card: Mapping[str,
     return Base.from_bytes(save(arrays, {"geostore": json.dumps(header, sort_keys=True)}))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Borrowed:
+    """What a codec takes from a base.
+
+    Attributes:
+        base: the network.
+        planes: the slot of each of the codec's bands.
+        delta: what is changed in it, int8 arrays as `changed` reads them; empty if nothing is.
+    """
+
+    base: Base
+    planes: tuple[int, ...]
+    delta: Frozen
+
+    @cached_property
+    def weights(self) -> Tensors:
+        """The weights as they are used."""
+        return changed(self.base.taken(self.planes), self.delta)
+
+    def header(self) -> dict[str, Any]:
+        """What names it in a codec."""
+        size = "none" if not self.delta else "whole" if "head.s" in self.delta else "few"
+        return {"digest": self.base.digest, "planes": list(self.planes), "delta": size}
+
+    def tensors(self) -> Tensors:
+        """What a codec stores of it: one int8 row, empty without a delta."""
+        parts = [np.asarray(self.delta[n], np.int8).reshape(-1) for n in sorted(self.delta)]
+        return {"delta": np.concatenate(parts)} if parts else {}
+
+    @classmethod
+    def read(cls, header: Mapping[str, Any], tensors: Tensors, held: Sequence[Base]) -> Borrowed:
+        """The inverse of `header` and `tensors`, out of which the row is taken.
+
+        Raises:
+            Corrupt: they do not belong together. NotFound: the base is neither in `held` nor in the package.
+        """
+        base = lookup(str(header.get("digest")), held)
+        try:
+            planes = tuple(int(i) for i in header["planes"])
+            shapes = _delta_shapes(base.taken(planes), str(header["delta"]))
+            row, at, delta = tensors.pop("delta", np.zeros(0, np.int8)), 0, {}
+            for name, shape in shapes.items():
+                size = int(np.prod(shape))
+                delta[name] = row[at : at + size].reshape(shape)
+                at += size
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise Corrupt(f"a codec's delta on base {base.digest} does not read: {error}; fit again") from error
+        return cls(base=base, planes=planes, delta=delta)
+
+
+def _delta_shapes(tensors: Frozen, size: str) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of a delta, sorted by name."""
+    moved = {"none": (), "few": FEW, "whole": MOVED}[size]
+    found = {f"{n}.{part}": tensors[f"{n}.{part}"].shape for n in moved for part in ("s", "b")}
+    if size == "whole":
+        found |= {f"{n}.q": tensors[f"{n}.q"].shape for n in FEW}
+    return dict(sorted(found.items()))
+
+
 @cache
 def shipped() -> tuple[Base, ...]:
     """The bases that come with the package, those of few bands first."""
@@ -139,21 +199,20 @@ def lookup(digest: str, held: Sequence[Base] = ()) -> Base:
     )
 
 
-def changed(layout: Layout, tensors: Tensors, delta: Frozen) -> Tensors:
-    """`tensors` of a base with a place's `delta` laid over: scales and biases per channel, weights of `out` and `skip`.
+def changed(tensors: Tensors, delta: Frozen) -> Tensors:
+    """`tensors` of a base with a place's `delta` laid over.
 
     `delta` holds int8 arrays: `<layer>.s` scales times (1 + value / GAIN_UNIT), `<layer>.b` added / GAIN_UNIT,
-    `<layer>.q` added to the weights. float16 products of float16 are rounded once: the same on every machine.
+    `<layer>.q` added to the weights. Each is exact in float64 and rounded once: the same on every machine.
     """
     out = dict(tensors)
-    for name in decoder_layers(layout):
-        if f"{name}.s" in delta:
-            factor = 1.0 + delta[f"{name}.s"].astype(np.float64) / GAIN_UNIT
-            out[f"{name}.s"] = (tensors[f"{name}.s"].astype(np.float64) * factor).astype(np.float16)
-        if f"{name}.b" in delta:
-            moved = delta[f"{name}.b"].astype(np.float64) / GAIN_UNIT
-            out[f"{name}.b"] = (tensors[f"{name}.b"].astype(np.float64) + moved).astype(np.float16)
-        if f"{name}.q" in delta:
-            moved = delta[f"{name}.q"].astype(np.int16)
-            out[f"{name}.q"] = np.clip(tensors[f"{name}.q"].astype(np.int16) + moved, -127, 127).astype(np.int8)
+    for name, value in delta.items():
+        if name.endswith(".s"):
+            factor = 1.0 + value.astype(np.float64) / GAIN_UNIT
+            out[name] = (tensors[name].astype(np.float64) * factor).astype(np.float16)
+        elif name.endswith(".b"):
+            out[name] = (tensors[name].astype(np.float64) + value.astype(np.float64) / GAIN_UNIT).astype(np.float16)
+        else:
+            moved = tensors[name].astype(np.int16) + value.astype(np.int16)
+            out[name] = np.clip(moved, -127, 127).astype(np.int8)
     return out

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,10 +19,11 @@ from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput, PolicyMissed
 from geostore.raster import Bands, Mask, Pixels
 from geostore.vae import residual
+from geostore.vae.base import Base, Borrowed, Frozen
 from geostore.vae.detail import add_detail, coarsest
 from geostore.vae.entropy import Ints, Table, pack_symbols, unpack_symbols
 from geostore.vae.model import Encoder, Layout
-from geostore.vae.quantize import STEPS, TRAINED_STEP, IntegerDecoder, Tensors, unpack_encoder
+from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, IntegerDecoder, Tensors, unpack_encoder
 from geostore.vae.samples import STATIC_BITS
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Static, Units
 from geostore.vae.weights import pack_codec, unpack_codec
@@ -89,8 +90,9 @@ class VaeCodec(Alone):
         static: the mean image.
         scale: residuals are divided by it.
         weights: (B,) float64, how much an error of each band matters, beside the least sensitive.
-        tensors: encoder and decoder weights as stored.
+        tensors: encoder and decoder weights as they are used.
         tables: entropy tables.
+        borrowed: the base they come from and what is changed in it; None if the weights are the codec's own.
     """
 
     family: ClassVar[str] = "vae"
@@ -101,8 +103,9 @@ class VaeCodec(Alone):
     static: Static
     scale: float
     weights: Doubles
-    tensors: Mapping[str, npt.NDArray[np.generic]]
+    tensors: Frozen
     tables: Tables
+    borrowed: Borrowed | None = None
 
     @property
     def bands(self) -> Bands:
@@ -130,12 +133,13 @@ class VaeCodec(Alone):
         self._check(valid, pixels)
         if not valid.any():
             return Encoded(payload=b"", vector=np.zeros(self.vector_size, np.int8), layers=("empty",))
-        latent = self.latent(pixels, valid)
-        step, certificate = self._coarsest(latent, pixels, valid)
+        latents = self._latents(pixels, valid)
+        step, certificate = self._coarsest(latents, pixels, valid)
+        latent = latents(step)
         vector = self._vector(latent, step)
         if certificate.keeps(self.policy):
             return Encoded(payload=self._pack(latent, step), vector=vector, layers=self._model_layers)
-        payload, layers = self._bounded(latent, pixels, valid)
+        payload, layers = self._bounded(latents(TRAINED_STEP), pixels, valid)
         return Encoded(payload=payload, vector=vector, layers=layers)
 
     def decode(self, payload: bytes, valid: Mask, shared: bytes = b"") -> Pixels:
@@ -169,12 +173,22 @@ class VaeCodec(Alone):
             "weights": self.weights.tolist(),
         }
         static: Tensors = {"static": np.frombuffer(self.static.data, np.uint8), "tables": self.tables.to_array()}
-        return pack_codec(header, {**self.tensors, **static})
+        if self.borrowed is None:
+            return pack_codec(header, {**self.tensors, **static})
+        return pack_codec({**header, "base": self.borrowed.header()}, {**self.borrowed.tensors(), **static})
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> VaeCodec:
-        """The inverse of `to_bytes`. Raises Corrupt or UnsupportedFormat."""
+    def from_bytes(cls, data: bytes, held: Sequence[Base] = ()) -> VaeCodec:
+        """The inverse of `to_bytes`; a base it names is looked for in `held`, then in the package.
+
+        Raises:
+            Corrupt, UnsupportedFormat: of the bytes. NotFound: the base is in neither.
+        """
         header, tensors = unpack_codec(data)
+        borrowed = None
+        if "base" in header:
+            borrowed = Borrowed.read(header["base"], tensors, held)
+            tensors |= borrowed.weights
         try:
             bands = bands_from_json(json.dumps(header["bands"]).encode())
             layout = _layout(header["layout"])
@@ -188,6 +202,7 @@ class VaeCodec(Alone):
                 weights=np.array(header["weights"], np.float64),
                 tables=Tables.from_array(tensors.pop("tables"), layout.channels),
                 tensors=tensors,
+                borrowed=borrowed,
             )
         except (KeyError, TypeError, InvalidInput) as error:
             raise Corrupt(f"a fitted codec lacks or misstates {error}; restore the store or fit again") from error
@@ -209,8 +224,11 @@ class VaeCodec(Alone):
     def _passes(self) -> int:
         return len(self._bands) // self.layout.bands
 
-    def latent(self, pixels: Pixels, valid: Mask) -> Latent:
-        """The date on the mean image, and the encoder's means for what that leaves."""
+    def latent(self, pixels: Pixels, valid: Mask, step: int = TRAINED_STEP) -> Latent:
+        """The date on the mean image, and the encoder's means for what that leaves, to be rounded at STEPS[step].
+
+        Only a base's encoder asks for the step.
+        """
         units = self.units.from_stored(pixels)
         if self.layout.mode == "grid":
             gains, levels = self.static.fit_date(units, valid)
@@ -222,19 +240,36 @@ class VaeCodec(Alone):
         if not self.layout.channels:
             return Latent(gains, levels, np.zeros((1, *self.layout.latent_shape), np.float32))
         x = torch.from_numpy(left.reshape(self._passes, self.layout.bands, *left.shape[1:]))
-        with torch.no_grad():
-            means, _ = self.encoder(x)
-        return Latent(gains, levels, means.numpy())
+        return Latent(gains, levels, self._means(x, step))
 
-    def _coarsest(self, latent: Latent, pixels: Pixels, valid: Mask) -> tuple[int, Certificate]:
+    def _means(self, left: torch.Tensor, step: int) -> npt.NDArray[np.float32]:
+        log_step = torch.full((1, 1, 1, 1), LOG_STEPS[step] / (1 << BITS))
+        with torch.no_grad():
+            if not self.layout.hidden:
+                means, _ = self.encoder(left)
+            else:
+                statics = (torch.from_numpy(self.decoder.maps[0].astype(np.float32) / (1 << BITS))[None],)
+                means, _ = self.encoder(left, statics, log_step)
+        return np.asarray(means.numpy())
+
+    def _latents(self, pixels: Pixels, valid: Mask) -> Callable[[int], Latent]:
+        """The latent to be rounded at a step; only a base's encoder gives one for each."""
+
+        @cache
+        def at(step: int) -> Latent:
+            return self.latent(pixels, valid, step)
+
+        return lambda step: at(step if self.layout.hidden else TRAINED_STEP)
+
+    def _coarsest(self, latents: Callable[[int], Latent], pixels: Pixels, valid: Mask) -> tuple[int, Certificate]:
         """The coarsest step whose decoded raster keeps the policy; the finest tried if none does."""
         if not _asks(self.policy):
-            return TRAINED_STEP, self._measure(latent, TRAINED_STEP, pixels, valid)
+            return TRAINED_STEP, self._measure(latents(TRAINED_STEP), TRAINED_STEP, pixels, valid)
         low, high = 0, len(STEPS) - 1
         found: tuple[int, Certificate] | None = None
         while low <= high:
             middle = (low + high + 1) // 2
-            certificate = self._measure(latent, middle, pixels, valid)
+            certificate = self._measure(latents(middle), middle, pixels, valid)
             if certificate.keeps(self.policy):
                 found, low = (middle, certificate), middle + 1
             else:
