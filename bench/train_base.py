@@ -1,4 +1,4 @@
-"""Train a base codec: `python -m bench.train_base 4 --folder WORK --seconds 3600`; run it again to go on.
+"""Train a base codec: `python -m bench.train_base 4 --folder WORK --seconds 3600`; run it again to go on."""
 
 from __future__ import annotations
 
