@@ -27,7 +27,7 @@ from geostore.storage.lock import WriterLock
 from geostore.storage.pack import Batch, slot_of_row
 from geostore.storage.reading import Reading
 from geostore.storage.records import Kind
-from geostore.storage.rows import Row
+from geostore.storage.rows import Row, SceneRow
 from geostore.storage.sight import Sight
 from geostore.storage.tables import Owner, SlotTable, Snapshot
 from geostore.storage.view import View
@@ -173,7 +173,8 @@ class Store(Reading):
     def commit(self, rows: Sequence[Row]) -> None:
         """Store rows: one Delta commit for each slot they touch, durable when this returns.
 
-        Slots are independent: after an error some of them may hold their rows; the same rows may be committed again.
+        The facts of scenes follow when all else is durable, so that a scene that is there is whole. Slots are
+        independent: after an error some of them may hold their rows; the same rows may be committed again.
 
         Raises:
             StorageFull: no room; nothing that was acknowledged is lost. Fenced: another owner sealed a slot.
@@ -184,14 +185,27 @@ class Store(Reading):
             return
         with self._changing:
             self._check_room()
-            by_slot: dict[int, list[Row]] = {}
-            for row in rows:
-                by_slot.setdefault(slot_of_row(row, self.slots, self.id), []).append(row)
-            if self._doubtful & by_slot.keys():
-                self.refresh()
-                self._doubtful.clear()
-            batches = {slot: self._batch(slot, items) for slot, items in by_slot.items()}
-            self._publish(batches)
+            by_slot = self._by_slot(rows)
+            if len(by_slot) == 1:
+                self._commit(by_slot)
+                return
+            facts = [row for row in rows if isinstance(row, SceneRow)]
+            for part in ([row for row in rows if not isinstance(row, SceneRow)], facts):
+                self._commit(self._by_slot(part))
+
+    def _by_slot(self, rows: Iterable[Row]) -> dict[int, list[Row]]:
+        found: dict[int, list[Row]] = {}
+        for row in rows:
+            found.setdefault(slot_of_row(row, self.slots, self.id), []).append(row)
+        return found
+
+    def _commit(self, rows: Mapping[int, Sequence[Row]]) -> None:
+        if not rows:
+            return
+        if self._doubtful & rows.keys():
+            self.refresh()
+            self._doubtful.clear()
+        self._publish({slot: self._batch(slot, items) for slot, items in rows.items()})
 
     def _batch(self, slot: int, rows: Iterable[Row]) -> tuple[Snapshot, Batch]:
         state, seq = self._sight.view.state(slot)

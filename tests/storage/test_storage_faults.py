@@ -62,6 +62,7 @@ def test_a_killed_writer_loses_no_acknowledged_commit(tmp_path):
                 found = {r.key.time_us: r for r in store.rasters(partition(cell))}
                 for d in range(day):
                     assert found[key(d).time_us] == raster(d, cell, size=20_000 if d % 3 == 0 else 300)
+                assert {s.time_us for s in store.scenes()} <= set(found)  # what was not acknowledged is whole too
             assert store.verify() == []
 
 
