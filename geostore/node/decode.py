@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geostore.codec import RawCodec
+from geostore.codec import Codec, RawCodec
 from geostore.errors import Corrupt, NotFound, Overloaded
 from geostore.keys import RasterKey
 from geostore.node.facts import raster_fields
 from geostore.node.reference import PREFIX, read_reference
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
-from geostore.raster import Raster
+from geostore.raster import Mask, Pixels, Raster
 from geostore.storage import CodecRow, RasterRow, pack_mask, unpack_mask
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ def decode(node: Node, request: messages.Decode, arrays: tuple[Array, ...], prog
     found: list[dict[str, Any]] = []
     out: list[Array] = []
     size = 0
-    for i, key in enumerate(request.keys):
-        fields, raster = decode_one(node, RasterKey(**vars(key)), request.bands, request.tier)
+    keys = [RasterKey(**vars(key)) for key in request.keys]
+    for i, (fields, raster) in enumerate(decode_each(node, keys, request.bands, request.tier)):
         size += raster.pixels.nbytes + raster.valid.nbytes
         if found and size > node.settings.decode_bytes_max:
             raise _too_many(len(request.keys), len(found), node.settings.decode_bytes_max)
@@ -49,19 +51,27 @@ def _too_many(keys: int, fitting: int, bytes_max: int) -> Overloaded:
     )
 
 
-def decode_one(
-    node: Node, key: RasterKey, bands: list[str] | None = None, tier: str = "best"
-) -> tuple[dict[str, Any], Raster]:
-    """Facts and pixels of one raster at `tier`; only `bands`, in that order, if given."""
+def decode_each(
+    node: Node, keys: Sequence[RasterKey], bands: list[str] | None = None, tier: str = "best"
+) -> Iterator[tuple[dict[str, Any], Raster]]:
+    """Facts and pixels of each raster at `tier`, in order; only `bands`, in that order, if given."""
     if tier == "original":
-        row, codec_row, raster = read_original(node, key)
-    else:
-        row = node.store.raster(key)
+        for key in keys:
+            yield _chosen(*read_original(node, key), bands)
+        return
+    rows = node.store.rows(keys)
+    for row in rows:
         if tier == "embedding" and (row.generation == 0 or row.lossless):
             raise NotFound(
-                f"{key} has no embedding: it is kept lossless; decode it at tier best, or run `geostore fit`"
+                f"{row.key} has no embedding: it is kept lossless; decode it at tier best, or run `geostore fit`"
             )
-        codec_row, raster = read_row(node, row)
+    for row, (codec_row, raster) in zip(rows, read_rows(node, rows), strict=True):
+        yield _chosen(row, codec_row, raster, bands)
+
+
+def _chosen(
+    row: RasterRow, codec_row: CodecRow, raster: Raster, bands: list[str] | None
+) -> tuple[dict[str, Any], Raster]:
     fields = raster_fields(row, codec_row.cell, raster.bands, codec_row.family)
     if bands is not None:
         chosen = raster.bands.select(bands)
@@ -70,18 +80,54 @@ def decode_one(
     return fields, raster
 
 
+def read_rows(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[CodecRow, Raster]]:
+    """What each row holds, in order, see `read_row`; rows of one group that follow one another are decoded together."""
+    start = 0
+    while start < len(rows):
+        end = start + _run(node, rows[start:])
+        yield from _read_run(node, rows[start:end])
+        start = end
+
+
+def _run(node: Node, rows: Sequence[RasterRow]) -> int:
+    """How many of `rows`, from the first, are of one group and fit one answer."""
+    first = rows[0]
+    if not first.shared:
+        return 1
+    bands = node.codec(first.key.partition, first.generation)[1].bands
+    size = first.height * first.width * len(bands) * bands.dtype.itemsize
+    fitting = max(1, node.settings.decode_bytes_max // max(1, size))
+    group = first.key.partition, first.generation, first.shared
+    same = itertools.takewhile(lambda r: (r.key.partition, r.generation, r.shared) == group, rows[:fitting])
+    return sum(1 for _ in same)
+
+
+def _read_run(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[CodecRow, Raster]]:
+    codec_row, codec = node.codec(rows[0].key.partition, rows[0].generation)
+    masks = [unpack_mask(row.valid, (row.height, row.width)) for row in rows]
+    for row, valid, pixels in zip(rows, masks, _decoded(codec, rows, masks), strict=True):
+        grid = codec_row.cell.window(row.row, row.col, row.height, row.width)
+        yield codec_row, Raster(pixels=pixels, valid=valid, bands=codec.bands, grid=grid)
+
+
+def _decoded(codec: Codec, rows: Sequence[RasterRow], masks: list[Mask]) -> Iterator[Pixels]:
+    """Stored values of rows of one group, or of one row."""
+    if rows[0].shared:
+        pixels = codec.decode_group(rows[0].shared, [(r.payload, m) for r, m in zip(rows, masks, strict=True)])
+        yield from (np.where(m, p, np.zeros((), p.dtype)) for p, m in zip(pixels, masks, strict=True))
+        return
+    row, valid = rows[0], masks[0]
+    if not row.payload:
+        yield np.zeros((len(codec.bands), row.height, row.width), codec.bands.dtype)
+    elif row.lossless:
+        yield RawCodec(codec.bands).decode(row.payload, valid)
+    else:
+        yield np.where(valid, codec.decode(row.payload, valid), np.zeros((), codec.bands.dtype))
+
+
 def read_row(node: Node, row: RasterRow) -> tuple[CodecRow, Raster]:
     """What `row` holds, decoded onto its own window; pixels that may not be used are 0 unless it was never fitted."""
-    codec_row, codec = node.codec(row.key.partition, row.generation)
-    valid = unpack_mask(row.valid, (row.height, row.width))
-    if not row.payload:
-        pixels = np.zeros((len(codec.bands), row.height, row.width), codec.bands.dtype)
-    elif row.lossless:
-        pixels = RawCodec(codec.bands).decode(row.payload, valid)
-    else:
-        pixels = np.where(valid, codec.decode(row.payload, valid), np.zeros((), codec.bands.dtype))
-    grid = codec_row.cell.window(row.row, row.col, row.height, row.width)
-    return codec_row, Raster(pixels=pixels, valid=valid, bands=codec.bands, grid=grid)
+    return next(read_rows(node, [row]))
 
 
 def exact_row(node: Node, current: RasterRow) -> RasterRow | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from geostore.certificate import Certificate, measure
-from geostore.codec import SMALL, Codec, Effort, Families, RawCodec, Series
+from geostore.codec import SMALL, Codec, Effort, Encoded, Families, RawCodec, Series, decode_many
 from geostore.collection import Policy
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.storage import pack_mask
@@ -23,6 +23,7 @@ class Stored:
     Attributes:
         valid: its packed mask.
         payload: bytes for its row; empty if nothing in it may be used.
+        shared: bytes it shares with other rasters, see `geostore.codec.Encoded`.
         vector: int8 embedding bytes.
         layers: what the payload holds, joined by "+".
         lossless: True if the payload is the lossless codec's.
@@ -39,6 +40,7 @@ class Stored:
     certificate: Certificate
     bytes_lzw: int
     bytes_lossless: int
+    shared: bytes = b""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,35 +54,52 @@ class Fitted:
 
 
 def encode_series(codec: Codec, series: Series, policy: Policy, progress: Callable[..., None]) -> list[Stored]:
-    """Encode each raster of `series`, decode it again, measure; a raster that misses the policy is kept lossless."""
-    kept = []
-    for i in range(len(series)):
-        kept.append(_encode_one(codec, series.pixels[i], series.valid[i], series.indices, policy))
-        progress("encode", (i + 1) / len(series))
-    return kept
+    """Encode `series`, decode it again, measure; what misses the policy or takes more bytes is kept lossless."""
+    exact = [
+        encode_lossless(codec.bands, p, v, series.indices) for p, v in zip(series.pixels, series.valid, strict=True)
+    ]
+    if codec.family == "raw":
+        progress("encode", 1.0)
+        return exact
+    encoded = codec.encode_series(series, progress)
+    decoded = decode_many(codec, [(e.shared, (e.payload, v)) for e, v in zip(encoded, series.valid, strict=True)])
+    kept = list(exact)
+    for i, (coded, pixels) in enumerate(zip(encoded, decoded, strict=True)):
+        certificate = measure(series.pixels[i], pixels, series.valid[i], codec.bands, series.indices)
+        if exact[i].payload and len(coded.payload) < len(exact[i].payload) and certificate.keeps(policy):
+            kept[i] = _stored(coded, exact[i], certificate)
+    return _worth_sharing(kept, exact)
 
 
-def _encode_one(codec: Codec, pixels: Pixels, valid: Mask, indices: tuple[str, ...], policy: Policy) -> Stored:
-    exact = encode_lossless(codec.bands, pixels, valid, indices)
-    if codec.family == "raw" or not exact.payload:
-        return exact
-    encoded = codec.encode(pixels, valid)
-    if len(encoded.payload) >= len(exact.payload):
-        return exact
-    certificate = measure(pixels, codec.decode(encoded.payload, valid), valid, codec.bands, indices)
-    if not certificate.keeps(policy):
-        return exact
-    vector = b"" if encoded.vector is None else encoded.vector.tobytes()
-    return Stored(
-        valid=exact.valid,
+def _stored(encoded: Encoded, exact: Stored, certificate: Certificate) -> Stored:
+    return replace(
+        exact,
         payload=encoded.payload,
-        vector=vector,
+        shared=encoded.shared,
+        vector=b"" if encoded.vector is None else encoded.vector.tobytes(),
         layers="+".join(encoded.layers),
         lossless=False,
         certificate=certificate,
-        bytes_lzw=exact.bytes_lzw,
-        bytes_lossless=exact.bytes_lossless,
     )
+
+
+def _worth_sharing(kept: list[Stored], exact: list[Stored]) -> list[Stored]:
+    """The same, but a group that takes more bytes than its rasters would lossless goes."""
+    groups: dict[bytes, list[int]] = {}
+    for i, stored in enumerate(kept):
+        groups.setdefault(stored.shared, []).append(i)
+    dear = {
+        i
+        for shared, places in groups.items()
+        if shared and len(shared) + sum(len(kept[i].payload) - len(exact[i].payload) for i in places) >= 0
+        for i in places
+    }
+    return [exact[i] if i in dear else stored for i, stored in enumerate(kept)]
+
+
+def payload_bytes(rasters: Sequence[Stored]) -> int:
+    """Bytes of all payloads, what rasters share counted once."""
+    return sum(len(s.payload) for s in rasters) + sum(map(len, {s.shared for s in rasters}))
 
 
 def encode_lossless(bands: Bands, pixels: Pixels, valid: Mask, indices: tuple[str, ...]) -> Stored:
@@ -120,7 +139,7 @@ def fit_series(
     stored = codec.to_bytes()
     read = families[family].from_bytes(stored)  # what is measured is what will be read
     rasters = encode_series(read, series, policy, progress)
-    total, exact = len(stored) + sum(len(s.payload) for s in rasters), sum(s.bytes_lossless for s in rasters)
+    total, exact = len(stored) + payload_bytes(rasters), sum(s.bytes_lossless for s in rasters)
     facts: dict[str, str | float | int] = {"seed": effort.seed, "steps": effort.steps}
     facts |= {"bytes_total": total, "bytes_lossless": exact, "reason": f"{family} {total} B, lossless {exact} B"}
     if total >= exact:

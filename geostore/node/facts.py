@@ -53,6 +53,7 @@ def raster_fields(row: RasterRow, cell: Grid, bands: Bands, family: str) -> dict
         "tier": tier(row),
         "layers": row.layers,
         "bytes": len(row.payload),
+        "bytes_shared": len(row.shared),
         "bytes_valid": len(row.valid),
         "bytes_lzw": row.bytes_lzw,
         "bytes_jxl": row.bytes_jxl,

@@ -122,9 +122,13 @@ def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], prog
 def _tally(node: Node, partition: PartitionKey, total: Tally) -> tuple[Tally, list[CodecRow]]:
     policy = node.store.collection(partition.collection).policy
     part = Tally()
-    for row in node.store.rasters(partition):
+    rows = node.store.rasters(partition)
+    for row in rows:
         part.add(row, policy)
         total.add(row, policy)
+    shared = sum(map(len, {row.shared for row in rows}))  # once, however many rasters need it
+    for tally in (part, total):
+        tally.bytes["embeddings"] += shared
     return part, node.store.generations(partition)
 
 

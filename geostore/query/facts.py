@@ -27,7 +27,8 @@ class RasterInfo:
         codec: the codec family's name.
         tier: where it stands: waiting (lossless, not fitted yet), embedding, residual, lossless, empty.
         layers: what its payload holds, joined by "+".
-        bytes: of its payload; bytes_valid of its mask; bytes_lzw and bytes_jxl as LZW GeoTIFF and lossless JPEG XL.
+        bytes: of its payload; bytes_shared of what it shares with others, stored once; bytes_valid of its mask;
+            bytes_lzw and bytes_jxl as LZW GeoTIFF and lossless JPEG XL.
         grid, bands: of the pixels it decodes to.
         exact: True if it decodes bit for bit to what was put.
         certificate: its measured errors; all 0 where `exact`.
@@ -40,6 +41,7 @@ class RasterInfo:
     tier: str
     layers: str
     bytes: int
+    bytes_shared: int
     bytes_valid: int
     bytes_lzw: int
     bytes_jxl: int
@@ -74,6 +76,7 @@ def read_info(reply: Mapping[str, Any]) -> RasterInfo:
             tier=reply["tier"],
             layers=reply["layers"],
             bytes=reply["bytes"],
+            bytes_shared=reply.get("bytes_shared", 0),
             bytes_valid=reply.get("bytes_valid", 0),
             bytes_lzw=reply.get("bytes_lzw", 0),
             bytes_jxl=reply.get("bytes_jxl", 0),

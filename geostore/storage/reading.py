@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from geostore.dht.ring import slot_of, slot_of_text
@@ -91,6 +92,28 @@ class Reading(ABC):
             return self._raster(scene, values, {} if name is None else {name: self._shared(key.partition, name)})
 
         return self._again(read)
+
+    def rows(self, keys: Sequence[RasterKey]) -> list[RasterRow]:
+        """The current row of each key, in their order; what several of them share is read once.
+
+        Raises:
+            NotFound: one of them is not there, or was withdrawn.
+        """
+        groups: dict[tuple[PartitionKey, str], bytes] = {}
+
+        def read(key: RasterKey) -> RasterRow:
+            found = self.see(lambda view: view.raster(key))
+            if not found:
+                raise NotFound(f"no raster {key}; `geostore status` lists partitions")
+            scene, values = max(found, key=lambda f: _rank(f[1]))
+            name = group_of(values)
+            if name is None:
+                return self._raster(scene, values, {})
+            if (key.partition, name) not in groups:
+                groups[key.partition, name] = self._shared(key.partition, name)
+            return self._raster(scene, values, {name: groups[key.partition, name]})
+
+        return [self._again(partial(read, key)) for key in keys]
 
     def _again(self, read: Callable[[], T]) -> T:
         """`read`, and once more if a blob was missing or wrong: a prune may have moved it since the view was seen."""
