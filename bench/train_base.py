@@ -20,7 +20,7 @@ _GRID = Layout(
     mode="grid", bands=4, height=CROP, width=CROP, channels=8, widths=(64, 48, 32, 16), encoder=(32, 48), hidden=16
 )
 LAYOUTS = {4: _GRID, 13: replace(_GRID, bands=13, channels=12, widths=(64, 48, 32, 24), encoder=(40, 48))}
-_SAVED_S = 300.0  # between two checkpoints
+_SAVED_S = 60.0  # between two checkpoints
 
 
 def main(argv: Sequence[str] | None = None) -> None:

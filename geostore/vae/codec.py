@@ -252,6 +252,10 @@ class VaeCodec(Alone):
                 means, _ = self.encoder(left, statics, log_step)
         return np.asarray(means.numpy())
 
+    def step_for(self, pixels: Pixels, valid: Mask) -> int:
+        """Which of STEPS a raster needs to keep the policy; the finest if none is enough."""
+        return self._coarsest(self._latents(pixels, valid), pixels, valid)[0]
+
     def _latents(self, pixels: Pixels, valid: Mask) -> Callable[[int], Latent]:
         """The latent to be rounded at a step; only a base's encoder gives one for each."""
 

@@ -14,13 +14,22 @@ from geostore.vae import sizing
 from geostore.vae.codec import LATENT_LIMIT, Latent, Tables, VaeCodec
 from geostore.vae.entropy import Table
 from geostore.vae.model import Layout, Mode, Vae
-from geostore.vae.quantize import STEPS, Tensors, pack_decoder, pack_encoder, unpack_decoder, unpack_encoder
+from geostore.vae.quantize import (
+    STEPS,
+    TRAINED_STEP,
+    Tensors,
+    pack_decoder,
+    pack_encoder,
+    unpack_decoder,
+    unpack_encoder,
+)
 from geostore.vae.samples import Samples
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Units, code_static, mean_image
 from geostore.vae.train import Goal, train
 
 _MARGIN = 0.8  # mean error of a raster over its bound: what is left is for rasters of one kind to differ
 _CALIBRATED_DATES = 400
+_LOOKED_DATES = 12
 
 
 def fit_codec(
@@ -145,9 +154,14 @@ def assemble(layout: Layout, tensors: Tensors, samples: Samples, policy: Policy)
 
 def count_tables(codec: VaeCodec, samples: Samples) -> tuple[tuple[Table, ...], ...]:
     """For every step and channel, the table of the latents of the fitted dates."""
-    latents = [_latent(codec, samples, int(t)) for t in _dates(samples)]
-    out = []
+    dates = _dates(samples)
+    if codec.layout.hidden:  # a base's encoder runs once for every step: a look at some dates must do
+        dates = dates[:: max(1, len(dates) // _LOOKED_DATES)]
+    latents = [_latent(codec, samples, int(t), TRAINED_STEP) for t in dates]
+    out: list[tuple[Table, ...]] = []
     for step in range(len(STEPS)):
+        if codec.layout.hidden:
+            latents = [_latent(codec, samples, int(t), step) for t in dates]
         quantised = np.concatenate([latent.at(step) for latent in latents])  # (dates * N, c, h, w)
         out.append(tuple(Table.of(quantised[:, c], LATENT_LIMIT) for c in range(codec.layout.channels)))
     return tuple(out)
@@ -158,5 +172,5 @@ def _dates(samples: Samples) -> npt.NDArray[np.int64]:
     return np.asarray(dates[:: max(1, len(dates) // _CALIBRATED_DATES)])
 
 
-def _latent(codec: VaeCodec, samples: Samples, date: int) -> Latent:
-    return codec.latent(samples.series.pixels[date], samples.series.valid[date])
+def _latent(codec: VaeCodec, samples: Samples, date: int, step: int) -> Latent:
+    return codec.latent(samples.series.pixels[date], samples.series.valid[date], step)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from geostore.vae.base import Base, pack_base
 from geostore.vae.losses import laplace_bits
 from geostore.vae.model import COARSEST, Decoder, Encoder, Layout, spread_over
+from geostore.vae.quantize import pack_decoder, pack_encoder
 
 CROP = 64  # pixels a side
 PLACES, DATES = 3, 3  # of one step
@@ -194,3 +197,10 @@ def start_linear(vae: SharedVae) -> None:
         vae.encoder.last.weight.mul_(0.3)
         vae.decoder.weights["skip"].zero_()
         vae.decoder.weights["skip"][:, :count, 0, 0] = directions.T / 2.0
+
+
+def base_of(vae: SharedVae, slots: Sequence[Sequence[str]], card: Mapping[str, Any]) -> Base:
+    """The trained network as a base: int8 weights, and float16 for the rest."""
+    prior = {"latent.log_scale": vae.log_scale, "latent.slope": vae.slope}
+    numbers = {name: p.detach().cpu().numpy().astype(np.float16) for name, p in prior.items()}
+    return pack_base(vae.layout, slots, card, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder), **numbers})

@@ -1,0 +1,96 @@
+"""Make a codec of one partition from a base: nothing fitted, or the little that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+
+from geostore.codec import Effort, Progress, Series, quiet
+from geostore.collection import Policy
+from geostore.vae.adapt import Lesson, fit_deltas
+from geostore.vae.base import Base, Borrowed, find
+from geostore.vae.codec import VaeCodec
+from geostore.vae.fit import assemble, prepare
+from geostore.vae.quantize import BITS, LOG_STEPS
+from geostore.vae.samples import Samples
+
+Delta = Literal["none", "few", "whole"]
+DELTA_STEPS = 300  # optimiser steps of a delta
+_PROBED = 5  # rasters whose step is looked for before a delta is fitted
+
+
+def borrow_codec(
+    series: Series,
+    *,
+    policy: Policy,
+    effort: Effort,
+    progress: Progress = quiet,
+    delta: Delta = "none",
+    held: Sequence[Base] = (),
+) -> VaeCodec | None:
+    """A codec on the base that takes the series' bands; None if there is no such base."""
+    codecs = borrow_codecs([series], policy=policy, effort=effort, progress=progress, delta=delta, held=held)
+    return codecs[0] if codecs else None
+
+
+def borrow_codecs(
+    many: Sequence[Series],
+    *,
+    policy: Policy,
+    effort: Effort,
+    progress: Progress = quiet,
+    delta: Delta = "none",
+    held: Sequence[Base] = (),
+) -> list[VaeCodec]:
+    """One codec for each series, all of the same bands, their deltas fitted together; empty if no base takes them."""
+    found = find(many[0].bands.names, held) if many else None
+    if found is None:
+        return []
+    base, planes = found
+    progress("prepare", 0.0)
+    samples = [prepare(series, "grid", policy) for series in many]
+    codecs = [_codec(Borrowed(base=base, planes=planes, delta={}), s, policy) for s in samples]
+    if delta == "none":
+        return codecs
+    lessons = [_lesson(codec, s) for codec, s in zip(codecs, samples, strict=True)]
+    deltas = fit_deltas(
+        codecs[0].layout,
+        codecs[0].tensors,
+        lessons,
+        whole=delta == "whole",
+        steps=min(effort.steps, DELTA_STEPS),
+        seed=effort.seed,
+        progress=progress,
+    )
+    changed = [Borrowed(base=base, planes=planes, delta=d) for d in deltas]
+    return [_codec(b, s, policy) for b, s in zip(changed, samples, strict=True)]
+
+
+def _codec(borrowed: Borrowed, samples: Samples, policy: Policy) -> VaeCodec:
+    height, width = samples.series.pixels.shape[2:]
+    layout = borrowed.base.narrowed(borrowed.planes, height, width)
+    return replace(assemble(layout, dict(borrowed.weights), samples, policy), borrowed=borrowed)
+
+
+def _lesson(codec: VaeCodec, samples: Samples) -> Lesson:
+    """What a delta is fitted on, at the step that the base needs as it is."""
+    series = samples.series
+    rows, columns = codec.layout.padded
+    short = ((0, 0), (0, rows - codec.layout.height), (0, columns - codec.layout.width))
+    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    return Lesson(
+        residual=np.stack([np.pad(samples.residual(int(t)), short, mode="edge") for t in dates]),
+        mask=np.stack([np.pad(series.valid[t][None].astype(np.float32), short) for t in dates]),
+        map=(codec.decoder.maps[0] / (1 << BITS)).astype(np.float32),
+        log_step=_log_step(codec, series),
+    )
+
+
+def _log_step(codec: VaeCodec, series: Series) -> float:
+    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    probed = dates[np.linspace(0, len(dates) - 1, min(_PROBED, len(dates))).round().astype(int)]
+    steps = [LOG_STEPS[codec.step_for(series.pixels[t], series.valid[t])] / (1 << BITS) for t in probed]
+    return float(np.mean(steps)) if steps else 0.0
