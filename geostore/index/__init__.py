@@ -1,0 +1,3 @@
+"""Similarity search: descriptors, signatures, and exact search over them with filters first."""
+
+from __future__ import annotations

@@ -1,0 +1,111 @@
+"""Which rows a search may look at: runs of rows, with or without a bitmap, or a few single rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.errors import InvalidInput
+from geostore.index.bits import Rows, Words, bitmap_size, count_in_runs, rows_in_runs
+
+GATHER_SHARE = 0.02  # of the rows of the runs; below it single rows are read faster than blocks
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Rows chosen before a search; make one with `everything`, `select` or `from_mask`.
+
+    Attributes:
+        size: rows it was made for.
+        count: rows chosen, exact.
+        runs: (R, 2) int64, ascending and disjoint [start, stop), none empty.
+        allowed: bitmap over `size` rows that must be set as well, or None.
+        rows: (count,) int64 ascending; where set, the rows themselves, and runs and bitmap are not looked at.
+    """
+
+    size: int
+    count: int
+    runs: Rows
+    allowed: Words | None = None
+    rows: Rows | None = None
+
+    def split(self, parts: int) -> list[Selection]:
+        """At most `parts` selections of about as many rows each, in order, that make up this one."""
+        if parts <= 1 or self.count < parts:
+            return [self]
+        if self.rows is not None:
+            return [Selection(self.size, len(p), self.runs, None, p) for p in np.array_split(self.rows, parts)]
+        return [_within(self, cut) for cut in _cut(self.runs, parts)]
+
+    def row_numbers(self) -> Rows:
+        """(count,) int64, ascending: the rows chosen."""
+        if self.rows is not None:
+            return self.rows
+        if self.allowed is not None:
+            return np.asarray(rows_in_runs(self.allowed, self.runs, self.count))
+        return np.concatenate([np.arange(a, b, dtype=np.int64) for a, b in self.runs] or [np.zeros(0, np.int64)])
+
+
+def everything(size: int) -> Selection:
+    """All of `size` rows."""
+    return Selection(size, size, np.array([[0, size]] if size else [], np.int64).reshape(-1, 2))
+
+
+def select(size: int, runs: npt.NDArray[Any] | None = None, allowed: Words | None = None) -> Selection:
+    """The rows of `runs` (all by default) whose bit is set in `allowed` (any by default).
+
+    Raises:
+        InvalidInput: runs are not ascending [start, stop) within `size`, or the bitmap is of another size.
+    """
+    kept = everything(size).runs if runs is None else _check_runs(np.asarray(runs, np.int64), size)
+    if allowed is None:
+        return Selection(size, int((kept[:, 1] - kept[:, 0]).sum()), kept)
+    if allowed.shape != (bitmap_size(size),):
+        raise InvalidInput(f"a bitmap of {allowed.shape} words for {size} rows; it needs {bitmap_size(size)}")
+    count, span = int(count_in_runs(allowed, kept)), int((kept[:, 1] - kept[:, 0]).sum())
+    if count < GATHER_SHARE * span:
+        return Selection(size, count, kept, None, rows_in_runs(allowed, kept, count))
+    return Selection(size, count, kept, allowed)
+
+
+def of_rows(size: int, rows: npt.NDArray[Any]) -> Selection:
+    """The rows of an ascending integer array without doubles."""
+    chosen = np.asarray(rows, np.int64)
+    if len(chosen) and not (chosen[0] >= 0 and chosen[-1] < size and (np.diff(chosen) > 0).all()):
+        raise InvalidInput(f"rows {chosen[:4]}... are not ascending within 0..{size - 1}")
+    return Selection(size, len(chosen), np.zeros((0, 2), np.int64), None, chosen)
+
+
+def _check_runs(runs: Rows, size: int) -> Rows:
+    if runs.ndim != 2 or runs.shape[1] != 2:
+        raise InvalidInput(f"runs of shape {runs.shape}; give (runs, 2) of [start, stop)")
+    kept = runs[runs[:, 0] < runs[:, 1]]
+    edges = kept.ravel()
+    if len(edges) and not (edges[0] >= 0 and edges[-1] <= size and (np.diff(edges) >= 0).all()):
+        raise InvalidInput(f"runs {kept[:3].tolist()}... are not ascending and disjoint within 0..{size}")
+    return np.ascontiguousarray(kept)
+
+
+def _within(whole: Selection, runs: Rows) -> Selection:
+    if whole.allowed is None:
+        return Selection(whole.size, int((runs[:, 1] - runs[:, 0]).sum()), runs)
+    return Selection(whole.size, int(count_in_runs(whole.allowed, runs)), runs, whole.allowed)
+
+
+def _cut(runs: Rows, parts: int) -> list[Rows]:
+    """Runs cut into `parts` lists of as many rows each, to the row."""
+    lengths = runs[:, 1] - runs[:, 0]
+    ends = np.cumsum(lengths)
+    marks = [int(ends[-1]) * p // parts for p in range(parts + 1)]
+    return [_slice(runs, ends - lengths, low, high) for low, high in pairwise(marks)]
+
+
+def _slice(runs: Rows, before: Rows, low: int, high: int) -> Rows:
+    """The part of `runs` that holds their rows number `low` to `high`, counted over all runs."""
+    start = np.clip(low - before, 0, runs[:, 1] - runs[:, 0]) + runs[:, 0]
+    stop = np.clip(high - before, 0, runs[:, 1] - runs[:, 0]) + runs[:, 0]
+    return np.ascontiguousarray(np.column_stack([start, stop])[start < stop])
