@@ -23,15 +23,16 @@ from geostore.vae.fit import prepare
 from geostore.vae.shared import Place
 
 SIDE = 96  # pixels of a place
-PERU_HELD_OUT = (slice(0, 216), slice(481, 697))  # 4 x 4 windows of the size of a geohash-5 cell, no training within
-NAIP_HELD_OUT = (slice(0, 723), slice(742, 934))
 GUARD = 32  # pixels between what is held out and what is trained on
+PERU_HELD_OUT = (
+    (slice(0, 216), slice(481, 697)),  # 4 x 4 windows of the size of a geohash-5 cell
+    *((slice(r, r + 96), slice(c, c + 96)) for r, c in ((40, 100), (140, 300), (240, 520))),  # bench.rd_places
+)
+NAIP_HELD_OUT = ((slice(200, 456), slice(300, 556)),)  # bench.rd_places
 HELD_OUT = (
-    "Sentinel-2 Romania (wholly)",
-    f"Landsat Peru rows {PERU_HELD_OUT[0].start}-{PERU_HELD_OUT[0].stop}, columns {PERU_HELD_OUT[1].start}-"
-    f"{PERU_HELD_OUT[1].stop}, and {GUARD} px around",
-    f"NAIP columns from {NAIP_HELD_OUT[1].start} on, and {GUARD} px beside",
-    "Sentinel-2 Laos, Wales, Amazon; MODIS; Landsat 5, 7, 8 (wholly)",
+    "Sentinel-2 Romania, Laos, Wales, Amazon; MODIS; Landsat 5, 7, 8: wholly",
+    f"Landsat Peru: rows 0-216 of columns 481-697, three windows of 96 px, and {GUARD} px around each",
+    f"NAIP: rows 200-456 of columns 300-556, and {GUARD} px around",
 )
 NAMES = {
     4: ("blue", "green", "red", "nir"),
@@ -93,16 +94,17 @@ def _place(kind: str, stored: npt.NDArray[np.generic], bands: Bands, rng: np.ran
 
 
 def crops(
-    height: int, width: int, held_out: tuple[slice, slice] | None, side: int = SIDE
+    height: int, width: int, held_out: tuple[tuple[slice, slice], ...] = (), side: int = SIDE
 ) -> Iterator[tuple[slice, slice]]:
     """Windows side by side, none nearer than GUARD to what is held out."""
     for top in range(0, height - side + 1, side):
         for left in range(0, width - side + 1, side):
-            near = held_out is not None and (
-                top < held_out[0].stop + GUARD
-                and top + side > held_out[0].start - GUARD
-                and left < held_out[1].stop + GUARD
-                and left + side > held_out[1].start - GUARD
+            near = any(
+                top < rows.stop + GUARD
+                and top + side > rows.start - GUARD
+                and left < columns.stop + GUARD
+                and left + side > columns.start - GUARD
+                for rows, columns in held_out
             )
             if not near:
                 yield slice(top, top + side), slice(left, left + side)
@@ -130,7 +132,7 @@ def naip() -> Iterator[npt.NDArray[np.uint8]]:
 def peru() -> Iterator[npt.NDArray[np.uint8]]:
     """Places of 8 real dates."""
     stack = peru_stack()
-    for rows, columns in crops(*stack.shape[2:], PERU_HELD_OUT):
+    for rows, columns in crops(*stack.shape[2:], PERU_HELD_OUT, side=64):
         yield stack[:, :, rows, columns]
 
 
@@ -143,7 +145,7 @@ def virginia(bands: int, rng: np.random.Generator) -> Iterator[Images]:
 
 
 def _chosen(image: Images, count: int, rng: np.random.Generator) -> Iterator[Images]:
-    windows = list(crops(*image.shape[1:], None))
+    windows = list(crops(*image.shape[1:]))
     for i in rng.permutation(len(windows))[:count]:
         yield image[(slice(None), *windows[i])]
 
