@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.base_places import places
+from bench.base_places import NAMES, places
 from geostore.vae.model import Layout
 from geostore.vae.shared import CROP, Draw, Place, Training
 
@@ -20,6 +20,16 @@ _GRID = Layout(
     mode="grid", bands=4, height=CROP, width=CROP, channels=8, widths=(64, 48, 32, 16), encoder=(32, 48), hidden=16
 )
 LAYOUTS = {4: _GRID, 13: replace(_GRID, bands=13, channels=12, widths=(64, 48, 32, 24), encoder=(40, 48))}
+_MANY = len(NAMES[13])
+SUBSETS: dict[int, list[list[int]]] = {
+    4: [],
+    13: [
+        list(range(_MANY)),
+        [i for i, n in enumerate(NAMES[13]) if n != "cirrus"],
+        [i for i, n in enumerate(NAMES[13]) if n not in ("coastal", "nir09", "cirrus")],
+        [i for i, n in enumerate(NAMES[13]) if n.startswith("rededge") or n in ("nir08", "swir16", "swir22")],
+    ],
+}
 _SAVED_S = 60.0  # between two checkpoints
 
 
@@ -32,7 +42,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     saved = asked.folder / "state.pt"
     if saved.exists():
         training.take_up(torch.load(saved, weights_only=True))
-    draw = Draw(_places(asked), SHARES, np.random.default_rng((asked.seed, training.steps)))
+    rng = np.random.default_rng((asked.seed, training.steps))
+    draw = Draw(_places(asked), SHARES, rng, SUBSETS[asked.bands])
     _run(training, draw, saved, asked.seconds)
 
 

@@ -260,7 +260,7 @@ def search(
         nearest with a shrinking uniform noise in place of annealed Gumbel draws.
     """
     step = 2.0**log_step
-    weight = WEIGHT / step**2
+    weight = WEIGHT * residual.shape[1] / step**2
     pixels = residual.shape[2] * residual.shape[3]
     generator = torch.Generator().manual_seed(seed)
     mu = start.clone().requires_grad_(True)

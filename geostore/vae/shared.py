@@ -21,7 +21,7 @@ from geostore.vae.quantize import pack_decoder, pack_encoder
 CROP = 64  # pixels a side
 PLACES, DATES = 3, 3  # of one step
 STEP_RANGE = (0.15, 2.8)  # quantiser steps of the latents that the network meets
-WEIGHT = 0.67  # of the squared error, in bits per pixel, at step 1: the slope of both at 0.12 bits per pixel
+WEIGHT = 0.17  # of a band's squared error, in bits per pixel, at step 1: the slope of both at 0.03 bits a value
 RATE = 2e-3  # of the optimiser, at first
 _WORTH = -1.25  # bits and error together grow by this power of the step; each rate then counts alike
 _AVERAGED = 0.999
@@ -87,11 +87,16 @@ class Draw:
         places: all of them.
         shares: how often each kind is drawn; kinds without places fall out.
         rng: drawn from.
+        subsets: bands that are there, one of these for each batch; the others are as if always 0, as in a codec that
+            takes only some slots of a base. Empty: all of them.
+        steps: smallest and largest quantiser step.
     """
 
     places: Sequence[Place]
     shares: dict[str, float]
     rng: np.random.Generator
+    subsets: Sequence[Sequence[int]] = ()
+    steps: tuple[float, float] = STEP_RANGE
 
     def __post_init__(self) -> None:
         self.kinds = {k: [p for p in self.places if p.kind == k] for k in self.shares}
@@ -99,16 +104,25 @@ class Draw:
         weights = np.array([self.shares[k] for k in self.kinds])
         self.weights = weights / weights.sum()
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Residuals (PLACES * DATES, B, CROP, CROP), maps (PLACES, B, CROP, CROP), base-2 logarithms of steps."""
-        drawn = [self._crop() for _ in range(PLACES)]
-        residual = torch.from_numpy(np.concatenate([r for r, _ in drawn]).astype(np.float32))
-        maps = torch.from_numpy(np.stack([m for _, m in drawn]).astype(np.float32))
-        low, high = (math.log2(s) for s in STEP_RANGE)
-        log_step = self.rng.uniform(low, high, (len(residual), 1, 1, 1)).astype(np.float32)
-        return residual, maps, torch.from_numpy(log_step)
+    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """One step's input.
 
-    def _crop(self) -> tuple[npt.NDArray[np.float16], npt.NDArray[np.float16]]:
+        Returns:
+            Residuals (PLACES * DATES, B, CROP, CROP), maps (PLACES, B, CROP, CROP), base-2 logarithms of steps
+            (PLACES * DATES, 1, 1, 1), and (B,) 1 for the bands that are there.
+        """
+        there = np.ones(self.places[0].map.shape[0], np.float32)
+        if self.subsets:
+            there[:] = 0
+            there[list(self.subsets[int(self.rng.integers(len(self.subsets)))])] = 1
+        drawn = [self._crop(there) for _ in range(PLACES)]
+        residual = torch.from_numpy(np.concatenate([r for r, _ in drawn]))
+        maps = torch.from_numpy(np.stack([m for _, m in drawn]))
+        low, high = (math.log2(s) for s in self.steps)
+        log_step = self.rng.uniform(low, high, (len(residual), 1, 1, 1)).astype(np.float32)
+        return residual, maps, torch.from_numpy(log_step), torch.from_numpy(there)
+
+    def _crop(self, there: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         rng = self.rng
         kind = list(self.kinds)[rng.choice(len(self.kinds), p=self.weights)]
         place = self.kinds[kind][rng.integers(len(self.kinds[kind]))]
@@ -119,15 +133,31 @@ class Draw:
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
         both = [np.rot90(a, turns, axes=(-2, -1)) for a in (residual, cut)]
         residual, cut = (a[..., ::-1] if mirrored else a for a in both)
-        return residual * np.float16(math.exp(rng.normal(0, 0.1))), cut
+        varied = math.exp(rng.normal(0, 0.1)) / _spread(place.residual, there)
+        return _kept(residual, there, varied), _kept(cut, there, 1 / _spread(place.map[None], there))
 
 
-def loss_of(vae: SharedVae, residual: Tensor, maps: Tensor, log_step: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _kept(values: npt.NDArray[np.float16], there: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
+    """(..., B, h, w) float32, contiguous, scaled; 0 in bands that are not there."""
+    return np.ascontiguousarray(values.astype(np.float32) * (there * np.float32(factor))[:, None, None])
+
+
+def _spread(values: npt.NDArray[np.float16], there: npt.NDArray[np.float32]) -> float:
+    """What dividing (T, B, H, W) by the spread over some bands would have to make up for; 1 with all of them."""
+    if there.all():
+        return 1.0
+    each = np.square(values[..., ::4, ::4].astype(np.float32)).mean(axis=(0, 2, 3))
+    return math.sqrt(max(float((each * there).sum() / there.sum()), 1e-6))
+
+
+def loss_of(
+    vae: SharedVae, residual: Tensor, maps: Tensor, log_step: Tensor, there: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """The loss of one batch, (N,) squared errors in units of the scale, and (N,) bits per pixel."""
     decoded, bits = vae(residual, maps, log_step)
-    error = ((decoded - residual) ** 2).mean(dim=(1, 2, 3))
+    error = ((decoded - residual) ** 2 * there[:, None, None]).mean(dim=(1, 2, 3)) * (len(there) / there.sum())
     step = torch.exp2(log_step.reshape(-1))
-    loss = (bits + WEIGHT * step**-2 * error) / step**_WORTH
+    loss = (bits + WEIGHT * there.sum() * step**-2 * error) / step**_WORTH
     return loss.mean(), error.detach(), bits.detach()
 
 
