@@ -1,9 +1,9 @@
-"""Fit the little that one place changes in a base, for many places in one pass, and search for better latents."""
+"""Fit the little that one place changes in a base, for many places in one pass."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,9 @@ from torch.nn import functional
 
 from geostore.codec import Progress
 from geostore.vae.base import FEW, GAIN_UNIT, MOVED, Frozen, Tensors
-from geostore.vae.losses import laplace_bits
 from geostore.vae.model import STRIDE, Layout, Seen, leaky, linear, spread_over, synthesise, turned
 from geostore.vae.quantize import unpack_decoder, unpack_encoder
-from geostore.vae.shared import WEIGHT, pyramid
+from geostore.vae.shared import pyramid
 
 CROP = 64  # pixels a side that one step sees
 DATES = 4  # rasters of each place that one step sees
@@ -25,7 +24,6 @@ _RATE = 4e-3
 _COOL = 0.3  # share of the steps over which the rate falls
 _PATIENCE = 60  # steps without gain after which a fit ends early
 _SPREAD = 0.5  # octaves of the step to either side that a delta is fitted for
-_SEARCH_RATE = 0.06
 
 
 @dataclass(frozen=True)
@@ -109,31 +107,6 @@ def _straight(values: Tensor) -> Tensor:
     return values + (_whole(values) - values).detach()
 
 
-@dataclass(frozen=True)
-class Prior:
-    """Laplace scales of a base's latents.
-
-    Attributes:
-        log_scale, slope: (c,) float32; the scale's logarithm at step 1, and what each octave of the step adds.
-    """
-
-    log_scale: Tensor
-    slope: Tensor
-
-    @classmethod
-    def of(cls, tensors: Frozen) -> Prior:
-        """The prior a base carries."""
-        return cls(*(torch.from_numpy(tensors[f"latent.{n}"].astype(np.float32)) for n in ("log_scale", "slope")))
-
-    def bits(self, z: Tensor, maps: Tensor, log_step: Tensor) -> Tensor:
-        """(N,) bits of (N, c, h, w) latents at (N, 1, 1, 1) base-2 logarithms of steps."""
-        moved = self.log_scale[:, None, None] + self.slope[:, None, None] * log_step
-        scale = torch.exp(moved + spread_over(maps, len(z)).clamp(-4.0, 4.0))
-        return laplace_bits(z / scale, torch.zeros_like(self.log_scale), torch.exp2(log_step) / scale).sum(
-            dim=(1, 2, 3)
-        )
-
-
 def fit_deltas(
     layout: Layout,
     tensors: Frozen,
@@ -176,7 +149,6 @@ class _Fitting:
         self.lessons, self.rng = lessons, np.random.default_rng(seed)
         self.deltas = Deltas(layout, tensors, len(lessons), whole=whole)
         self.encoder = unpack_encoder(layout, tensors).requires_grad_(False)
-        self.prior = Prior.of(tensors)
         self.optimiser = torch.optim.Adam(self.deltas.parameters(), lr=_RATE, betas=(0.9, 0.98))
         shape = [min(lesson.map.shape[i] for lesson in lessons) for i in (1, 2)]
         self.rows, self.columns = (min(CROP, n) for n in shape)
@@ -236,50 +208,3 @@ class _Fitting:
     def share(self, number: int, steps: int) -> float:
         """1 once it is over."""
         return number / (self.cooled if self.cooled is not None else steps)
-
-
-def search(
-    decode: Callable[[Tensor], Tensor],
-    bits: Callable[[Tensor], Tensor],
-    start: Tensor,
-    residual: Tensor,
-    mask: Tensor,
-    *,
-    log_step: float,
-    rounds: int,
-    seed: int = 0,
-) -> Tensor:
-    """Better latents of some rasters, by descent through the decoder: (N, c, h, w) means, before rounding.
-
-    A reader needs nothing of it. `decode` maps latents to residuals, `bits` to (N,) bits; `start` are the encoder's
-    means, `residual` and `mask` (N, B, H, W) and (N, 1, H, W). Each round rounds at random with a bias that grows,
-    so that the last ones see what is stored.
-
-    References:
-        Yang, Bamler, Mandt (2020), "Improving Inference for Neural Image Compression". Deviation: rounding to the
-        nearest with a shrinking uniform noise in place of annealed Gumbel draws.
-    """
-    step = 2.0**log_step
-    weight = WEIGHT * residual.shape[1] / step**2
-    pixels = residual.shape[2] * residual.shape[3]
-    generator = torch.Generator().manual_seed(seed)
-    mu = start.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([mu], lr=_SEARCH_RATE * step)
-    best, least = start.clone(), torch.full((len(start),), math.inf)
-    for number in range(rounds + 1):
-        share = number / max(rounds, 1)
-        noise = (torch.rand(mu.shape, generator=generator) - 0.5) * (1 - share) * 0.6
-        rounded = torch.round(mu / step + noise) * step
-        z = mu + (rounded - mu).detach()
-        error = ((decode(z) - residual) ** 2 * mask).sum(dim=(1, 2, 3)) / (mask.sum(dim=(1, 2, 3)) * residual.shape[1])
-        cost = bits(mu) / pixels + weight * error
-        if share > 0.7:
-            with torch.no_grad():
-                known = bits(rounded) / pixels + weight * error
-                better = known < least
-                least = torch.where(better, known, least)
-                best = torch.where(better[:, None, None, None], rounded, best)
-        optimiser.zero_grad(set_to_none=True)
-        cost.sum().backward()
-        optimiser.step()
-    return best.detach()
