@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +12,24 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bench.base_places import NAMES, places
+from bench.base_places import HELD_OUT, NAMES, places
+from geostore.vae.base import Base
 from geostore.vae.model import Layout
-from geostore.vae.shared import CROP, Draw, Place, Training
+from geostore.vae.shared import CROP, Draw, Place, Training, base_of
 
 SHARES = {"real": 0.45, "seasons": 0.4, "synthetic": 0.15}
 _GRID = Layout(
     mode="grid", bands=4, height=CROP, width=CROP, channels=8, widths=(64, 48, 32, 16), encoder=(32, 48), hidden=16
 )
 LAYOUTS = {4: _GRID, 13: replace(_GRID, bands=13, channels=12, widths=(64, 48, 32, 24), encoder=(40, 48))}
+SLOTS = {
+    4: (("blue", "swir16"), ("green",), ("red",), ("nir", "nir08")),
+    13: tuple((name,) for name in NAMES[13]),
+}
+TRAINED_ON = {
+    4: "NAIP, North Dakota, 10 dates (public domain); Landsat 5-8, Pucallpa, 8 dates (public domain), swir16 as blue",
+    13: "none",
+}
 _MANY = len(NAMES[13])
 SUBSETS: dict[int, list[list[int]]] = {
     4: [],
@@ -42,6 +52,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     saved = asked.folder / "state.pt"
     if saved.exists():
         training.take_up(torch.load(saved, weights_only=True))
+    if asked.export is not None:
+        asked.export.write_bytes(_base(training, asked).data)
+        return
     rng = np.random.default_rng((asked.seed, training.steps))
     draw = Draw(_places(asked), SHARES, rng, SUBSETS[asked.bands])
     _run(training, draw, saved, asked.seconds)
@@ -52,8 +65,29 @@ def _asked(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("bands", type=int, choices=sorted(LAYOUTS))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=3600.0, help="of one core, in all runs together")
+    parser.add_argument("--export", type=Path, help="write the base as it stands to this file, and train no further")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(argv)
+
+
+def _base(training: Training, asked: argparse.Namespace) -> Base:
+    """The averaged weights as a base, and what they come from."""
+    kinds = Counter(p.kind for p in _places(asked))
+    card = {
+        "title": f"{asked.bands} bands, Sentinel-2 like",
+        "trained_on": {
+            "real dates": TRAINED_ON[asked.bands],
+            "one real date, the others invented": "Sentinel-2 L1C, Virginia (CC0; contains Copernicus Sentinel data)",
+            "synthetic": "geostore.scene.synthetic, seeds 1000-1035",
+            "places": dict(kinds),
+        },
+        "held_out": list(HELD_OUT),
+        "steps": training.steps,
+        "core_seconds": round(training.seconds),
+        "loss": {name: round(value, 4) for name, value in training.shown.items()},
+        "command": f"python -m bench.train_base {asked.bands} --folder WORK --seconds {asked.seconds:.0f}",
+    }
+    return base_of(training.kept, SLOTS[asked.bands], card)
 
 
 def _places(asked: argparse.Namespace) -> list[Place]:

@@ -203,6 +203,7 @@ class Training:
             "optimiser": self.optimiser.state_dict(),
             "steps": self.steps,
             "seconds": self.seconds,
+            "shown": self.shown,
         }
 
     def take_up(self, state: dict[str, object]) -> None:
@@ -210,6 +211,7 @@ class Training:
         self.vae.load_state_dict(state["vae"])  # type: ignore[arg-type]
         self.kept.load_state_dict(state["kept"])  # type: ignore[arg-type]
         self.optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+        self.shown = dict(state.get("shown", {}))  # type: ignore[call-overload]
         self.steps, self.seconds = int(state["steps"]), float(state["seconds"])  # type: ignore[call-overload,arg-type]
 
 
