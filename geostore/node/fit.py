@@ -5,9 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import shutil
 import signal
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -29,6 +27,7 @@ from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 from geostore.raster import Bands
 from geostore.storage import CodecRow, RasterRow
+from geostore.storage.scratch import Scratch
 from geostore.storage.stacks import Stack, read_stack, stack_path, write_stack
 
 if TYPE_CHECKING:
@@ -170,7 +169,7 @@ def _run(
     """Fit `chosen` in spawned workers, one partition more than there are workers made ready; yield each as done."""
     if not chosen:
         return
-    folder = Path(tempfile.mkdtemp(prefix="geostore-stacks-"))
+    scratch = Scratch("stacks")
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(reports,))
@@ -180,7 +179,7 @@ def _run(
     try:
         while True:
             while len(running) < workers + 1 and (partition := next(todo, None)) is not None:
-                plan = _plan(node, partition, effort, refit, folder)
+                plan = _plan(node, partition, effort, refit, scratch.path)
                 if plan is None:
                     done += 1
                     continue
@@ -202,7 +201,7 @@ def _run(
         ) from error
     finally:
         _stop(pool, running)
-        shutil.rmtree(folder, ignore_errors=True)
+        scratch.close()
         reports.close()
         reports.cancel_join_thread()
 

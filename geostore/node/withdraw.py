@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from geostore.errors import NotFound
-from geostore.node.acquisition import APART_US, JOIN
+from geostore.node.acquisition import APART_US
+from geostore.node.mosaic import JOIN
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 

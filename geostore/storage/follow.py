@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -13,8 +12,10 @@ import xxhash
 
 from geostore.errors import Corrupt
 from geostore.storage.files import flush
+from geostore.storage.lock import is_held
 from geostore.storage.log import Commit, after
 from geostore.storage.records import Values
+from geostore.storage.scratch import Scratch
 from geostore.storage.tables import SlotTable, Snapshot, part_kind
 from geostore.storage.view import Rotten, View
 
@@ -127,14 +128,22 @@ def _digest(path: Path) -> str:
 
 
 def is_sound(folder: Path) -> bool:
-    """True if the view in `folder` is as its writer closed it, or was not closed but belongs to this boot."""
+    """True if the view in `folder` is as its writer closed it: nothing else vouches for its pages."""
     try:
         found = json.loads((folder / _STATE).read_text())
-        if found.get("clean"):
-            return bool(found.get("digest") == _digest(folder / DATA))
+        return bool(found.get("clean")) and bool(found.get("digest") == _digest(folder / DATA))
     except (OSError, ValueError, AttributeError):
         return False
-    return bool(boot_id()) and found.get("boot") == boot_id()
+
+
+def is_in_use(folder: Path) -> bool:
+    """True if the view in `folder` belongs to a writer that has the store open on this machine."""
+    try:
+        found = json.loads((folder / _STATE).read_text())
+        here = not found.get("clean") and bool(boot_id()) and found.get("boot") == boot_id()
+    except (OSError, ValueError, AttributeError):
+        return False
+    return here and is_held(folder.parent)
 
 
 def open_own(folder: Path, size_bytes: int, store_id: str) -> tuple[View, bool]:
@@ -161,7 +170,7 @@ def anew(folder: Path, size_bytes: int) -> View:
 
 def open_shared(folder: Path, size_bytes: int, store_id: str) -> View | None:
     """The writer's view for reading, or None if it cannot be used."""
-    if not is_sound(folder):
+    if not is_in_use(folder) and not is_sound(folder):
         return None
     try:
         view = View(folder, size_bytes=size_bytes, readonly=True)
@@ -183,8 +192,8 @@ def is_level(view: View, tables: Mapping[int, SlotTable]) -> bool:
 
 def compare(view: View, tables: Mapping[int, SlotTable], store_id: str, size_bytes: int) -> None:
     """Raise Rotten unless `view` holds what a view made anew from the tables holds."""
-    with tempfile.TemporaryDirectory(prefix="geostore-view-") as folder:
-        other = View(Path(folder), size_bytes=size_bytes)
+    with Scratch("view") as scratch:
+        other = View(scratch.path, size_bytes=size_bytes)
         try:
             fill(other, tables, store_id)
             if other.digest() != view.digest():

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +15,7 @@ from geostore.errors import Corrupt
 from geostore.storage import follow
 from geostore.storage.files import Files, LocalFiles
 from geostore.storage.lock import is_held
+from geostore.storage.scratch import Scratch, sweep
 from geostore.storage.settle import settle
 from geostore.storage.tables import SlotTable
 from geostore.storage.view import Rotten, View
@@ -51,10 +50,11 @@ class Sight:
         self.readonly = readonly
         self._changing = changing
         self._numbers: dict[int, dict[tuple[str, str], int]] = {}
-        self._private: Path | None = None
+        self._scratch: Scratch | None = None
         self._shared, self._inode = False, 0
         self._broken: Corrupt | None = None
         self._opened: View | None = None
+        sweep()
         try:
             self._opened = self._open_view()
         except Corrupt as error:  # so that `verify` can say all that is wrong
@@ -63,8 +63,8 @@ class Sight:
     @property
     def path(self) -> Path:
         """Where the view lies: in the store for a local writer, else in a temporary folder."""
-        if self._private is not None:
-            return self._private
+        if self._scratch is not None:
+            return self._scratch.path
         assert self.files.local is not None
         return self.files.local / follow.VIEW
 
@@ -138,30 +138,32 @@ class Sight:
         return True
 
     def _private_view(self) -> View:
-        self._private = Path(tempfile.mkdtemp(prefix="geostore-view-"))
-        self._shared = False
-        view = View(self._private, size_bytes=self.size_bytes)
+        self._scratch, self._shared = Scratch("view"), False
+        view = View(self._scratch.path, size_bytes=self.size_bytes)
         try:
             follow.fill(view, self.tables, self.store_id)
         except BaseException:
             view.close()
-            shutil.rmtree(self._private, ignore_errors=True)
+            self._drop_scratch()
             raise
         return view
+
+    def _drop_scratch(self) -> None:
+        scratch, self._scratch = self._scratch, None
+        if scratch is not None:
+            scratch.close()
 
     def close(self, *, clean: bool) -> None:
         """Let go of the view; `clean` brings an own one to the disk, so that it outlives a power loss."""
         view, self._opened = self._opened, None
         if view is None:
             return
-        if clean and self._private is None and not self.readonly:
+        if clean and self._scratch is None and not self.readonly:
             with contextlib.suppress(OSError, lmdb.Error):  # then the next one is made anew
                 view.sync()
                 follow.mark(self.path, clean=True)
         view.close()
-        if self._private is not None:
-            shutil.rmtree(self._private, ignore_errors=True)
-            self._private = None
+        self._drop_scratch()
 
     def renew(self) -> None:
         """Throw the view away and build it from the tables."""
