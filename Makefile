@@ -29,8 +29,16 @@ lint: $(VENV)/.ok
 test: lint ## lint, types, layers, then every test that does not need a GPU or hours
 	$(PY) -m pytest -m "not soak" $(PYTEST)
 
-bench: $(VENV)/.ok ## every bench; results in bench/results
-	for b in storage ingest wire decode; do $(PY) -m bench.$$b || exit 1; done
+$(VENV)/.bench: $(VENV)/.ok
+	@if command -v uv >/dev/null; then \
+	  uv pip install -q --python $(PY) -c constraints.txt -e '.[bench]'; \
+	else \
+	  $(PY) -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[bench]'; \
+	fi
+	@touch $@
+
+bench: $(VENV)/.bench ## every bench; results in bench/results
+	for b in storage ingest wire decode rate_distortion; do $(PY) -m bench.$$b || exit 1; done
 
 soak: $(VENV)/.ok ## the long fault tests; writes bench/results/soak.json
 	$(PY) -m pytest -m soak -s $(PYTEST)

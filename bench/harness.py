@@ -56,6 +56,7 @@ class Bench:
     seed: int = 0
     quick: bool = False
     folder: Path = RESULTS
+    options: dict[str, Any] = field(default_factory=dict)
     commit: str = field(default_factory=lambda: commit())
     figures: dict[str, Figure] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -214,7 +215,12 @@ def workplace() -> Iterator[Path]:
         yield Path(folder)
 
 
-def run(measure: Callable[[Bench], None], name: str, argv: Sequence[str] | None = None) -> Path:
+Options = Callable[[argparse.ArgumentParser], None]  # adds what only one bench takes
+
+
+def run(
+    measure: Callable[[Bench], None], name: str, argv: Sequence[str] | None = None, options: Options | None = None
+) -> Path:
     """The command line of every bench: measure, write the result, print it.
 
     `--quick` measures little, on synthetic scenes, to show that the bench works; its numbers mean nothing and are
@@ -224,9 +230,13 @@ def run(measure: Callable[[Bench], None], name: str, argv: Sequence[str] | None 
     parser.add_argument("--quick", action="store_true", help="small, synthetic and untimed: shows that it works")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="folder of the result")
+    common = set(vars(parser.parse_args([])))
+    if options is not None:
+        options(parser)
     args = parser.parse_args(argv)
+    own = {key: value for key, value in vars(args).items() if key not in common}
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    bench = Bench(name, args.seed, args.quick, args.out or (RESULTS / "quick" if args.quick else RESULTS))
+    bench = Bench(name, args.seed, args.quick, args.out or (RESULTS / "quick" if args.quick else RESULTS), own)
     measure(bench)
     path = bench.write()
     bench.show()

@@ -1,0 +1,108 @@
+"""Bytes of whole series against error: geostore's codecs, the paper's flat VAE, and every classical codec at hand."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+from pathlib import Path
+
+from bench import rd_figures, rd_plan, rd_plot
+from bench.harness import Bench, run, workplace
+from bench.rd_cells import NEEDS, Cell, Workshop, missing, place_of
+from bench.rd_curves import Point
+from bench.rd_places import Place, names
+from geostore.plugins import names as installed
+
+FAMILIES = ("vae", "klt-av1")
+STEPS = 900  # of a fit, as in the demo
+_QUICK_STEPS, _QUICK_CELLS = 2, 2
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What this bench takes beside the common options."""
+    parser.add_argument("--work", type=Path, help="folder of what was measured before; it is not measured again")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0 for this one alone")
+    parser.add_argument("--place", action="append", help="only this place; may be given again")
+    parser.add_argument("--pictures", type=Path, help="folder of the curves as PNG; beside the result unless given")
+
+
+def measure(bench: Bench) -> None:
+    """Every place through every codec; then tables, figures and curves."""
+    with workplace() as folder:
+        work = bench.options.get("work") or folder
+        workshop = Workshop(Path(work), 0 if bench.quick else bench.options.get("workers") or 0)
+        places = _places(bench)
+        points = _points(bench, workshop, places)
+    found = rd_figures.Found(places, points)
+    _tell(bench, workshop, places)
+    rd_figures.tabulate(bench, found)
+    rd_figures.bounded(bench, found)
+    rd_figures.one_step(bench, found)
+    rd_figures.figures(bench, found)
+    _write_points(bench.folder / "rate_distortion_points.csv", points)
+    rd_plot.draw(found, bench.options.get("pictures") or bench.folder)
+
+
+def _places(bench: Bench) -> list[Place]:
+    wanted = bench.options.get("place") or names(quick=bench.quick)
+    return [place for name in wanted if (place := place_of(name)) is not None]
+
+
+def _points(bench: Bench, workshop: Workshop, places: list[Place]) -> list[Point]:
+    """Classical codecs in two rounds, geostore's beside the first."""
+    steps = _QUICK_STEPS if bench.quick else STEPS
+    families = [f for f in FAMILIES if f in installed("geostore.codecs")]
+    first: list[Cell] = []
+    for place in places:
+        first += rd_plan.ours(place, families, steps=steps, seed=bench.seed)
+        first += rd_plan.generalisation(place, ("vae", "vae-flat"), steps=steps, seed=bench.seed)
+        first += rd_plan.classical(place)
+    points = workshop.run(_few(first) if bench.quick else first, "first round")
+    second = [] if bench.quick else [c for place in places for c in rd_plan.promising(place, points)]
+    return _distinct([*points, *workshop.run(second, "second round")])
+
+
+def _few(cells: list[Cell]) -> list[Cell]:
+    """Some cells of every codec."""
+    kept: dict[str, list[Cell]] = {}
+    for cell in cells:
+        kept.setdefault(cell.codec, []).append(cell)
+    return [c for some in kept.values() for c in some[:: max(1, len(some) // _QUICK_CELLS)]]
+
+
+def _distinct(points: list[Point]) -> list[Point]:
+    """A probe of the first round is met again on its curve."""
+    return list({(p.place, p.codec, p.variant, str(sorted(p.setting.items()))): p for p in points}.values())
+
+
+def _tell(bench: Bench, workshop: Workshop, places: list[Place]) -> None:
+    """What the places are, and what did not run."""
+    for place in places:
+        dates, bands, height, width = place.series.pixels.shape
+        shape = f"{dates} x {bands} x {height} x {width}"
+        bench.row(place=place.name, what=place.title, shape=shape, usable=float(place.series.valid.mean()))
+    for codec in NEEDS:
+        if package := missing(codec):
+            bench.row(codec=codec, not_run=f"the package {package} is not installed; `make bench` installs it")
+    for cell, error in workshop.failed:
+        bench.row(place=cell.place, codec=cell.codec, variant=cell.variant, setting=str(cell.setting), failed=error)
+
+
+def _write_points(path: Path, points: list[Point]) -> None:
+    """Every point as a line of a CSV file: what the curves are drawn from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(
+            "place codec variant setting bytes bytes_without_weights mse ndvi_mae max_error seconds".split()  # noqa: SIM905
+        )
+        for p in points:
+            setting = " ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in p.setting.items())
+            numbers = (p.every.mse, p.every.ndvi_mae, p.every.max_error)
+            told = ["" if n is None else f"{n:.5g}" for n in numbers]
+            writer.writerow([p.place, p.codec, p.variant, setting, p.nbytes, p.marginal, *told, p.seconds])
+
+
+if __name__ == "__main__":
+    run(measure, "rate_distortion", options=options)

@@ -1,0 +1,195 @@
+"""Cells of the rate-distortion bench: one place through one codec at one setting, measured once, kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench import classical_baselines, rd_ours
+from bench.rd_curves import Point, errors, violations
+from bench.rd_places import Place, load
+from geostore.codec import Effort
+from geostore.storage import pack_mask
+
+_PACKAGE = Path(rd_ours.__file__).parents[1] / "geostore"
+_OWN = ("vae", "classical", "codec.py", "certificate.py", "spectral.py", "node/encode.py")  # what our cells depend on
+NEEDS = {"KLT + SVT-AV1": "av", "KLT + HEVC": "av", "SZ3": "pysz"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What is to be measured.
+
+    Attributes:
+        place, codec, variant: names; a curve is one of each.
+        setting: what the codec is asked for, in its own words.
+        family: geostore's codec family; "" for a classical codec.
+        effort: optimiser steps and seed of a fit.
+        bound: largest error and largest index error that are promised, or None.
+    """
+
+    place: str
+    codec: str
+    variant: str
+    setting: dict[str, Any]
+    family: str = ""
+    effort: tuple[int, int] = (0, 0)
+    bound: tuple[float | None, float | None] = (None, None)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with everything the result depends on: the cell, the place's pixels, the code."""
+        said = json.dumps(asdict(self), sort_keys=True) + _pixels_digest(self.place)
+        return hashlib.sha256((said + _code_digest(bool(self.family))).encode()).hexdigest()[:20]
+
+
+@lru_cache(maxsize=2)
+def place_of(name: str) -> Place | None:
+    """The place, loaded once a process."""
+    return load(name)
+
+
+@lru_cache
+def _pixels_digest(name: str) -> str:
+    place = place_of(name)
+    return "" if place is None else hashlib.sha256(place.series.pixels.tobytes()).hexdigest()
+
+
+@lru_cache
+def _code_digest(ours: bool) -> str:
+    files = [Path((rd_ours if ours else classical_baselines).__file__)]
+    for name in _OWN if ours else ():
+        path = _PACKAGE / name
+        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.exists())).hexdigest()
+
+
+def measure(cell: Cell) -> Point:
+    """Run one cell, in whatever process this is."""
+    place = place_of(cell.place)
+    assert place is not None, f"{cell.place} was planned but is not here"
+    if cell.family:
+        effort = Effort(steps=cell.effort[0], seed=cell.effort[1], device="cpu")
+        return rd_ours.measure(place, cell.codec, cell.variant, cell.family, cell.setting, effort)
+    return _classical(cell, place)
+
+
+def _classical(cell: Cell, place: Place) -> Point:
+    begun = time.monotonic()
+    series = place.series
+    coded = classical_baselines.CODERS[cell.codec](series, cell.setting)
+    masks = 0 if cell.codec == "LZW GeoTIFF" else sum(len(pack_mask(v)) for v in series.valid)
+    total, every = coded.nbytes + masks, np.ones(len(series), bool)
+    largest, index = cell.bound
+    return Point(
+        place=cell.place,
+        codec=cell.codec,
+        variant=cell.variant,
+        setting=cell.setting,
+        nbytes=total,
+        marginal=total,
+        unseen_bytes=float(total * place.unseen.mean()),
+        every=errors(series, coded.pixels, every),
+        seen=errors(series, coded.pixels, ~place.unseen),
+        unseen=errors(series, coded.pixels, place.unseen),
+        violations=violations(series, coded.pixels, max_error=largest, index_max=index) if any(cell.bound) else None,
+        seconds=round(time.monotonic() - begun, 2),
+    )
+
+
+@dataclass
+class Workshop:
+    """Measures cells, several at a time, and keeps each on disk as soon as it is done.
+
+    Attributes:
+        folder: results already there are read, not measured again, unless code or data have changed.
+        workers: processes; 0 measures in this one.
+        failed: (cell, what went wrong), for cells that raised.
+    """
+
+    folder: Path
+    workers: int
+    failed: list[tuple[Cell, str]] = field(default_factory=list)
+
+    def run(self, cells: Sequence[Cell], title: str) -> list[Point]:
+        """Points of `cells`, in their order, without those that failed."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        found: dict[str, Point] = {}
+        with Progress(*columns, console=Console(stderr=True)) as progress:
+            task = progress.add_task(title, total=len(cells))
+            for cell, point in self._points(cells):
+                progress.update(task, advance=1, description=f"{title}: {cell.place}, {cell.codec}")
+                if point is not None:
+                    found[cell.fingerprint] = point
+        return [found[c.fingerprint] for c in cells if c.fingerprint in found]
+
+    def _points(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Point | None]]:
+        todo = []
+        for cell in cells:
+            path = self._path(cell)
+            if path.exists():
+                yield cell, Point.from_dict(json.loads(path.read_text()))
+            else:
+                todo.append(cell)
+        yield from self._measured(todo)
+
+    def _measured(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Point | None]]:
+        if not self.workers:
+            for cell in cells:
+                yield cell, self._keep(cell, _attempt(cell))
+            return
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(self.workers, context, initializer=_one_thread) as pool:
+            running = {pool.submit(_attempt, cell): cell for cell in cells}
+            for done in as_completed(running):
+                yield running[done], self._keep(running[done], done.result())
+
+    def _path(self, cell: Cell) -> Path:
+        return self.folder / cell.place / f"{cell.fingerprint}.json"
+
+    def _keep(self, cell: Cell, result: Point | str) -> Point | None:
+        if isinstance(result, str):
+            self.failed.append((cell, result))
+            return None
+        path = self._path(cell)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(json.dumps(result.to_dict()))
+        fresh.replace(path)
+        return result
+
+
+def _attempt(cell: Cell) -> Point | str:
+    """The point, or what went wrong: one codec's failure must not lose the others' hours."""
+    try:
+        return measure(cell)
+    except Exception as error:  # noqa: BLE001 - told in the result
+        return f"{type(error).__name__}: {error}"
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def missing(codec: str) -> str:
+    """The package that `codec` needs and that is not installed; "" if it can run."""
+    package = NEEDS.get(codec, "")
+    return package if package and find_spec(package) is None else ""

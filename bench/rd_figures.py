@@ -1,0 +1,249 @@
+"""Tables and figures of the rate-distortion bench, from the points measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from bench.harness import Bench, median
+from bench.rd_curves import SETTINGS_MIN, Point, Size, bytes_at, curves, smallest
+from bench.rd_places import Place
+from bench.rd_plan import INDEX_BOUNDS, MAX_BOUNDS, MSE_TARGETS, NDVI_TARGET, PSNR_TARGETS, VIDEO
+
+BEST = "best of KLT + AV1, KLT + HEVC"
+OURS = ("geostore vae", "geostore klt-av1", "geostore raw")
+LEARNED = ("geostore vae",)
+_LIGHT = 3e-4  # MSE on n1 at which everything stored is held against JPEG XL
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What is compared: an error to be equal at, and which bytes count."""
+
+    error: Callable[[Point], float | None]
+    nbytes: Callable[[Point], float]
+
+    def size(self, points: Iterable[Point], error: float, *, settings: int = 1) -> Size | None:
+        """The fewest bytes at `error` of the curves in `points`; a curve of fewer than `settings` points is none."""
+        found = []
+        for curve in curves(points).values():
+            pairs = [(self.nbytes(p), e) for p in curve if (e := self.error(p)) is not None]
+            if len(pairs) >= settings:
+                found.append(bytes_at(pairs, error))
+        return smallest(found)
+
+
+EVERYTHING = Axis(lambda p: p.every.mse, lambda p: p.nbytes)
+MARGINAL = Axis(lambda p: p.every.mse, lambda p: p.marginal)
+UNSEEN = Axis(lambda p: p.unseen.mse, lambda p: p.unseen_bytes)
+NDVI = Axis(lambda p: p.every.ndvi_mae, lambda p: p.nbytes)
+NDVI_MARGINAL = Axis(lambda p: p.every.ndvi_mae, lambda p: p.marginal)
+NDVI_UNSEEN = Axis(lambda p: p.unseen.ndvi_mae, lambda p: p.unseen_bytes)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everything measured.
+
+    Attributes:
+        places: what was measured.
+        points: all of them.
+    """
+
+    places: Sequence[Place]
+    points: Sequence[Point]
+
+    def of(self, place: Place, *codecs: str) -> list[Point]:
+        """A place's points by some codecs; of all codecs if none is named."""
+        return [p for p in self.points if p.place == place.name and (not codecs or p.codec in codecs)]
+
+    def own(self, place: Place, *codecs: str) -> list[Point]:
+        """Points of geostore's codecs, all policies one curve; those with one step for all dates are left out."""
+        kept = [p for p in self.of(place, *codecs) if "one_step" not in p.setting]
+        return [_as_one_curve(p) for p in kept]
+
+    def best(self, place: Place, axis: Axis, error: float) -> Size | None:
+        """The best classical codec's bytes."""
+        return axis.size(self.of(place, *VIDEO), error, settings=SETTINGS_MIN)
+
+    @property
+    def reflectance(self) -> list[Place]:
+        """Places compared by MSE on n1."""
+        return [p for p in self.places if p.table == "reflectance"]
+
+
+def _as_one_curve(point: Point) -> Point:
+    return Point(**{**vars(point), "variant": ""})
+
+
+def tabulate(bench: Bench, found: Found) -> None:
+    """One row a place and codec: bytes at each error asked for."""
+    for place in found.places:
+        codecs = dict.fromkeys(p.codec for p in found.of(place) if "one_step" not in p.setting)
+        for codec in codecs:
+            own = codec.startswith("geostore")
+            points = found.own(place, codec) if own else found.of(place, codec)
+            for counted, at, ndvi in _countings(own):
+                bench.row(place=place.name, codec=codec, counted=counted, **_sizes(place, points, at, ndvi))
+        best = {key: found.best(place, *axis) for key, axis in _targets(place, EVERYTHING, NDVI).items()}
+        bench.row(place=place.name, codec=BEST, counted="everything", **{k: _shown(v) for k, v in best.items()})
+
+
+def _countings(own: bool) -> list[tuple[str, Axis, Axis]]:
+    whole = ("everything", EVERYTHING, NDVI)
+    return [whole, ("without weights", MARGINAL, NDVI_MARGINAL)] if own else [whole]
+
+
+def _targets(place: Place, at: Axis, ndvi: Axis) -> dict[str, tuple[Axis, float]]:
+    if place.table == "other":
+        return {f"{psnr:g} dB": (at, place.mse_at(psnr)) for psnr in PSNR_TARGETS}
+    out = {f"MSE {mse:g}": (at, mse) for mse in MSE_TARGETS}
+    return {**out, f"NDVI {NDVI_TARGET}": (ndvi, NDVI_TARGET)}
+
+
+def _sizes(place: Place, points: Sequence[Point], at: Axis, ndvi: Axis) -> dict[str, Any]:
+    return {key: _shown(axis.size(points, error)) for key, (axis, error) in _targets(place, at, ndvi).items()}
+
+
+def _shown(size: Size | None) -> int | str | None:
+    if size is None:
+        return None
+    return f"<= {round(size.nbytes):,}" if size.at_most else round(size.nbytes)
+
+
+def bounded(bench: Bench, found: Found) -> None:
+    """One row a place, codec and bound that is promised for every value."""
+    for place in found.places:
+        for bound in _bounds(place):
+            promised = [p for p in found.of(place) if p.variant == bound and p.violations is not None]
+            least = min((p.nbytes for p in promised if p.codec == "SZ3"), default=None)
+            for point in sorted(promised, key=lambda p: p.nbytes):
+                ratio = None if least is None else point.nbytes / least
+                bench.row(
+                    place=place.name,
+                    bound=bound,
+                    codec=point.codec,
+                    bytes=point.nbytes,
+                    sz3_ratio=ratio,
+                    largest=point.every.max_error,
+                    largest_ndvi=point.every.ndvi_max,
+                    violations=point.violations,
+                )
+
+
+def _bounds(place: Place) -> list[str]:
+    return [f"max {b}" for b in MAX_BOUNDS] + [f"max NDVI {b}" for b in INDEX_BOUNDS if place.series.indices]
+
+
+def one_step(bench: Bench, found: Found) -> None:
+    """One row a place and codec: errors of seen and unseen dates when all are quantised alike."""
+    for place in found.places:
+        for point in (p for p in found.of(place) if "one_step" in p.setting):
+            seen, unseen = point.seen, point.unseen
+            bench.row(
+                place=place.name,
+                codec=point.codec,
+                one_step="all dates",
+                bytes=point.nbytes,
+                without_weights=point.marginal,
+                mse_seen=seen.mse,
+                mse_unseen=unseen.mse,
+                ndvi_seen=seen.ndvi_mae,
+                ndvi_unseen=unseen.ndvi_mae,
+            )
+
+
+def figures(bench: Bench, found: Found) -> None:
+    """The figures held to a bar."""
+    for target, bar in zip(MSE_TARGETS, (0.70, 0.70, 0.85, 1.0), strict=True):
+        _against_best(bench, found, f"unseen_bytes_mse_{target:g}", UNSEEN, target, bar)
+    _against_best(bench, found, "unseen_bytes_ndvi_0.02", NDVI_UNSEEN, NDVI_TARGET, 0.50)
+    _against_jpegxl(bench, found)
+    _generalisation(bench, found)
+    _guarantees(bench, found)
+    _lzw(bench, found)
+
+
+def _against_best(bench: Bench, found: Found, key: str, axis: Axis, target: float, bar: float) -> None:
+    """Bytes of unseen dates, weights apart, over the best classical codec's, at equal error on those dates."""
+    ratios = {}
+    for place in found.reflectance:
+        ours, best = axis.size(found.own(place, *LEARNED), target), found.best(place, axis, target)
+        if ours is not None and best is not None and not best.at_most:
+            ratios[place.name] = ours.nbytes / best.nbytes
+    _median(bench, key, ratios, found, bar, f"{BEST}, unseen dates, weights not counted")
+
+
+def _median(bench: Bench, key: str, ratios: dict[str, float], found: Found, bar: float | None, against: str) -> None:
+    """The median over places, over real places alone, and each place's own."""
+    real = [ratios[p.name] for p in found.places if p.name in ratios and not p.synthetic]
+    if not ratios:
+        bench.figure(key, None, better="lower", baseline=against)
+        return
+    count = len(ratios)
+    bench.figure(key, median(list(ratios.values())), bar=bar, better="lower", baseline=against, n=count)
+    if real and len(real) < count:
+        bench.figure(f"{key}.real", median(real), better="lower", baseline="the same, real series only", n=len(real))
+    for name, value in ratios.items():
+        bench.figure(f"{key}.{name}", value, better="lower", baseline="the same, one place")
+
+
+def _against_jpegxl(bench: Bench, found: Found) -> None:
+    for key, axis, bar in (("own", EVERYTHING, 0.6), ("shared", MARGINAL, 0.2)):
+        ratios = {}
+        for place in found.reflectance:
+            ours, theirs = (
+                axis.size(found.own(place, *LEARNED), _LIGHT),
+                EVERYTHING.size(found.of(place, "JPEG XL"), _LIGHT),
+            )
+            if ours is not None and theirs is not None:
+                ratios[place.name] = ours.nbytes / theirs.nbytes
+        what = "everything, own decoder" if key == "own" else "everything but the decoder, as if shared"
+        _median(bench, f"jpegxl.{key}", ratios, found, bar, f"JPEG XL per band at MSE {_LIGHT:g}; ours {what}")
+
+
+def _generalisation(bench: Bench, found: Found) -> None:
+    gaps, flats = {}, {}
+    for place in found.reflectance:
+        ours = _one_step(found, place, "geostore vae")
+        flat = _one_step(found, place, "geostore vae-flat")
+        if ours is not None:
+            gaps[place.name] = ours.unseen.mse / ours.seen.mse
+            if flat is not None:
+                flats[place.name] = ours.unseen.mse / flat.unseen.mse
+    _median(bench, "unseen_over_seen", gaps, found, 1.10, "MSE of the dates the fit saw, one quantiser step")
+    _median(bench, "unseen_over_flat", flats, found, 0.4, "MSE of the paper's flat VAE, unseen dates, equal steps")
+
+
+def _one_step(found: Found, place: Place, codec: str) -> Point | None:
+    return next((p for p in found.of(place, codec) if "one_step" in p.setting), None)
+
+
+def _guarantees(bench: Bench, found: Found) -> None:
+    for bound, bar in zip(MAX_BOUNDS, (0.6, None), strict=True):
+        ratios = {}
+        for place in found.reflectance:
+            sizes = [p for p in found.of(place) if p.variant == f"max {bound}"]
+            ours = min((p.nbytes for p in sizes if p.codec in OURS), default=None)
+            theirs = min((p.nbytes for p in sizes if p.codec == "SZ3"), default=None)
+            if ours is not None and theirs is not None:
+                ratios[place.name] = ours / theirs
+        _median(bench, f"sz3.max_{bound}", ratios, found, bar, f"SZ3 at a largest error of {bound}; ours everything")
+    own = [p for p in found.points if p.codec in OURS and p.violations is not None]
+    if own:
+        total = sum(p.violations or 0 for p in own)
+        what = f"values beyond the bound asked for, {len(own)} series and bounds"
+        bench.figure("violations", float(total), bar=0, better="lower", baseline=what, n=len(own))
+
+
+def _lzw(bench: Bench, found: Found) -> None:
+    place = next((p for p in found.places if p.name == "romania"), None)
+    if place is None:
+        return
+    size = smallest([EVERYTHING.size(found.own(place, codec), 5e-4) for codec in OURS])
+    lzw = next((p.nbytes for p in found.of(place, "LZW GeoTIFF")), None)
+    if size is None or lzw is None:
+        return
+    what = "LZW GeoTIFF, predictor 2, tiles no larger than the raster; ours everything, MSE 5e-4, 71 dates"
+    bench.figure("romania.lzw_ratio", lzw / size.nbytes, bar=430, better="higher", baseline=what)

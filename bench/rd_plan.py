@@ -1,0 +1,153 @@
+"""Which settings the rate-distortion bench runs: curves of classical codecs, policies for geostore's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from bench.rd_cells import Cell, missing
+from bench.rd_curves import Point, bytes_at, curves
+from bench.rd_places import Place
+
+MSE_TARGETS = (5e-4, 3e-4, 2e-4, 1e-4)  # on n1
+NDVI_TARGET = 0.02  # mean absolute error
+PSNR_TARGETS = (30.0, 35.0)  # over the 1-99 % range, for the table of 8-bit and index series
+MAX_BOUNDS = (0.01, 0.005)  # largest error, physical units
+INDEX_BOUNDS = (0.05, 0.02)  # largest NDVI error
+ONE_STEP_MSE = 3e-4  # what a codec is trained for whose unseen dates are then compared with the seen ones
+VIDEO = ("KLT + SVT-AV1", "KLT + libaom AVIF", "KLT + HEVC")  # the best classical is one of these
+GOPS = (16, 0, 1)
+_LADDERS = {  # of each table, coarse to fine, in the codec's own unit
+    "reflectance": {
+        "KLT + SVT-AV1": ("crf", (63, 58, 52, 45, 38, 30, 21)),
+        "KLT + libaom AVIF": ("level", (1, 6, 14, 26, 40, 56, 74)),
+        "KLT + HEVC": ("crf", (48, 42, 37, 32, 27, 21, 14)),
+    },
+    "other": {
+        "KLT + SVT-AV1": ("crf", (50, 42, 35, 28, 22, 16, 10)),
+        "KLT + libaom AVIF": ("level", (20, 34, 48, 60, 70, 79, 87)),
+        "KLT + HEVC": ("crf", (36, 31, 27, 23, 19, 15, 10)),
+    },
+}
+_DISTANCES = {"reflectance": (0.04, 0.06, 0.09, 0.15, 0.3, 0.8), "other": (0.1, 0.2, 0.4, 0.8, 1.6, 4)}  # 1 / JPEG XL's
+_ERRORS = (0.035, 0.025, 0.017, 0.012, 0.008, 0.005)  # root mean square, on n1
+_LOG_ERRORS = (0.5, 0.3, 0.2, 0.12, 0.07, 0.04)
+_HOPELESS = 1.2  # a variant whose middle setting takes so much more than the best known is not run further
+_MSE_POLICIES = (7.5e-4, 5e-4, 3.3e-4, 2.1e-4, 1.2e-4, 9e-5)
+_NDVI_POLICIES = (0.032, 0.024, 0.019)
+_PSNR_POLICIES = (27.0, 30.0, 33.0, 36.0)
+
+
+def classical(place: Place) -> list[Cell]:
+    """The first round: whole curves of one variant of every codec, and the middle of all others."""
+    cells = [*_plain(place), *_bounded(place)]
+    for codec in VIDEO:
+        for number, variant in enumerate(_variants(place, codec)):
+            whole = _curve(place, codec, variant)
+            cells += whole if number == 0 else [whole[len(whole) // 2]]
+    return [c for c in cells if not missing(c.codec)]
+
+
+def promising(place: Place, points: Sequence[Point]) -> list[Cell]:
+    """The second round: whole curves of the variants whose middle is not far above the best, by MSE or by NDVI."""
+    known = [p for p in points if p.place == place.name and p.codec in VIDEO]
+    by_curve = curves(known)
+    cells: list[Cell] = []
+    for codec in VIDEO:
+        for variant in _variants(place, codec)[1:]:
+            probe = by_curve.get((codec, variant[0]))
+            if probe and _near_best(probe[0], known):
+                cells += _curve(place, codec, variant)
+    return cells
+
+
+def _near_best(probe: Point, known: Sequence[Point]) -> bool:
+    measures = (lambda p: p.every.mse, lambda p: p.every.ndvi_mae)
+    for error in measures:
+        if error(probe) is not None:
+            best = bytes_at([(p.nbytes, error(p)) for p in known if p is not probe], error(probe))
+            if best is None or probe.nbytes <= _HOPELESS * best.nbytes:
+                return True
+    return False
+
+
+Variant = tuple[str, dict[str, object]]  # its name, and what it fixes
+
+
+def _variants(place: Place, codec: str) -> list[Variant]:
+    out: list[Variant] = []
+    for domain in ("linear", "log") if place.series.indices else ("linear",):
+        for gop in GOPS:
+            for offset in _offsets(place, codec, domain):
+                name = f"{domain}, " + ("one GOP" if not gop else f"GOP {gop}") + (f", offset {offset}" * bool(offset))
+                out.append((name, {"domain": domain, "gop": gop, **({"offset": offset} if offset else {})}))
+    return out
+
+
+def _offsets(place: Place, codec: str, domain: str) -> tuple[int, ...]:
+    """Finer steps for weak components, which indices need and AV1's rate control does not give by itself."""
+    if codec != "KLT + SVT-AV1" or not place.series.indices:
+        return (0,)
+    return (0, 16, 24) if domain == "linear" else (0, 16)
+
+
+def _curve(place: Place, codec: str, variant: Variant) -> list[Cell]:
+    key, ladder = _LADDERS[place.table][codec]
+    return [Cell(place.name, codec, variant[0], {**variant[1], key: value}) for value in ladder]
+
+
+def _plain(place: Place) -> list[Cell]:
+    span = place.n1_span
+    quality = [1 / (e * span) for e in _ERRORS]
+    cells = [Cell(place.name, "JPEG XL", "", {"quality": q}) for q in _DISTANCES[place.table]]
+    cells += [Cell(place.name, "JPEG 2000", "", {"quality": q}) for q in quality]
+    cells += [Cell(place.name, "LERC", "", {"quality": q / 2}) for q in quality]
+    cells += [Cell(place.name, "SZ3", "", {"bound": 2 * e * span}) for e in _ERRORS]
+    for domain, errors in (("linear", [e * span for e in _ERRORS]), ("log", _LOG_ERRORS)):
+        if domain == "linear" or place.series.indices:
+            cells += [Cell(place.name, "KLT + JPEG 2000", domain, {"domain": domain, "rmse": e}) for e in errors]
+    return [*cells, Cell(place.name, "LZW GeoTIFF", "lossless", {})]
+
+
+def _bounded(place: Place) -> list[Cell]:
+    """Codecs that promise a largest error; a bound in stored units is a whole number for whole numbers."""
+    scale, cells = place.series.bands.items[0].scale, []
+    for bound in MAX_BOUNDS:
+        whole = int(bound / scale * (1 + 1e-9))
+        variant, promise = f"max {bound}", (bound, None)
+        for codec, setting in (
+            ("SZ3", {"bound": whole}),
+            ("LERC", {"quality": 1 / whole}),
+            ("rounded + JPEG XL", {"bound": whole}),
+        ):
+            cells.append(Cell(place.name, codec, variant, setting, bound=promise))
+    return cells
+
+
+def ours(place: Place, families: Iterable[str], *, steps: int, seed: int) -> list[Cell]:
+    """Families of geostore under policies: on squared error, on NDVI, on largest errors; and with none."""
+    cells: list[Cell] = []
+    for family in families:
+        for variant, setting in _policies(place):
+            cells.append(_own(place, family, variant, setting, (steps, seed)))
+    return cells
+
+
+def generalisation(place: Place, families: Iterable[str], *, steps: int, seed: int) -> list[Cell]:
+    """Families trained for one error, then one quantiser step for all dates: what unseen dates lose shows."""
+    setting = {"mse_max": ONE_STEP_MSE, "one_step": 1}
+    return [_own(place, family, "one step", setting, (steps, seed)) for family in families]
+
+
+def _own(place: Place, family: str, variant: str, setting: dict[str, float], effort: tuple[int, int]) -> Cell:
+    return Cell(place.name, f"geostore {family}", variant, dict(setting), family=family, effort=effort)
+
+
+def _policies(place: Place) -> list[tuple[str, dict[str, float]]]:
+    if place.table == "other":
+        out = [("mse", {"mse_max": place.mse_at(psnr)}) for psnr in _PSNR_POLICIES]
+    else:
+        out = [("mse", {"mse_max": mse}) for mse in _MSE_POLICIES]
+    if place.series.indices:
+        out += [("ndvi", {"index_mae_max": mae}) for mae in _NDVI_POLICIES]
+        out += [(f"max NDVI {bound}", {"index_max": bound}) for bound in INDEX_BOUNDS]
+    return out + [(f"max {bound}", {"max_error": bound}) for bound in MAX_BOUNDS]
