@@ -1,4 +1,4 @@
-"""How this package's kernels are compiled: they run without the interpreter's lock, and are kept for the next process."""
+"""How this package's kernels are compiled: to run without the interpreter's lock, and kept for the next process."""
 
 from __future__ import annotations
 
