@@ -164,6 +164,22 @@ class CodecFamily(Protocol):
         ...
 
 
+Lend = Callable[[str], bytes]  # the digest of a network that codecs share -> the network; raises NotFound
+
+
+@runtime_checkable
+class Borrower(Protocol):
+    """A codec family whose codecs may lean on a network that a store holds once, under its digest."""
+
+    def lent(self, lend: Lend) -> CodecFamily:
+        """The same family, asking `lend` for networks that its package does not bring."""
+        ...
+
+    def networks(self, data: bytes) -> dict[str, bytes]:
+        """By digest, the networks that a codec stored as `data` cannot be read without; a store keeps them with it."""
+        ...
+
+
 _RAW_MAGIC = b"GSRAW1"
 FAST, SMALL = 0, 1  # how hard RawCodec tries
 _STACKED = 0xFF  # fourth byte of a payload whose planes share frames; one frame a plane would need 4 GB to have it
@@ -330,3 +346,12 @@ class Families:
         from geostore.plugins import load
 
         return cls(load("geostore.codecs", names))
+
+    def lent(self, lend: Lend) -> Families:
+        """The same, asking `lend` for networks that codecs share."""
+        return Families({n: f.lent(lend) if isinstance(f, Borrower) else f for n, f in self.items.items()})
+
+    def networks(self, family: str, data: bytes) -> dict[str, bytes]:
+        """By digest, what must lie in the store beside a codec of `family`."""
+        item = self.items.get(family)
+        return item.networks(data) if isinstance(item, Borrower) else {}

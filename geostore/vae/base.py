@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from importlib import resources
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from geostore.codec import Lend
 from geostore.errors import Corrupt, NotFound, UnsupportedFormat
 from geostore.vae.model import Layout, decoder_layers
 
@@ -138,13 +139,13 @@ class Borrowed:
         return {"delta": np.concatenate(parts)} if parts else {}
 
     @classmethod
-    def read(cls, header: Mapping[str, Any], tensors: Tensors, held: Sequence[Base]) -> Borrowed:
+    def read(cls, header: Mapping[str, Any], tensors: Tensors, lend: Lend | None = None) -> Borrowed:
         """The inverse of `header` and `tensors`, out of which the row is taken.
 
         Raises:
-            Corrupt: they do not belong together. NotFound: the base is neither in `held` nor in the package.
+            Corrupt: they do not belong together. NotFound: the package has no such base, and `lend` none either.
         """
-        base = lookup(str(header.get("digest")), held)
+        base = lookup(str(header.get("digest")), lend)
         try:
             planes = tuple(int(i) for i in header["planes"])
             shapes = _delta_shapes(base.taken(planes), str(header["delta"]))
@@ -184,19 +185,33 @@ def find(names: Sequence[str], held: Sequence[Base] = ()) -> tuple[Base, tuple[i
     return None
 
 
-def lookup(digest: str, held: Sequence[Base] = ()) -> Base:
-    """The base of that digest.
+def lookup(digest: str, lend: Lend | None = None) -> Base:
+    """The base of that digest: the package's, or what `lend` gives.
 
     Raises:
-        NotFound: neither the store nor this package has it.
+        NotFound: nobody has it.
     """
-    for base in (*held, *shipped()):
-        if base.digest == digest:
-            return base
-    raise NotFound(
+    known = next((base for base in shipped() if base.digest == digest), None)
+    if known is not None:
+        return known
+    try:
+        if lend is not None:
+            return _opened(lend(digest))
+    except NotFound as error:
+        raise NotFound(_missing(digest)) from error
+    raise NotFound(_missing(digest))
+
+
+def _missing(digest: str) -> str:
+    return (
         f"this codec needs base {digest}, which is neither in the store (blobs/models/{digest}.safetensors) nor in "
-        "this package; restore it from a backup"
+        "this package; restore that file from a backup"
     )
+
+
+@lru_cache(maxsize=8)
+def _opened(data: bytes) -> Base:
+    return Base.from_bytes(data)
 
 
 def changed(tensors: Tensors, delta: Frozen) -> Tensors:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from geostore.codec import Codec, Effort, Progress, RawFamily, Series
+from geostore.codec import Codec, Effort, Lend, Progress, RawFamily, Series
 from geostore.collection import Policy
 
 if TYPE_CHECKING:
@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 class VaeFamily:
     """The default: a spatial latent grid conditioned on the place's static image.
 
-    Where a codec and its embeddings are expected to take more bytes than the lossless rasters, or nothing in the
-    series can be seen, `fit` returns the lossless codec instead, at once.
+    The network is a base that many places share, with or without a delta, or the place's own: whatever takes the
+    fewest bytes, as `geostore.vae.choose` works out. Where a codec and its embeddings are expected to take more bytes
+    than the lossless rasters, or nothing in the series can be seen, `fit` returns the lossless codec instead, at once.
     """
 
     name: ClassVar[str] = "vae"
     mode: ClassVar[Mode] = "grid"
+
+    def __init__(self, lend: Lend | None = None) -> None:
+        self._lend = lend
 
     def fit(
         self, series: Series, *, policy: Policy, effort: Effort, progress: Progress, parent: Codec | None = None
@@ -27,10 +31,13 @@ class VaeFamily:
         """Fit a codec to `series` that keeps `policy`; `parent` warm-starts it where the networks match."""
         if not self._pays(series, policy):
             return RawFamily().fit(series, policy=policy, effort=effort, progress=progress)
+        from geostore.vae.choose import choose_codec
         from geostore.vae.codec import VaeCodec
         from geostore.vae.fit import fit_codec
 
         lender = parent if isinstance(parent, VaeCodec) else None
+        if self.mode == "grid":
+            return choose_codec(series, policy=policy, effort=effort, progress=progress, parent=lender)
         return fit_codec(series, self.mode, policy=policy, effort=effort, progress=progress, parent=lender)
 
     def _pays(self, series: Series, policy: Policy) -> bool:
@@ -39,10 +46,21 @@ class VaeFamily:
         return worthwhile(series, policy).worthwhile
 
     def from_bytes(self, data: bytes) -> Codec:
-        """The inverse of `VaeCodec.to_bytes`. Raises Corrupt or UnsupportedFormat."""
+        """The inverse of `VaeCodec.to_bytes`. Raises Corrupt, UnsupportedFormat or NotFound (of a base)."""
         from geostore.vae.codec import VaeCodec
 
-        return VaeCodec.from_bytes(data)
+        return VaeCodec.from_bytes(data, self._lend)
+
+    def lent(self, lend: Lend) -> VaeFamily:
+        """The same family, asking `lend` for bases that the package does not bring."""
+        return type(self)(lend)
+
+    def networks(self, data: bytes) -> dict[str, bytes]:
+        """The base that the codec stored as `data` names, by its digest; nothing if its weights are its own."""
+        from geostore.vae.codec import VaeCodec
+
+        borrowed = VaeCodec.from_bytes(data, self._lend).borrowed
+        return {} if borrowed is None else {borrowed.base.digest: borrowed.base.data}
 
 
 class FlatFamily(VaeFamily):

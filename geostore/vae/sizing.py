@@ -17,7 +17,7 @@ from geostore.vae.detail import coarsest
 from geostore.vae.static import Doubles, Static, Units, code_static, mean_image
 
 _SAMPLE_DATES = 8  # rasters looked at
-_BYTES_PER_PARAMETER = 0.93  # int8 weights after zstd
+BYTES_PER_PARAMETER = 0.93  # int8 weights after zstd
 _HEADER_BYTES = 1100
 _STATIC_SHARE = 0.2  # of the squared error asked for, left to the static image
 _LOOK = 128  # pixels a side of the static image that an estimate codes
@@ -77,7 +77,7 @@ def plan(series: Series, policy: Policy) -> Plan:
     """The size that is expected to take the fewest bytes over the series: some network, or none."""
     network = network_plan(series)
     count = int(series.valid.any(axis=(1, 2)).sum())
-    with_network = parameters(series) * _BYTES_PER_PARAMETER + count * network_bytes(series, policy)
+    with_network = parameters(series) * BYTES_PER_PARAMETER + count * network_bytes(series, policy)
     share = _PREFERENCE if count >= _LONG else 1.0
     return network if share * with_network < count * still_bytes(series, policy) else NO_NETWORK
 
@@ -106,7 +106,7 @@ def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate
     codec = int(_HEADER_BYTES + static_bytes(series, policy))
     if plan(series, policy).channels:
         per_raster, seconds = network_bytes(series, policy), steps * _STEP_SECONDS
-        codec += int(parameters(series) * _BYTES_PER_PARAMETER)
+        codec += int(parameters(series) * BYTES_PER_PARAMETER)
     else:
         per_raster, seconds = still_bytes(series, policy), 0.0
     saved = per_lossless - per_raster
