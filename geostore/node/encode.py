@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from geostore.certificate import Certificate, measure
 from geostore.codec import SMALL, Codec, Effort, Encoded, Families, RawCodec, Series, decode_many
 from geostore.collection import Policy
+from geostore.errors import NotFound
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.storage import pack_mask
 
@@ -126,11 +127,28 @@ def _lzw_size(bands: Bands, pixels: Pixels, valid: Mask) -> int:
     return lzw_size(Raster(pixels=pixels, valid=valid, bands=bands, grid=anywhere))
 
 
+def families_lent(family: str, networks: Mapping[str, bytes]) -> Families:
+    """The family by name, lent shared networks by digest: a worker has no store to ask."""
+
+    def lend(digest: str) -> bytes:
+        if digest not in networks:
+            raise NotFound(f"network {digest} was not handed to the worker; run `geostore verify`")
+        return networks[digest]
+
+    return Families.installed([family]).lent(lend)
+
+
 def fit_series(
-    family: str, parent: bytes | None, series: Series, policy: Policy, effort: Effort, progress: Callable[..., None]
+    family: str,
+    parent: bytes | None,
+    series: Series,
+    policy: Policy,
+    effort: Effort,
+    progress: Callable[..., None],
+    networks: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Fitted:
     """Fit `family` to `series`, encode every raster, and keep the smaller of that and the lossless codec."""
-    families = Families.installed([family]).items
+    families = families_lent(family, networks).items
     origin = None if parent is None else families[family].from_bytes(parent)
     codec = families[family].fit(series, policy=policy, effort=effort, progress=progress, parent=origin)
     if codec.family == "raw":

@@ -50,7 +50,7 @@ class Node:
     def __init__(self, store: Store, settings: Settings) -> None:
         self.store = store
         self.settings = settings
-        self.families = Families.installed()
+        self.families = Families.installed().lent(lambda digest: store.blob("models", digest))
         self.changing = threading.RLock()
         self._codecs: dict[tuple[PartitionKey, int], tuple[CodecRow, Codec]] = {}
 
