@@ -1,0 +1,252 @@
+"""How much error does sharing one network cost? A base, with and without a delta, against a decoder of the place alone.
+
+`python -m bench.sharing`. The *sharing gap* is the MSE of base + delta over that of the place's own decoder, at equal
+bytes of the embeddings, on dates that no fit saw (every fourth), at a place the base never saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bench import rd_places
+from bench.base_places import PERU_HELD_OUT, counts, peru_stack
+from bench.datasets import DATA
+from bench.harness import Bench, run
+from geostore.certificate import measure
+from geostore.codec import Effort, Series, quiet
+from geostore.collection import Policy
+from geostore.vae.base import find
+from geostore.vae.borrow import Delta, borrow_codec
+from geostore.vae.codec import VaeCodec
+from geostore.vae.fit import assemble, prepare
+from geostore.vae.model import Layout
+from geostore.vae.quantize import pack_decoder, pack_encoder
+from geostore.vae.shared import CROP, Draw, Place, Training
+
+STATIC_POLICY = Policy(mse_max=3e-4, index_mae_max=None)  # decides how well the static image is kept
+OWN_STEPS = (750, 1500, 3000)  # where the own decoder is looked at
+SPREAD = (0.6, 1.6)  # steps the own decoder is trained for: it has one rate to serve
+TARGETS = (1.6, 1.27, 1.0, 0.79, 0.63)  # of the place's MSE at which curves are taken
+QUALIFIES = 1.2  # largest unseen/seen MSE of an own decoder that is a fair reference
+CELLS = 4  # held-out cells of Peru that get an own decoder
+_DELTAS: tuple[Delta, ...] = ("none", "few", "whole")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One place to measure at.
+
+    Attributes:
+        name, title: as in results.
+        series: all dates.
+        mse: on n1, in the middle of the curves.
+        real: False for generated dates.
+    """
+
+    name: str
+    title: str
+    series: Series
+    mse: float
+    real: bool
+
+    def part(self, unseen: bool) -> Series:
+        """The dates no fit sees, or the others."""
+        chosen = np.arange(len(self.series)) % rd_places.HELD_OUT == rd_places.HELD_OUT - 1
+        return rd_places.part(self.series, chosen == unseen)
+
+
+Curve = list[tuple[float, float]]  # (bytes a raster, MSE), coarse to fine
+
+
+def cases(quick: bool) -> Iterator[Case]:
+    """Every place at hand that fits a base."""
+    names = ("synthetic-small",) if quick else ("romania", "romania-20m", "synthetic-soft", "synthetic-fields")
+    for name in names:
+        place = rd_places.load(name)
+        if place is not None:
+            yield Case(name, place.title, place.series, 3e-4, not place.synthetic)
+    if quick or not (DATA / "landsat_peru_timeseries").exists():
+        return
+    stack = peru_stack()
+    rows, columns = PERU_HELD_OUT[0]
+    for number in range(CELLS):
+        top, left = rows.start + 54 * number, columns.start + 54 * ((number * 3 + 1) % 4)
+        cell = stack[:, :, top : top + 54, left : left + 54]
+        title = "Landsat, Pucallpa, 8-bit: 8 dates, 4 bands, a window of the size of a geohash-5 cell"
+        series = rd_places._series(cell, counts(("swir16", "green", "red", "nir")))  # noqa: SLF001 - its sibling
+        yield Case(f"peru-cell-{number}", title, series, 2.5e-3, True)
+
+
+def curve(codec: VaeCodec, series: Series, mse: float) -> Curve:
+    """Mean payload bytes and mean MSE of rasters encoded one by one at each of TARGETS."""
+    points = []
+    for factor in TARGETS:
+        bound = replace(codec, policy=Policy(mse_max=factor * mse, index_mae_max=None), indices=())
+        sizes, errors = [], []
+        for pixels, valid in zip(series.pixels, series.valid, strict=True):
+            payload = bound.encode(pixels, valid).payload
+            errors.append(measure(pixels, bound.decode(payload, valid), valid, series.bands, ()).mse)
+            sizes.append(len(payload))
+        points.append((float(np.mean(sizes)), float(np.mean(errors))))
+    return points
+
+
+def mse_at(points: Curve, size: float) -> float:
+    """MSE at `size` bytes, on straight lines between logarithms; beyond the curve its last slope goes on."""
+    x, y = (np.log(np.array(v)) for v in zip(*points, strict=True))
+    order = np.argsort(x)
+    x, y, at = x[order], y[order], np.log(size)
+    i = int(np.clip(np.searchsorted(x, at) - 1, 0, len(x) - 2))
+    return float(np.exp(y[i] + (at - x[i]) * (y[i + 1] - y[i]) / max(x[i + 1] - x[i], 1e-9)))
+
+
+def own_codecs(case: Case, steps: Sequence[int], seed: int, folder: Path | None) -> Iterator[tuple[int, VaeCodec]]:
+    """(steps, codec) of a decoder that learns this place alone, at each of `steps`; kept in `folder` for other runs."""
+    seen = case.part(False)
+    samples = prepare(seen, "grid", STATIC_POLICY)
+    height, width = seen.pixels.shape[2:]
+    layout = Layout(
+        mode="grid",
+        bands=len(seen.bands),
+        height=height,
+        width=width,
+        channels=2 * len(seen.bands),
+        widths=(32, 32, 16, 16),
+        encoder=(24, 32),
+        hidden=12,
+    )
+    training = Training(replace(layout, height=CROP, width=CROP), seed)
+    residual = np.stack([samples.residual(t) for t in np.flatnonzero(seen.valid.any(axis=(1, 2)))])
+    place = Place("own", _tall(residual), _tall(samples.static.maps(10, (height, width))[0][None] / 1024)[0])
+    draw = Draw([place], {"own": 1.0}, np.random.default_rng(seed), steps=SPREAD)
+    for at in steps:
+        kept = None if folder is None else folder / f"{case.name}-{at}-{seed}.pt"
+        if kept is not None and kept.exists():
+            training.take_up(torch.load(kept, weights_only=True))
+        while training.steps < at:
+            training.step(draw, training.steps / steps[-1])
+        if kept is not None and not kept.exists():
+            torch.save(training.state(), kept)
+        vae = training.kept
+        yield at, assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, STATIC_POLICY)
+
+
+def _tall(values: np.ndarray) -> np.ndarray:
+    """Mirrored below and to the right to at least CROP pixels a side."""
+    short = [max(0, CROP - n) for n in values.shape[-2:]]
+    return np.pad(values, ((0, 0), (0, 0), (0, short[0]), (0, short[1])), mode="symmetric").astype(np.float16)
+
+
+def measure_case(bench: Bench, case: Case, steps: Sequence[int], own: Path | None) -> dict[str, float]:
+    """Rows of one place; its gaps by delta, and what tells whether it qualifies."""
+    seen, unseen = case.part(False), case.part(True)
+    some = rd_places.part(seen, np.arange(len(seen)) % max(1, len(seen) // max(len(unseen), 1)) == 0)
+    reference: Curve = []
+    found: dict[str, float] = {}
+    for at, codec in own_codecs(case, steps, bench.seed, own):
+        reference, learned = curve(codec, unseen, case.mse), curve(codec, some, case.mse)
+        size = reference[len(TARGETS) // 2][0]
+        found["own_unseen_over_seen"] = mse_at(reference, size) / mse_at(learned, size)
+        _row(bench, case, "own decoder", at, None, len(codec.to_bytes()), size, reference, reference, learned)
+    for delta in _DELTAS:
+        begun = time.process_time()
+        shared = borrow_codec(seen, policy=STATIC_POLICY, effort=Effort(seed=bench.seed), progress=quiet, delta=delta)
+        assert shared is not None
+        seconds = time.process_time() - begun
+        points, learned = curve(shared, unseen, case.mse), curve(shared, some, case.mse)
+        found[delta] = mse_at(points, size) / mse_at(reference, size)
+        found[f"{delta}_bytes"] = float(_delta_bytes(shared))
+        found[f"{delta}_unseen_over_seen"] = mse_at(points, size) / mse_at(learned, size)
+        _row(bench, case, f"base, delta {delta}", 0, seconds, _delta_bytes(shared), size, reference, points, learned)
+    bench.write()
+    return found
+
+
+def _delta_bytes(codec: VaeCodec) -> int:
+    """What the delta adds to the codec as it is stored."""
+    assert codec.borrowed is not None
+    without = replace(codec, borrowed=replace(codec.borrowed, delta={}))
+    return len(codec.to_bytes()) - len(without.to_bytes())
+
+
+def _row(
+    bench: Bench,
+    case: Case,
+    what: str,
+    steps: int,
+    seconds: float | None,
+    codec_bytes: int,
+    size: float,
+    reference: Curve,
+    points: Curve,
+    learned: Curve,
+) -> None:
+    bench.row(
+        place=case.name,
+        decoder=what,
+        steps=steps,
+        core_seconds=seconds if seconds is None else round(seconds, 1),
+        bytes_codec_or_delta=codec_bytes,
+        bytes_a_raster=round(size, 1),
+        mse_unseen=mse_at(points, size),
+        mse_seen=mse_at(learned, size),
+        gap=mse_at(points, size) / mse_at(reference, size),
+        bytes_over_own=float(np.exp(np.mean([np.log(p[0] / r[0]) for p, r in zip(points, reference, strict=True)]))),
+    )
+    print(bench.rows[-1], flush=True)
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--own", type=Path, help="folder that keeps the places' own decoders between runs")
+
+
+def main(bench: Bench) -> None:
+    """All places, then the figures."""
+    own = bench.options.pop("own", None)  # where it lies is no part of the result
+    steps = (20, 40) if bench.quick else OWN_STEPS
+    results = {}
+    for case in cases(bench.quick):
+        if find(case.series.bands.names) is None:
+            bench.row(place=case.name, not_shown=f"no base takes the bands {', '.join(case.series.bands.names)}")
+            continue
+        few = len(case.series) < 16
+        results[case.name] = case, measure_case(bench, case, steps[:2] if few else steps, own)
+    _figures(bench, results)
+
+
+def _figures(bench: Bench, results: dict[str, tuple[Case, dict[str, float]]]) -> None:
+    fair = {n: f for n, (c, f) in results.items() if c.real and f["own_unseen_over_seen"] <= QUALIFIES}
+    for name, (case, f) in results.items():
+        if name not in fair:
+            why = "generated dates" if not case.real else f"own unseen/seen {f['own_unseen_over_seen']:.2f}"
+            bench.row(place=name, not_in_the_median=why, gap_whole=f["whole"], gap_none=f["none"])
+    wanted: list[tuple[str, str, float | None]] = [
+        ("gap_delta", "whole", 1.15),
+        ("gap_few", "few", None),
+        ("gap_nothing_fitted", "none", 1.25),
+        ("unseen_over_seen", "whole_unseen_over_seen", 1.10),
+        ("delta_bytes", "whole_bytes", 1500),
+    ]
+    for kind, chosen in (("real", fair), ("synthetic", {n: f for n, (c, f) in results.items() if not c.real})):
+        for key, field, bar in wanted:
+            values = [f[field] for f in chosen.values()]
+            bench.figure(
+                f"{kind}.{key}",
+                float(np.median(values)) if values else None,
+                bar=bar if kind == "real" else None,
+                better="lower",
+                baseline=f"the place's own decoder, equal bytes, unseen dates; {', '.join(chosen) or 'not shown'}",
+                n=max(len(values), 1),
+            )
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(main, "sharing", options=_options)
