@@ -1,0 +1,124 @@
+"""Attributes of rows, kept so that a condition on them is answered with a bitmap and not by a look at every row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.errors import InvalidInput
+from geostore.index.bits import Words, bitmap, bitmap_size, set_rows
+from geostore.index.compiled import compiled
+
+STEPS = 32  # bitmaps a column of numbers keeps beside its order
+Values = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """A column of numbers that knows its order.
+
+    Attributes:
+        values: (N,) int64 or float64; NaN meets no condition.
+        order: (M,) uint32, rows by value, those with NaN left out.
+        steps: (STEPS - 1, words) uint64; step j has the first M * (j + 1) // STEPS rows of the order set.
+    """
+
+    values: Values
+    order: npt.NDArray[np.uint32]
+    steps: Words
+
+    def between(self, low: float | None, high: float | None) -> Words:
+        """The bitmap of rows with low <= value <= high; None is no bound."""
+        start = 0 if low is None else int(_rank(self.values, self.order, low, False))
+        stop = len(self.order) if high is None else int(_rank(self.values, self.order, high, True))
+        if start >= stop:
+            return np.zeros(bitmap_size(len(self.values)), np.uint64)
+        if stop - start <= len(self.order) // STEPS:
+            out = np.zeros(bitmap_size(len(self.values)), np.uint64)
+            set_rows(out, self.order[start:stop])
+            return out
+        first = self._first(stop)
+        if start:
+            first &= ~self._first(start)
+        return first
+
+    def _first(self, count: int) -> Words:
+        """The bitmap of the first `count` rows of the order: from the nearest step, by the rows between."""
+        step = count * STEPS // max(len(self.order), 1)
+        out = np.zeros(bitmap_size(len(self.values)), np.uint64) if step == 0 else self.steps[step - 1].copy()
+        set_rows(out, self.order[len(self.order) * step // STEPS : count])
+        return out
+
+
+def numbers(values: Values) -> Numbers:
+    """A column of (N,) int64 or float64 values."""
+    kept = values if values.dtype == np.int64 else values.astype(np.float64)
+    order = np.argsort(kept, kind="stable").astype(np.uint32)
+    if kept.dtype == np.float64:
+        order = order[: len(order) - int(np.isnan(kept).sum())]
+    steps = np.zeros((STEPS, bitmap_size(len(kept))), np.uint64)
+    for j in range(1, STEPS):
+        steps[j] = steps[j - 1]
+        set_rows(steps[j], order[len(order) * (j - 1) // STEPS : len(order) * j // STEPS])
+    return Numbers(kept, order, steps[1:])
+
+
+@compiled
+def _rank(values: Values, order: Values, bound: float, after: bool) -> int:  # pragma: no cover - compiled
+    """Rows of the order below `bound`; with `after` those equal to it too."""
+    low, high = 0, order.size
+    while low < high:
+        middle = (low + high) // 2
+        value = values[order[middle]]
+        if value < bound or (after and value == bound):
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@dataclass(frozen=True)
+class Category:
+    """A column of names, few of them different.
+
+    Attributes:
+        names: the names that occur, sorted.
+        codes: (N,) uint16, position in `names`.
+        bitmaps: (names, words) uint64.
+    """
+
+    names: tuple[str, ...]
+    codes: npt.NDArray[np.uint16]
+    bitmaps: Words
+
+    def among(self, wanted: Sequence[str]) -> Words:
+        """The bitmap of rows whose name is one of `wanted`; names that do not occur add nothing."""
+        out = np.zeros(bitmap_size(len(self.codes)), np.uint64)
+        for name in set(wanted) & set(self.names):
+            out |= self.bitmaps[self.names.index(name)]
+        return out
+
+
+def category(values: Sequence[str] | npt.NDArray[np.str_]) -> Category:
+    """A column of (N,) names.
+
+    Raises:
+        InvalidInput: more than 65,535 different ones.
+    """
+    names, codes = np.unique(np.asarray(values, np.str_), return_inverse=True)
+    return coded(tuple(str(n) for n in names), codes)
+
+
+def coded(names: tuple[str, ...], codes: npt.NDArray[Any]) -> Category:
+    """A column of positions in `names`; names that do not occur are left out."""
+    present = np.unique(codes)
+    if len(present) > 65_535:
+        raise InvalidInput(f"{len(present)} different names in one column; at most 65535 can be told apart")
+    kept = np.searchsorted(present, codes).astype(np.uint16)
+    maps = [bitmap(kept == c) for c in range(len(present))]
+    shape = (len(present), bitmap_size(len(kept)))
+    return Category(tuple(names[c] for c in present), kept, np.array(maps, np.uint64).reshape(shape))

@@ -1,0 +1,290 @@
+"""Rows in an area, as runs: rows lie in the order of their cells, so an area is a few stretches of them.
+
+A row is in an area if its cell is among those that `partition.cover.cover` lists for it: cells that the area overlaps,
+or meets, where it has no size. Boxes are resolved in whole numbers, other areas by prefixes that hold them, with a test
+of each cell that lies only partly inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from geostore.errors import InvalidInput
+from geostore.index.bits import Rows
+from geostore.index.compiled import compiled
+from geostore.keys import check_geohash
+from geostore.partition import geohash as gh
+from geostore.partition.cover import Area, cover_prefixes, parse_area
+
+Cells = npt.NDArray[np.int64]
+PREFIXES_MAX = 256
+FEW = 64  # rows; fewer are tested one by one, without a finer cut of their cells
+_CIRCLE = 128  # vertices
+
+
+@dataclass(frozen=True)
+class Circle:
+    """Points within `radius_km` of (lon, lat), on the ellipsoid.
+
+    Its edge is a polygon of 128 vertices on the circle, so up to 0.03 % of the radius inside it.
+    """
+
+    lon: float
+    lat: float
+    radius_km: float
+
+    def __post_init__(self) -> None:
+        if not (-180 <= self.lon <= 180 and -90 <= self.lat <= 90 and 0 < self.radius_km <= 9000):
+            raise InvalidInput(f"{self}; use -180..180, -90..90 degrees and a radius of up to 9000 km")
+
+    def ring(self) -> list[tuple[float, float]]:
+        """Its vertices, (lon, lat)."""
+        from pyproj import Geod
+
+        around = np.arange(_CIRCLE) * (360 / _CIRCLE)
+        lon, lat, _ = Geod(ellps="WGS84").fwd(
+            np.full(_CIRCLE, self.lon), np.full(_CIRCLE, self.lat), around, np.full(_CIRCLE, 1000 * self.radius_km)
+        )
+        return [(float(x), float(y)) for x, y in zip(lon, lat, strict=True)]
+
+
+@dataclass(frozen=True)
+class Where:
+    """A prepared area; make one with `where`, and use it for any number of segments.
+
+    Attributes:
+        prefixes: geohashes, if it was given as such, else ().
+        shape: the area, if it is none of these.
+    """
+
+    prefixes: tuple[str, ...] = ()
+    shape: BaseGeometry | None = None
+
+    def runs(self, cells: Cells, precision: int) -> Rows:
+        """(R, 2) int64, ascending [start, stop): rows of ascending `cells` of `precision` that lie in the area."""
+        if self.shape is None:
+            found = [_prefix_run(cells, precision, p) for p in self.prefixes]
+        elif self._boxes is not None:
+            found = [_box_runs(cells, precision, box) for box in self._boxes]
+        else:
+            found = self._shape_runs(cells, precision)
+        return _joined(np.concatenate([np.zeros((0, 2), np.int64), *found]))
+
+    @cached_property
+    def _boxes(self) -> list[tuple[float, float, float, float]] | None:
+        """The area as boxes, if it consists of boxes with a size."""
+        parts = list(shapely.get_parts(self.shape))
+        if len(parts) > 8 or not all(p.geom_type == "Polygon" and p.area > 0 and _is_box(p) for p in parts):
+            return None
+        return [p.bounds for p in parts]
+
+    def _shape_runs(self, cells: Cells, precision: int) -> list[Rows]:
+        found = []
+        for prefix, whole in self._prefixes(precision):
+            start, stop = (int(v) for v in _prefix_run(cells, precision, prefix)[0]) if prefix else (0, len(cells))
+            if start == stop:
+                continue
+            found.append(np.array([[start, stop]]) if whole else start + self._tested(cells[start:stop], precision))
+        return found
+
+    def _tested(self, cells: Cells, precision: int) -> Rows:
+        """Runs of the rows whose cell the area overlaps."""
+        starts = np.flatnonzero(np.diff(cells, prepend=-1))
+        boxes = _boxes_of(cells[starts], precision)
+        met = shapely.intersects(self.shape, boxes)
+        if shapely.area(self.shape) > 0:
+            met[met] = ~shapely.touches(self.shape, boxes[met])
+        stops = np.append(starts[1:], len(cells))
+        return np.asarray(np.column_stack([starts, stops])[met])
+
+    def _prefixes(self, precision: int) -> list[tuple[str, bool]]:
+        """Prefixes that hold the area, and whether they lie wholly inside."""
+        if precision not in self._known:
+            shapely.prepare(self.shape)
+            names = cover_prefixes(self.shape, precision, PREFIXES_MAX)
+            boxes = [shapely.box(*(gh.bounds(n) if n else (-180, -90, 180, 90))) for n in names]
+            self._known[precision] = list(zip(names, shapely.covers(self.shape, boxes).tolist(), strict=True))
+        return self._known[precision]
+
+    @cached_property
+    def _known(self) -> dict[int, list[tuple[str, bool]]]:
+        return {}
+
+
+def where(area: Area | Circle | str | Sequence[str] | Where) -> Where:
+    """An area prepared for search.
+
+    Args:
+        area: a geohash or several, a `Circle`, or what `partition.cover.parse_area` takes: a box (west > east crosses
+            the antimeridian), a ring, GeoJSON, a shapely geometry.
+
+    Raises:
+        InvalidInput: it is none of these, its outline crosses itself, or it reaches off the Earth.
+    """
+    if isinstance(area, Where):
+        return area
+    if isinstance(area, str):
+        return Where((check_geohash(area),))
+    if isinstance(area, Sequence) and area and all(isinstance(a, str) for a in area):
+        return Where(tuple(sorted({check_geohash(str(a)) for a in area})))
+    given = area.ring() if isinstance(area, Circle) else area
+    _check_simple(given)
+    return Where(shape=parse_area(given))
+
+
+def _check_simple(area: Any) -> None:
+    """Raise InvalidInput if a ring crosses itself: which side was meant cannot be told."""
+    ring = _ring(area) if isinstance(area, Sequence) else area
+    if isinstance(ring, BaseGeometry) and not ring.is_valid and _spans_little(ring):
+        why = shapely.is_valid_reason(ring)
+        raise InvalidInput(f"the area is no simple polygon ({why}); give its outline without crossings")
+
+
+def _ring(points: Sequence[Any]) -> Any:
+    try:
+        return shapely.Polygon([(float(p[0]), float(p[1])) for p in points])
+    except (TypeError, ValueError, IndexError, shapely.errors.ShapelyError):
+        return None  # a box, or parse_area says what is wrong
+
+
+def _spans_little(shape: BaseGeometry) -> bool:
+    """False where an edge may cross the antimeridian, so that the outline only seems to cross itself."""
+    xy = shapely.get_coordinates(shape)
+    return bool((np.abs(np.diff(xy[:, 0])) <= 180).all())
+
+
+def _is_box(polygon: BaseGeometry) -> bool:
+    return not polygon.interiors and bool(shapely.equals(polygon, shapely.box(*polygon.bounds)))
+
+
+def _boxes_of(cells: Cells, precision: int) -> npt.NDArray[Any]:
+    """The cells' outlines."""
+    columns, rows = np.empty(len(cells), np.int64), np.empty(len(cells), np.int64)
+    _places(cells, precision, columns, rows)
+    width, height = 360 / (1 << (5 * precision + 1) // 2), 180 / (1 << 5 * precision // 2)
+    west, south = -180 + columns * width, -90 + rows * height
+    return np.asarray(shapely.box(west, south, west + width, south + height))
+
+
+def _prefix_run(cells: Cells, precision: int, prefix: str) -> Rows:
+    """The one run of rows below a prefix; of a finer geohash, the rows of the cell that holds it."""
+    code, shift = gh.code_of(prefix), 5 * (precision - len(prefix))
+    low, high = (code << shift, (code + 1) << shift) if shift >= 0 else (code >> -shift, (code >> -shift) + 1)
+    return np.searchsorted(cells, [[low, high]]).astype(np.int64)
+
+
+def _box_runs(cells: Cells, precision: int, box: tuple[float, float, float, float]) -> Rows:
+    """Runs of the rows whose cells overlap a box."""
+    west, south, east, north = box
+    columns, rows = (5 * precision + 1) // 2, 5 * precision // 2
+    x0, x1 = _span(west, east, -180.0, 360.0, columns)
+    y0, y1 = _span(south, north, -90.0, 180.0, rows)
+    out = np.empty((1024, 2), np.int64)
+    while True:
+        found = _cut(cells, precision, x0, x1, y0, y1, out)
+        if found <= len(out):
+            return out[:found]
+        out = np.empty((found, 2), np.int64)
+
+
+def _span(low: float, high: float, start: float, length: float, bits: int) -> tuple[int, int]:
+    """Numbers of the first and last of 2**bits cells that overlap low..high by more than an edge; edges are exact."""
+    count = 1 << bits
+    size = length / count
+    first = min(max(int((low - start) / size), 0), count - 1)
+    first += (start + size * (first + 1)) <= low
+    first -= (start + size * first) > low
+    last = min(max(int((high - start) / size), 0), count - 1)
+    last += last + 1 < count and (start + size * (last + 1)) < high
+    last -= (start + size * last) >= high
+    return first, last
+
+
+@compiled
+def _cut(
+    cells: Cells, precision: int, x0: int, x1: int, y0: int, y1: int, out: Rows
+) -> int:  # pragma: no cover - compiled
+    """Write runs of rows in columns x0..x1 and rows y0..y1 of cells; how many there are, even if `out` is too short.
+
+    Cells are halved in the order of their codes; a half outside is left, one inside is a run, one with few rows is
+    looked at row by row.
+    """
+    total, found = 5 * precision, 0
+    codes, lows = np.empty(2 * total + 4, np.int64), np.empty(2 * total + 4, np.int64)
+    highs, depths = np.empty(2 * total + 4, np.int64), np.empty(2 * total + 4, np.int64)
+    codes[0], lows[0], highs[0], depths[0] = 0, 0, cells.size, 0
+    top = 1
+    while top > 0:
+        top -= 1
+        code, low, high, depth = codes[top], lows[top], highs[top], depths[top]
+        if low == high:
+            continue
+        x, y = _place(code, depth)
+        wide, tall = (total + 1) // 2 - (depth + 1) // 2, total // 2 - depth // 2
+        left, right = x << wide, ((x + 1) << wide) - 1
+        bottom, upper = y << tall, ((y + 1) << tall) - 1
+        if right < x0 or left > x1 or upper < y0 or bottom > y1:
+            continue
+        if left >= x0 and right <= x1 and bottom >= y0 and upper <= y1:
+            found = _extend(out, found, low, high)
+        elif high - low <= FEW:
+            for row in range(low, high):
+                column, line = _place(cells[row], total)
+                if x0 <= column <= x1 and y0 <= line <= y1:
+                    found = _extend(out, found, row, row + 1)
+        else:
+            middle = (2 * code + 1) << (total - depth - 1)
+            at = low + np.searchsorted(cells[low:high], middle)
+            codes[top], lows[top], highs[top], depths[top] = 2 * code + 1, at, high, depth + 1
+            codes[top + 1], lows[top + 1], highs[top + 1], depths[top + 1] = 2 * code, low, at, depth + 1
+            top += 2
+    return found
+
+
+@compiled
+def _extend(out: Rows, found: int, low: int, high: int) -> int:  # pragma: no cover - compiled
+    """Add a run, or lengthen the last; how many there are."""
+    if 0 < found <= len(out) and out[found - 1, 1] == low:
+        out[found - 1, 1] = high
+        return found
+    if found < len(out):
+        out[found, 0], out[found, 1] = low, high
+    return found + 1
+
+
+@compiled
+def _place(code: int, bits: int) -> tuple[int, int]:  # pragma: no cover - compiled
+    """(column, row) of the first `bits` bits of a geohash code, longitude first."""
+    x = y = 0
+    for bit in range(bits):
+        value = (code >> (bits - 1 - bit)) & 1
+        if bit % 2 == 0:
+            x = x << 1 | value
+        else:
+            y = y << 1 | value
+    return x, y
+
+
+@compiled
+def _places(cells: Cells, precision: int, columns: Cells, rows: Cells) -> None:  # pragma: no cover - compiled
+    for i in range(cells.size):
+        columns[i], rows[i] = _place(cells[i], 5 * precision)
+
+
+def _joined(runs: Rows) -> Rows:
+    """Runs in order, those that touch or overlap as one."""
+    kept = runs[runs[:, 0] < runs[:, 1]]
+    kept = kept[np.argsort(kept[:, 0], kind="stable")]
+    if not len(kept):
+        return kept
+    ends = np.maximum.accumulate(kept[:, 1])
+    first = np.append(True, kept[1:, 0] > ends[:-1])
+    return np.column_stack([kept[first, 0], ends[np.append(np.flatnonzero(first)[1:] - 1, len(kept) - 1)]])
