@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from geostore.codec import Progress
 from geostore.errors import Corrupt, GeostoreError
-from geostore.storage import header
+from geostore.storage import header, witness
 from geostore.storage.blobs import blob_path, digest_in, original_path, read_piece
 from geostore.storage.files import digest_of
 from geostore.storage.records import AT, Values, group_of, has_payload, key_of, piece_of
@@ -67,6 +67,7 @@ def verify(store: Store, progress: Progress) -> list[Finding]:
             groups.note(kind, values)
         found += groups.missing(table.root)
         found += _superseded(table)
+        found += [Finding("log", path, what) for path, what in witness.wrong(store.files, table.root)]
     found += _blobs(store, needed, progress)
     found += _view(store)
     progress("verify", 1.0)

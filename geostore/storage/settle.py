@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from geostore.storage import witness
 from geostore.storage.files import TEMPORARY, LocalFiles, flush
 from geostore.storage.header import HEADER
 from geostore.storage.log import LOG, log_name, torn, versions
@@ -48,6 +49,7 @@ def _settle_table(files: LocalFiles, root: str) -> None:
     if whole:
         files.flush(f"{root}/{log_name(newest)}")
     flush(files.root / folder)
+    witness.settle(files, root)
 
 
 def _is_torn(files: LocalFiles, path: str, newest: int) -> bool:

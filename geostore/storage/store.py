@@ -20,7 +20,7 @@ from geostore.dht.ring import check_slots
 from geostore.errors import Conflict, Forbidden, StorageFull
 from geostore.keys import RasterKey
 from geostore.settings import Settings
-from geostore.storage import audit, backup, follow, header, upkeep
+from geostore.storage import audit, backup, follow, header, upkeep, witness
 from geostore.storage.blobs import blob_path, original_path, put_blob, read_blob
 from geostore.storage.files import Files, digest_of, open_files
 from geostore.storage.lock import WriterLock
@@ -155,6 +155,9 @@ class Store(Reading):
         self._check_open()
         progress("rebuild", 0.0)
         with self._changing:
+            if not self.readonly:
+                for table in self.tables.values():
+                    witness.mend(self.files, table.root)
             self._sight.renew()
         progress("rebuild", 1.0)
 

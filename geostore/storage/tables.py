@@ -14,6 +14,7 @@ from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from geostore.errors import Corrupt, Fenced, StorageFull, Unavailable, UnknownOutcome
+from geostore.storage import witness
 from geostore.storage.files import Files, digest_of, is_full
 from geostore.storage.log import LOG, Commit, Seal, after, commit_metadata, live_check, log_name, read_commit, versions
 from geostore.storage.records import TABLE_SCHEMA, Values, from_arrow, to_arrow
@@ -206,6 +207,7 @@ class SlotTable:
             found = outcome
         self._epoch = epoch
         self.files.flush(f"{self.root}/{log_name(found)}")
+        witness.note(self.files, self.root, [log_name(found).removeprefix(f"{LOG}/")])
         self._pin_to(found)
         return found
 
@@ -297,10 +299,12 @@ class SlotTable:
         """Write a Delta checkpoint of `state`, flushed."""
         self._pin(state)
         assert self._handle is not None
-        version = self._handle.version()
+        names = (f"{self._handle.version():020d}.checkpoint.parquet", "_last_checkpoint")
+        witness.forget(self.files, self.root, names)
         self._handle.create_checkpoint()
-        self.files.flush(f"{self.root}/{LOG}/{version:020d}.checkpoint.parquet")
-        self.files.flush(f"{self.root}/{LOG}/_last_checkpoint")
+        for name in names:
+            self.files.flush(f"{self.root}/{LOG}/{name}")
+        witness.note(self.files, self.root, names)
 
     def sweep(self, state: Snapshot, *, before_s: float) -> int:
         """Delete part and log files last changed before `before_s` (seconds since 1970) that `state` does not need.
@@ -315,6 +319,7 @@ class SlotTable:
             for path, _, changed in self.files.walk(self.root)
             if changed < before_s and (_is_old_log(path, newest) if path.startswith(logs) else path not in live)
         ]
+        witness.forget(self.files, self.root, (p.removeprefix(logs) for p in gone if p.startswith(logs)))
         for path in gone:
             self.files.delete(path)
         return len(gone)
