@@ -49,7 +49,7 @@ def headline(status: Fields) -> list[tuple[str, str, str]]:
         ),
         (
             str(quality["within_policy"]),
-            "rasters within their policy",
+            "rasters within their policy, band groups apart",
             f"{quality['missed']} beyond it, {status['tiers'].get('waiting', 0)} not fitted yet",
         ),
     ]

@@ -9,6 +9,7 @@ from importlib import resources
 from geostore.report.charts import Chart
 
 IMAGES = "images"
+PICTURE_HIGH = 460  # CSS pixels
 
 
 def page(title: str, sections: Iterable[str]) -> str:
@@ -74,10 +75,11 @@ def chart(made: Chart, caption: str = "") -> str:
 
 
 def picture(name: str, alt: str, caption: str, size: tuple[int, int]) -> str:
-    """A raster's picture, its pixels kept square and sharp."""
+    """A raster's picture, its pixels kept square and sharp, no higher than PICTURE_HIGH."""
+    width = round(PICTURE_HIGH * size[0] / max(size[1], 1))
     return (
         f'<figure><img class="pixels" src="{IMAGES}/{name}" alt="{escape(alt)}" width="{size[0]}" height="{size[1]}" '
-        f'loading="lazy">{_caption(caption)}</figure>'
+        f'style="max-width:min(100%,{width}px)" loading="lazy">{_caption(caption)}</figure>'
     )
 
 

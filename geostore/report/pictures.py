@@ -18,6 +18,7 @@ SIDE_MAX = 1024  # pixels of a picture's longer side; larger rasters are thinned
 _COMPOSITES = (("red", "green", "blue"), ("nir", "red", "green"), ("swir16", "nir", "red"))
 ERROR_COLOURS, NDVI_COLOURS = "magma", "RdYlGn"
 NDVI_RANGE = (-0.2, 0.9)
+SPAN_MIN = 0.06  # reflectance between black and white
 
 
 def composite(bands: Bands) -> tuple[tuple[int, ...], str]:
@@ -29,12 +30,19 @@ def composite(bands: Bands) -> tuple[tuple[int, ...], str]:
 
 
 def stretch_of(raster: Raster, shown: tuple[int, ...]) -> list[tuple[float, float]]:
-    """(low, high) physical values of each shown band: 2nd and 98th percentile of the pixels that may be used."""
+    """(low, high) physical values of each shown band: 2nd and 98th percentile of the pixels that may be used.
+
+    A band is spread over at least half of what the widest one takes, and reflectance over SPAN_MIN: else the noise of
+    a dark and even place fills the picture.
+    """
     values = raster.bands.to_physical(raster.pixels)[list(shown)][:, raster.valid]
     if not values.size:
         return [(0.0, 1.0)] * len(shown)
     low, high = np.percentile(values, (2, 98), axis=1)
-    return [(float(a), float(max(b, a + 1e-6))) for a, b in zip(low, high, strict=True)]
+    least = SPAN_MIN if raster.bands.items[shown[0]].kind == "reflectance" else 1e-6
+    span = np.maximum(high - low, max(float((high - low).max()) / 2, least))
+    middle = (low + high) / 2
+    return [(float(m - s / 2), float(m + s / 2)) for m, s in zip(middle, span, strict=True)]
 
 
 def colour(raster: Raster, shown: tuple[int, ...], stretch: list[tuple[float, float]]) -> npt.NDArray[np.uint8]:
