@@ -5,6 +5,7 @@ GeostoreError
 │   ├── BadScene                   a file that cannot be taken in      bad-scene
 │   ├── BandMismatch               wrong, missing or swapped bands     band-mismatch
 │   ├── OutOfRange                 values outside what was declared    out-of-range
+│   ├── NotComparable              from another space of search        not-comparable
 │   └── BadRequest                 a malformed message                 bad-request
 ├── NotFound (KeyError)            the caller asks for another thing   not-found
 ├── Conflict                       the caller reopens or waits
@@ -62,6 +63,12 @@ class OutOfRange(InvalidInput):
     """Pixel values (or NaN) lie outside the range the collection declares."""
 
     kind = "out-of-range"
+
+
+class NotComparable(InvalidInput):
+    """Descriptors or signatures come from different networks, heads, bands or legends, so distances mean nothing."""
+
+    kind = "not-comparable"
 
 
 class BadRequest(InvalidInput):

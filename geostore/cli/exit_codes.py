@@ -38,6 +38,7 @@ CODES: dict[str, int] = {
     "bad-scene": USAGE,
     "band-mismatch": USAGE,
     "out-of-range": USAGE,
+    "not-comparable": USAGE,
     "bad-request": USAGE,
     "conflict": CONFLICT,
     "store-locked": CONFLICT,
