@@ -87,7 +87,8 @@ class Deltas(nn.Module):
     def _own(self, name: str, x: Tensor) -> Tensor:
         """A convolution whose weights differ from place to place: one group each."""
         layer, unit = self.decoder.layers[name], self.units[name]
-        weight = self.decoder.weights[name] + _straight(self.weights[name] / unit) * unit  # (P, out, in, k, k)
+        whole = self.decoder.weights[name] / unit + _straight(self.weights[name] / unit)
+        weight = whole.clamp(-127, 127) * unit  # (P, out, in, k, k)
         rows = x.reshape(self.count, -1, *x.shape[1:]).transpose(0, 1).flatten(1, 2)  # (P*D, C, ..) -> (D, P*C, ..)
         y = functional.conv2d(rows, weight.flatten(0, 1), padding=layer.kernel // 2, groups=self.count)
         return y.reshape(len(rows), self.count, layer.outputs, *y.shape[2:]).transpose(0, 1).flatten(0, 1)
