@@ -24,7 +24,6 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--work", type=Path, help="folder of what was measured before; it is not measured again")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0 for this one alone")
     parser.add_argument("--place", action="append", help="only this place; may be given again")
-    parser.add_argument("--pictures", type=Path, help="folder of the curves as PNG; beside the result unless given")
 
 
 def measure(bench: Bench) -> None:
@@ -41,7 +40,7 @@ def measure(bench: Bench) -> None:
     rd_figures.one_step(bench, found)
     rd_figures.figures(bench, found)
     _write_points(bench.folder / "rate_distortion_points.csv", points)
-    rd_plot.draw(found, bench.options.get("pictures") or bench.folder)
+    rd_plot.draw(found, bench.folder)
 
 
 def _places(bench: Bench) -> list[Place]:
@@ -56,7 +55,6 @@ def _points(bench: Bench, workshop: Workshop, places: list[Place]) -> list[Point
     first: list[Cell] = []
     for place in places:
         first += rd_plan.ours(place, families, steps=steps, seed=bench.seed)
-        first += rd_plan.generalisation(place, ("vae", "vae-flat"), steps=steps, seed=bench.seed)
         first += rd_plan.classical(place)
     points = workshop.run(_few(first) if bench.quick else first, "first round")
     second = [] if bench.quick else [c for place in places for c in rd_plan.promising(place, points)]

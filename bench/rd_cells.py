@@ -24,7 +24,8 @@ from geostore.codec import Effort
 from geostore.storage import pack_mask
 
 _PACKAGE = Path(rd_ours.__file__).parents[1] / "geostore"
-_OWN = ("vae", "classical", "codec.py", "certificate.py", "spectral.py", "node/encode.py")  # what our cells depend on
+_COMMON = ("codec.py", "certificate.py", "spectral.py", "node/encode.py")  # what every cell of ours depends on
+_FOLDERS = {"klt-av1": "classical"}  # and what those of a family do, beside the networks
 NEEDS = {"KLT + SVT-AV1": "av", "KLT + HEVC": "av", "SZ3": "pysz"}
 
 
@@ -52,7 +53,7 @@ class Cell:
     def fingerprint(self) -> str:
         """Changes with everything the result depends on: the cell, the place's pixels, the code."""
         said = json.dumps(asdict(self), sort_keys=True) + _pixels_digest(self.place)
-        return hashlib.sha256((said + _code_digest(bool(self.family))).encode()).hexdigest()[:20]
+        return hashlib.sha256((said + _code_digest(self.family)).encode()).hexdigest()[:20]
 
 
 @lru_cache(maxsize=2)
@@ -68,12 +69,12 @@ def _pixels_digest(name: str) -> str:
 
 
 @lru_cache
-def _code_digest(ours: bool) -> str:
-    files = [Path((rd_ours if ours else classical_baselines).__file__)]
-    for name in _OWN if ours else ():
+def _code_digest(family: str) -> str:
+    files = [Path((rd_ours if family else classical_baselines).__file__)]
+    for name in (*_COMMON, _FOLDERS.get(family, "vae")) if family else ():
         path = _PACKAGE / name
-        files += sorted(path.rglob("*.py")) if path.is_dir() else [path]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files if f.exists())).hexdigest()
+        files += sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts) or [path]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def measure(cell: Cell) -> Point:

@@ -8,12 +8,14 @@ from typing import Any
 
 from bench.harness import Bench, median
 from bench.rd_curves import SETTINGS_MIN, Point, Size, bytes_at, curves, smallest
+from bench.rd_ours import OWN
 from bench.rd_places import Place
 from bench.rd_plan import INDEX_BOUNDS, MAX_BOUNDS, MSE_TARGETS, NDVI_TARGET, PSNR_TARGETS, VIDEO
 
 BEST = "best of KLT + AV1, KLT + HEVC"
-OURS = ("geostore vae", "geostore klt-av1", "geostore raw")
-LEARNED = ("geostore vae",)
+OWN_NETWORK = "geostore vae" + OWN
+LEARNED = ("geostore vae", OWN_NETWORK)
+OURS = ("geostore vae", "geostore klt-av1")  # what a node may choose from
 _LIGHT = 3e-4  # MSE on n1 at which everything stored is held against JPEG XL
 
 
@@ -190,23 +192,23 @@ def _median(bench: Bench, key: str, ratios: dict[str, float], found: Found, bar:
 
 
 def _against_jpegxl(bench: Bench, found: Found) -> None:
-    for key, axis, bar in (("own", EVERYTHING, 0.6), ("shared", MARGINAL, 0.2)):
+    for key, codec, bar, what in (
+        ("own", OWN_NETWORK, 0.6, "everything, with a network of its own"),
+        ("shared", "geostore vae", 0.2, "everything but networks that places share"),
+    ):
         ratios = {}
         for place in found.reflectance:
-            ours, theirs = (
-                axis.size(found.own(place, *LEARNED), _LIGHT),
-                EVERYTHING.size(found.of(place, "JPEG XL"), _LIGHT),
-            )
+            ours = EVERYTHING.size(found.own(place, codec), _LIGHT)
+            theirs = EVERYTHING.size(found.of(place, "JPEG XL"), _LIGHT)
             if ours is not None and theirs is not None:
                 ratios[place.name] = ours.nbytes / theirs.nbytes
-        what = "everything, own decoder" if key == "own" else "everything but the decoder, as if shared"
         _median(bench, f"jpegxl.{key}", ratios, found, bar, f"JPEG XL per band at MSE {_LIGHT:g}; ours {what}")
 
 
 def _generalisation(bench: Bench, found: Found) -> None:
     gaps, flats = {}, {}
     for place in found.reflectance:
-        ours = _one_step(found, place, "geostore vae")
+        ours = _one_step(found, place, OWN_NETWORK)
         flat = _one_step(found, place, "geostore vae-flat")
         if ours is not None:
             gaps[place.name] = ours.unseen.mse / ours.seen.mse

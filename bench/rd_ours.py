@@ -13,11 +13,12 @@ import numpy.typing as npt
 
 from bench.rd_curves import Point, errors, violations
 from bench.rd_places import Place, part
-from geostore.codec import Codec, Effort, Families, RawCodec, decode_many, quiet
+from geostore.codec import Codec, Effort, Families, RawCodec, Series, decode_many, quiet
 from geostore.collection import Policy
 from geostore.node.encode import Stored, encode_series
 from geostore.raster import Pixels
 
+OWN = ", own network"
 UNBOUNDED = Policy(mse_max=None, index_mae_max=None)
 
 
@@ -30,13 +31,13 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
     begun = time.monotonic()
     asked = {key: value for key, value in setting.items() if key != "one_step"}
     policy = Policy(**{"mse_max": None, "index_mae_max": None, **asked})
-    families = Families.installed([family]).items
-    fitted = families[family].fit(part(place.series, ~place.unseen), policy=policy, effort=effort, progress=quiet)
+    families = Families.installed([family.removesuffix(OWN)])
+    fitted = _fit(families, family, part(place.series, ~place.unseen), policy, effort)
     if "one_step" in setting and hasattr(fitted, "policy"):
         policy = UNBOUNDED
         fitted = dataclasses.replace(fitted, policy=policy)  # type: ignore[type-var]
     data = fitted.to_bytes()
-    read = fitted if fitted.family == "raw" else families[family].from_bytes(data)
+    read = fitted if fitted.family == "raw" else families.items[family.removesuffix(OWN)].from_bytes(data)
     kept = encode_series(read, place.series, policy, quiet)
     decoded = _decode(read, kept, place)
     fixed, weights = len(data), weight_bytes(read)
@@ -56,8 +57,24 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
         unseen=errors(place.series, decoded, place.unseen),
         violations=violations(place.series, decoded, max_error=bound[0], index_max=bound[1]) if any(bound) else None,
         seconds=round(time.monotonic() - begun, 1),
-        facts=_facts(read, kept, fixed, weights),
+        facts={**_facts(read, kept, fixed, weights), "lent_bytes": _lent(families, read, data)},
     )
+
+
+def _fit(families: Families, family: str, series: Series, policy: Policy, effort: Effort) -> Codec:
+    """As a node fits it; with OWN, on a network of the place's own even where a shared one would take fewer bytes."""
+    if not family.endswith(OWN):
+        return families.items[family].fit(series, policy=policy, effort=effort, progress=quiet)
+    from geostore.vae.fit import fit_codec
+    from geostore.vae.sizing import network_plan
+
+    plan = network_plan(series)
+    return fit_codec(series, "grid", policy=policy, effort=effort, progress=quiet, plan=plan)
+
+
+def _lent(families: Families, codec: Codec, data: bytes) -> int:
+    """Bytes of networks that other places use too, and that a store holds once."""
+    return 0 if codec.family == "raw" else sum(map(len, families.networks(codec.family, data).values()))
 
 
 def _sizes(kept: Sequence[Stored]) -> npt.NDArray[np.float64]:
@@ -67,8 +84,8 @@ def _sizes(kept: Sequence[Stored]) -> npt.NDArray[np.float64]:
 
 
 def weight_bytes(codec: Codec) -> int:
-    """Bytes of a fitted codec that are weights of its networks; the static image and tables stay."""
-    if not hasattr(codec, "tensors"):
+    """Bytes of a fitted codec that are weights of the place's own network; static image, tables and deltas are not."""
+    if not hasattr(codec, "tensors") or getattr(codec, "borrowed", None) is not None:
         return 0
     bare: Any = dataclasses.replace(codec, tensors={})  # type: ignore[type-var]
     return len(codec.to_bytes()) - len(bare.to_bytes())

@@ -61,6 +61,10 @@ class Place:
         band = self.series.bands.items[0]
         return 1 / band.scale if band.kind == "reflectance" else band.valid_max - band.valid_min
 
+    def psnr_of(self, mse: float) -> float:
+        """The inverse of `mse_at`, decibels."""
+        return float(-10 * np.log10(mse * (self.n1_span / self.spread) ** 2))
+
     def mse_at(self, psnr_db: float) -> float:
         """MSE on n1 at a PSNR over the 1-99 % range, decibels."""
         return float(10 ** (-psnr_db / 10) * (self.spread / self.n1_span) ** 2)

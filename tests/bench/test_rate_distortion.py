@@ -99,6 +99,7 @@ def test_a_psnr_over_the_spread_is_an_error_on_n1() -> None:
     """Noise of the size that `mse_at` gives has that PSNR over the 1-99 % range of the values."""
     psnr = 10 * np.log10(PLACE.spread**2 / (PLACE.mse_at(30) * PLACE.n1_span**2))
     assert psnr == pytest.approx(30)
+    assert PLACE.psnr_of(PLACE.mse_at(30)) == pytest.approx(30)
 
 
 def test_filling_leaves_usable_pixels_alone() -> None:
