@@ -14,7 +14,18 @@ from torch.nn import functional
 
 from geostore.codec import Progress
 from geostore.vae.base import FEW, GAIN_UNIT, MOVED, Frozen, Tensors
-from geostore.vae.model import STRIDE, Layout, Seen, leaky, linear, spread_over, synthesise, turned
+from geostore.vae.model import (
+    STRIDE,
+    Decoder,
+    Encoder,
+    Layout,
+    Seen,
+    leaky,
+    linear,
+    spread_over,
+    synthesise,
+    turned,
+)
 from geostore.vae.quantize import unpack_decoder, unpack_encoder
 from geostore.vae.shared import pyramid
 
@@ -143,14 +154,43 @@ def fit_deltas(
     return [fitting.deltas.stored(p) for p in range(len(lessons))]
 
 
+@dataclass(frozen=True)
+class _Crops:
+    """One step's input: (N, ...) tensors of rasters, those of one place together; `seen` (P, ...) of places."""
+
+    residual: Tensor
+    mask: Tensor
+    z: Tensor
+    seen: Seen
+    log_step: Tensor
+
+
+def _fixed(encoder: Encoder, decoder: Decoder, lesson: Lesson) -> tuple[Tensor, Seen]:
+    """(T, c, h, w) means of every raster of a place by the base's own encoder, which stays, and the place's `look`."""
+    log_step = torch.full((1, 1, 1, 1), lesson.log_step)
+    with torch.no_grad():
+        statics = pyramid(torch.from_numpy(lesson.map[None]))
+        parts = [torch.from_numpy(lesson.residual[i : i + DATES]) for i in range(0, len(lesson.residual), DATES)]
+        means = [encoder(part, statics, log_step)[0] for part in parts]
+        return torch.cat(means), decoder.look(statics)
+
+
+def _cut(values: Tensor, scale: int, top: int, left: int, rows: int, columns: int) -> Tensor:
+    """A window, given in pixels, of values at 1 / `scale` of their resolution."""
+    at = slice(top // scale, (top + rows) // scale), slice(left // scale, (left + columns) // scale)
+    return values[..., at[0], at[1]]
+
+
 class _Fitting:
-    """The state of one pass."""
+    """The state of one pass. What no delta changes, latents and what `look` gives, is worked out once."""
 
     def __init__(self, layout: Layout, tensors: Frozen, lessons: Sequence[Lesson], *, whole: bool, seed: int) -> None:
         self.lessons, self.rng = lessons, np.random.default_rng(seed)
         self.deltas = Deltas(layout, tensors, len(lessons), whole=whole)
-        self.encoder = unpack_encoder(layout, tensors).requires_grad_(False)
-        self.optimiser = torch.optim.Adam(self.deltas.parameters(), lr=_RATE, betas=(0.9, 0.98))
+        encoder = unpack_encoder(layout, tensors).requires_grad_(False)
+        self.means, self.seen = zip(*(_fixed(encoder, self.deltas.decoder, each) for each in lessons), strict=True)
+        moving = [p for p in self.deltas.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(moving, lr=_RATE, betas=(0.9, 0.98))
         shape = [min(lesson.map.shape[i] for lesson in lessons) for i in (1, 2)]
         self.rows, self.columns = (min(CROP, n) for n in shape)
         self.smooth, self.best, self.best_step = math.nan, math.inf, 0
@@ -161,40 +201,43 @@ class _Fitting:
         cool = min(1.0, (1 - share) / _COOL) if self.cooled is None else 0.3
         for group in self.optimiser.param_groups:
             group["lr"] = _RATE * cool + 1e-5
-        residual, mask, maps, log_step = self._batch()
-        z, seen = self._latents(residual, maps, log_step)
-        error = ((self.deltas(z, seen, log_step) - residual) ** 2 * mask).sum(dim=(1, 2, 3))
-        error = error / (mask.sum(dim=(1, 2, 3)) * residual.shape[1]).clamp(min=1.0)
-        each = error / torch.exp2(log_step.reshape(-1)) ** 0.75
+        crop = self._batch()
+        error = ((self.deltas(crop.z, crop.seen, crop.log_step) - crop.residual) ** 2 * crop.mask).sum(dim=(1, 2, 3))
+        error = error / (crop.mask.sum(dim=(1, 2, 3)) * crop.residual.shape[1]).clamp(min=1.0)
+        each = error / torch.exp2(crop.log_step.reshape(-1)) ** 0.75
         self.optimiser.zero_grad(set_to_none=True)
         each.sum().backward()
         self.optimiser.step()
         value = float(each.detach().mean())
         self.smooth = value if math.isnan(self.smooth) else 0.95 * self.smooth + 0.05 * value
 
-    def _latents(self, residual: Tensor, maps: Tensor, log_step: Tensor) -> tuple[Tensor, Seen]:
-        """Rounded latents of the base's own encoder, which stays: later rasters are encoded by it too."""
-        with torch.no_grad():
-            statics = pyramid(maps)
-            mu, _ = self.encoder(residual, statics, log_step)
-            step = torch.exp2(log_step)
-            return torch.round(mu / step) * step, self.deltas.decoder.look(statics)
-
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        drawn = [self._crop(lesson) for lesson in self.lessons]
-        residual, mask = (torch.from_numpy(np.concatenate([d[i] for d in drawn])) for i in (0, 1))
-        maps = torch.from_numpy(np.stack([d[2] for d in drawn]))
+    def _batch(self) -> _Crops:
+        drawn = [self._crop(place) for place in range(len(self.lessons))]
         centre = np.repeat([lesson.log_step for lesson in self.lessons], DATES)
-        log_step = (centre + self.rng.uniform(-_SPREAD, _SPREAD, len(centre))).astype(np.float32)
-        return residual, mask, maps, torch.from_numpy(log_step)[:, None, None, None]
+        played = (centre + self.rng.uniform(-_SPREAD, _SPREAD, len(centre))).astype(np.float32)
+        log_step = torch.from_numpy(played)[:, None, None, None]
+        step = torch.exp2(log_step)
+        return _Crops(
+            residual=torch.from_numpy(np.concatenate([d[0] for d in drawn])),
+            mask=torch.from_numpy(np.concatenate([d[1] for d in drawn])),
+            z=torch.round(torch.cat([d[2] for d in drawn]) / step) * step,
+            seen=tuple(torch.cat(parts) for parts in zip(*(d[3] for d in drawn), strict=True)),
+            log_step=log_step,
+        )
 
-    def _crop(self, lesson: Lesson) -> tuple[npt.NDArray[np.float32], ...]:
+    def _crop(self, place: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], Tensor, list[Tensor]]:
+        """Residual, mask, means and what the layers take from the maps, of one window of some dates."""
+        lesson = self.lessons[place]
         dates = self.rng.choice(len(lesson.residual), DATES, replace=len(lesson.residual) < DATES)
         height, width = lesson.map.shape[1:]
         top = STRIDE * int(self.rng.integers((height - self.rows) // STRIDE + 1))
         left = STRIDE * int(self.rng.integers((width - self.columns) // STRIDE + 1))
-        at = (slice(top, top + self.rows), slice(left, left + self.columns))
-        return lesson.residual[(dates, slice(None), *at)], lesson.mask[(dates, slice(None), *at)], lesson.map[:, *at]
+        pixels = lesson.residual[dates, :, top : top + self.rows, left : left + self.columns]
+        mask = lesson.mask[dates, :, top : top + self.rows, left : left + self.columns]
+        means = _cut(self.means[place][dates], STRIDE, top, left, self.rows, self.columns)
+        scales = (1, 2, 4, 8, 8)  # of what `look` gives: four turns, and the prior
+        seen = [_cut(s, k, top, left, self.rows, self.columns) for s, k in zip(self.seen[place], scales, strict=True)]
+        return pixels, mask, means, seen
 
     def stalled(self, number: int) -> bool:
         """True once the error has not fallen for a while."""
