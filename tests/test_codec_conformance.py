@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from geostore.classical import KltAv1Family
 from geostore.codec import Effort, RawFamily
 from geostore.collection import Policy
 from geostore.testing.codecs import CodecTests
@@ -14,6 +15,15 @@ class TestRaw(CodecTests):
     """The lossless codec."""
 
     family = RawFamily()
+
+
+class TestKltAv1(CodecTests):
+    """A KLT over bands, AV1 over rasters in groups."""
+
+    family = KltAv1Family()
+    shape = (7, 4, 30, 21)
+    policy = Policy(mse_max=2e-3, index_mae_max=0.05)
+    dtypes = ("uint8", "uint16", "int16")
 
 
 class Network(VaeFamily):

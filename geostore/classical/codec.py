@@ -1,0 +1,295 @@
+"""The fitted classical codec: a KLT over bands, and AV1 over the rasters of a group."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import msgpack
+import numpy as np
+import zstandard
+
+from geostore.certificate import measure
+from geostore.classical.av1 import CRF_MAX, CRF_MIN, CRF_STEP, Planes, decode_frames, encode_frames
+from geostore.classical.bend import Bend
+from geostore.classical.fill import fill
+from geostore.classical.klt import Klt
+from geostore.classical.mosaic import Mosaic
+from geostore.codec import Encoded, Member, Progress, Series, quiet
+from geostore.collection import Policy
+from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
+from geostore.raster import Band, Bands, Mask, Pixels
+
+MAGIC, VERSION = b"GSKLT", 1
+TIER = 6.0  # crf by which rasters that missed the policy are coded finer, together, once more
+_DIGEST = 2  # bytes of the SHA-256 over a raster's components that its payload begins with
+_LAYERS = ("klt", "av1")
+_EMPTY = Encoded(payload=b"", layers=("empty",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class KltAv1Codec:
+    """One partition's fitted codec.
+
+    A group is one AV1 stream, a picture a raster, the first a key picture; its rasters share it, and each one's
+    payload is a check of what it decodes to and its place. A raster alone keeps its stream in its payload.
+
+    Attributes:
+        policy: the bounds it was fitted for, and keeps by itself: rasters that miss them are coded finer.
+        indices: spectral indices measured for that.
+        height, width: of a raster, pixels.
+        klt: bands to components.
+        weight: of an error in bands that an index needs, beside 1 in the others.
+        crf: AV1's constant quality.
+        preset: of the encoder.
+        dates: rasters of a group at most.
+    """
+
+    family: ClassVar[str] = "klt-av1"
+    _bands: Bands
+    policy: Policy
+    indices: tuple[str, ...]
+    height: int
+    width: int
+    klt: Klt
+    weight: int
+    crf: float
+    preset: int
+    dates: int
+
+    @property
+    def bands(self) -> Bands:
+        """The bands it was fitted for, in order."""
+        return self._bands
+
+    @cached_property
+    def mosaic(self) -> Mosaic:
+        """Where the components lie in a picture."""
+        return Mosaic(self.klt.components, self.height, self.width)
+
+    # --- encode
+
+    def encode(self, pixels: Pixels, valid: Mask) -> Encoded:
+        """Encode one raster alone, at the coarsest quality that keeps the policy, else at the finest."""
+        self._check(valid, pixels)
+        series = Series(
+            pixels=pixels[None],
+            valid=valid[None],
+            times_us=np.zeros(1, np.int64),
+            bands=self._bands,
+            indices=self.indices,
+        )
+        return self._single(series, 0, self.planes(series)) if valid.any() else _EMPTY
+
+    def encode_series(self, series: Series, progress: Progress = quiet) -> list[Encoded]:
+        """Encode all rasters in groups; those that miss the policy are taken out and coded finer, group by group."""
+        self._check(series.valid[0], series.pixels[0])
+        planes = self.planes(series)
+        coded: dict[int, Encoded] = {}
+        todo, crf = np.flatnonzero(series.valid.any(axis=(1, 2))), self.crf
+        while len(todo) and self.dates > 1 and crf > CRF_MIN:
+            for run in runs(todo, self.dates):
+                coded |= self._group(series, planes, run, crf)
+                progress("encode", len(coded) / len(series))
+            todo, crf = np.array([i for i in todo if i not in coded], np.int64), max(crf - TIER, CRF_MIN)
+        for i in todo.tolist():
+            coded[i] = self._single(series, i, planes)
+            progress("encode", len(coded) / len(series))
+        return [coded.get(i, _EMPTY) for i in range(len(series))]
+
+    def planes(self, series: Series) -> Planes:
+        """(T, H, W) pictures of a series, masked pixels filled; of wholly masked rasters, whatever."""
+        dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+        out = np.zeros((len(series), *self.mosaic.shape), np.uint16)
+        if not len(dates):
+            return out
+        values = fill(self.klt.bend.forward(series.pixels[dates]), series.valid[dates])
+        for date, raster in zip(dates, values, strict=True):
+            out[date] = self.mosaic.join(self.klt.forward(raster))
+        return out
+
+    def _group(self, series: Series, planes: Planes, run: Sequence[int], crf: float) -> dict[int, Encoded]:
+        """The rasters of `run` that keep the policy, in one stream of them alone."""
+        members = list(run)
+        while members:
+            stream, seen = self.code(planes[members], crf)
+            kept = [i for i, parts in zip(members, seen, strict=True) if self._keeps(series, i, parts)]
+            if len(kept) == len(members):
+                return _members(stream, members, seen)
+            members = kept
+        return {}
+
+    def _single(self, series: Series, date: int, planes: Planes) -> Encoded:
+        """One raster alone, as coarse as the policy allows."""
+        low, high = round(CRF_MIN / CRF_STEP), round(CRF_MAX / CRF_STEP)
+        found = None
+        while low <= high:
+            middle = (low + high + 1) // 2
+            coded = self.code(planes[[date]], middle * CRF_STEP)
+            if self._keeps(series, date, coded[1][0]):
+                found, low = coded, middle + 1
+            else:
+                high = middle - 1
+        stream, (components,) = found or self.code(planes[[date]], CRF_MIN)
+        return Encoded(payload=_digest(components) + stream, layers=_LAYERS)
+
+    def code(self, planes: Planes, crf: float) -> tuple[bytes, list[Planes]]:
+        """The stream of (T, H, W) pictures, and the components each of them decodes to."""
+        stream = encode_frames(planes, crf=crf, preset=self.preset)
+        return stream, [self.mosaic.split(p) for p in decode_frames(stream, len(planes), self.mosaic.shape)]
+
+    def _keeps(self, series: Series, date: int, components: Planes) -> bool:
+        decoded = self.klt.inverse(components)
+        seen = measure(series.pixels[date], decoded, series.valid[date], self._bands, self.indices)
+        return seen.keeps(self.policy)
+
+    # --- decode
+
+    def decode(self, payload: bytes, valid: Mask, shared: bytes = b"") -> Pixels:
+        """(B, H, W) stored values, bit for bit the same on every machine and by any AV1 decoder."""
+        return self.decode_group(shared, [(payload, valid)])[0]
+
+    def decode_group(self, shared: bytes, members: Sequence[Member]) -> list[Pixels]:
+        """What `decode` gives for each, the stream decoded once, up to the last picture asked for."""
+        for _, valid in members:
+            self._check(valid)
+        if not shared:
+            return [self._alone(payload) for payload, _ in members]
+        places = [_unpack_place(payload) for payload, _ in members]
+        last, found = max(places), dict[int, Planes]()
+        for place, picture in enumerate(decode_frames(shared, last + 1, self.mosaic.shape)):
+            if place in places:
+                found[place] = self.mosaic.split(picture)
+        return [
+            self._pixels(found[place], payload[:_DIGEST]) for place, (payload, _) in zip(places, members, strict=True)
+        ]
+
+    def _alone(self, payload: bytes) -> Pixels:
+        if not payload:
+            return np.zeros((len(self._bands), self.height, self.width), self._bands.dtype)
+        (picture,) = decode_frames(payload[_DIGEST:], 1, self.mosaic.shape)
+        return self._pixels(self.mosaic.split(picture), payload[:_DIGEST])
+
+    def _pixels(self, components: Planes, digest: bytes) -> Pixels:
+        if _digest(components) != digest:
+            raise Corrupt(
+                f"an AV1 picture decodes to other components than were stored (check {_digest(components).hex()}, "
+                f"wanted {digest.hex()}): restore the raster, or decode with the dav1d of PyAV"
+            )
+        return self.klt.inverse(components)
+
+    # --- as bytes
+
+    def to_bytes(self) -> bytes:
+        """The codec itself: bands, policy, scale and transform."""
+        body = {
+            "bands": [_differing(asdict(b), asdict(Band("", "", 0.0))) for b in self._bands],
+            "policy": _differing(asdict(self.policy), asdict(Policy())),
+            "indices": self.indices,
+            "shape": (self.height, self.width),
+            "bend": self.klt.bend.per_mille,
+            "basis": self.klt.basis.tobytes(),
+            "offset": self.klt.offset.tobytes(),
+            "coding": (self.weight, self.crf, self.preset, self.dates),
+        }
+        frame = zstandard.ZstdCompressor(level=19, write_checksum=True).compress(msgpack.packb(body))
+        return MAGIC + bytes([VERSION]) + frame
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> KltAv1Codec:
+        """The inverse of `to_bytes`. Raises Corrupt or UnsupportedFormat."""
+        body = _open(data)
+        try:
+            bands = Bands(tuple(Band(**item) for item in body["bands"]))
+            weight, crf, preset, dates = body["coding"]
+            height, width = body["shape"]
+            indices = tuple(body["indices"])
+            klt = Klt(
+                bend=Bend(bands, body["bend"]),
+                weights=band_weights(bands, indices, weight),
+                basis=np.frombuffer(body["basis"], np.int32).reshape(len(bands), -1),
+                offset=np.frombuffer(body["offset"], np.int64),
+            )
+            return cls(
+                _bands=bands,
+                policy=Policy(**body["policy"]),
+                indices=indices,
+                height=height,
+                width=width,
+                klt=klt,
+                weight=weight,
+                crf=crf,
+                preset=preset,
+                dates=dates,
+            )
+        except (KeyError, TypeError, ValueError, InvalidInput) as error:
+            raise Corrupt(f"a klt-av1 codec lacks or misstates {error}; restore the store or fit again") from error
+
+    def _check(self, valid: Mask, pixels: Pixels | None = None) -> None:
+        want = (self.height, self.width)
+        if valid.shape != want or (pixels is not None and pixels.shape != (len(self._bands), *want)):
+            seen = valid.shape if pixels is None else pixels.shape
+            raise InvalidInput(
+                f"a raster of {seen} does not fit this codec of {len(self._bands)} bands on {want[0]} x {want[1]} "
+                "pixels; place it in the codec's window first"
+            )
+
+
+def band_weights(bands: Bands, indices: tuple[str, ...], weight: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(B,) `weight` for bands that one of `indices` needs, 1 for the others."""
+    from geostore.spectral import spectral_index
+
+    needed = {name for index in indices for name in spectral_index(index).bands}
+    return np.array([weight if b.name in needed else 1 for b in bands], np.float64)
+
+
+def runs(dates: np.ndarray[Any, np.dtype[np.int64]], most: int) -> Iterator[list[int]]:
+    """`dates` in runs of nearly equal length, at most `most`."""
+    for run in np.array_split(dates, -(-len(dates) // most)):
+        yield run.tolist()
+
+
+def _members(stream: bytes, members: list[int], seen: list[Planes]) -> dict[int, Encoded]:
+    if len(members) == 1:
+        return {members[0]: Encoded(payload=_digest(seen[0]) + stream, layers=_LAYERS)}
+    return {
+        date: Encoded(payload=_digest(components) + _pack_place(place), shared=stream, layers=_LAYERS)
+        for place, (date, components) in enumerate(zip(members, seen, strict=True))
+    }
+
+
+def _digest(components: Planes) -> bytes:
+    return hashlib.sha256(components.astype("<u2").tobytes()).digest()[:_DIGEST]
+
+
+def _pack_place(place: int) -> bytes:
+    return bytes([place]) if place < 255 else b"\xff" + struct.pack("<H", place)
+
+
+def _unpack_place(payload: bytes) -> int:
+    place = payload[_DIGEST:]
+    if len(place) == 1 and place[0] < 255:
+        return place[0]
+    if len(place) == 3 and place[0] == 255:
+        return int.from_bytes(place[1:], "little")
+    raise Corrupt(f"a payload of {len(payload)} bytes names no place in its group; restore the raster")
+
+
+def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if v != default[k]}
+
+
+def _open(data: bytes) -> dict[str, Any]:
+    if not data.startswith(MAGIC) or len(data) <= len(MAGIC):
+        raise Corrupt(f"{data[:5]!r} is not how a klt-av1 codec begins, {MAGIC!r} is; restore the store or fit again")
+    if data[len(MAGIC)] > VERSION:
+        raise UnsupportedFormat(f"klt-av1 format {data[len(MAGIC)]} is newer than {VERSION}; upgrade geostore")
+    try:
+        body: dict[str, Any] = msgpack.unpackb(zstandard.ZstdDecompressor().decompress(data[len(MAGIC) + 1 :]))
+    except (zstandard.ZstdError, ValueError, msgpack.UnpackException) as error:
+        raise Corrupt(f"a klt-av1 codec of {len(data)} bytes does not read: {error}; restore or fit again") from error
+    return body

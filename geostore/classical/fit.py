@@ -1,0 +1,232 @@
+"""Choose how a series is coded: the scale, the groups and the quality that keep the policy in the fewest bytes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geostore.certificate import Certificate, measure
+from geostore.classical.av1 import CRF_MAX, CRF_MIN, Planes
+from geostore.classical.bend import Bend
+from geostore.classical.codec import KltAv1Codec, band_weights
+from geostore.classical.klt import Klt
+from geostore.codec import Effort, Encoded, Progress, Series
+from geostore.collection import Policy
+
+_BENDS = (0, 300, 100, 30, 10, 3)  # 1/1000 of reflectance: from even errors of reflectance to even ones of indices
+_WEIGHTS = (1, 2, 4)
+_START = {False: (0, 1), True: (100, 1)}  # (bend, weight) where the search begins, without and with a bound on an index
+_CRF = 45.0
+_DATES = 16  # rasters of a group from which one is to be had soon
+_ACCESS = 2**24  # samples that are decoded for one raster at most
+_SCOUT_SAMPLES, _SCOUT_PRESET = 2**22, 8  # of the part of a series that is coded over and over
+_PRESETS = ((2**23, 2), (2**28, 4), (2**62, 6))  # preset by samples of the series at most: 2, for archives, is slow
+_PATIENT = 3000  # steps of an Effort from which the next slower preset is taken
+_SHARE = 0.9  # of rasters that are to keep the policy where scales are compared
+_TRIES = 5
+_STRIDES = (4.0, 2.0)  # of crf
+_SAMPLED = 6  # rasters coded alone, to guess what all of them would take
+_SLOPE, _SLOPE_MIN, _SLOPE_MAX = 0.06, 0.02, 0.3  # of log error by crf; as measured on Sentinel-2, and what is believed
+_POWER = 0.8  # bytes fall about with this power of the error
+
+
+@dataclass(frozen=True)
+class Scale:
+    """One way to weigh errors: `Bend.per_mille`, and the weight of bands that an index needs."""
+
+    bend: int
+    weight: int
+
+    def neighbours(self) -> Iterator[Scale]:
+        """The scales next to this one."""
+        at, beside = _BENDS.index(self.bend), _WEIGHTS.index(self.weight)
+        for bend in _BENDS[max(0, at - 1) : at + 2]:
+            yield Scale(bend, self.weight)
+        for weight in _WEIGHTS[max(0, beside - 1) : beside + 2]:
+            yield Scale(self.bend, weight)
+
+
+def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltAv1Codec:
+    """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid."""
+    progress("prepare", 0.0)
+    scout = part(series)
+    scale, crf = _choose_scale(scout, policy, progress)
+    guess = replace(make_codec(scout, policy, scale), crf=crf)
+    chosen = _choose_coding(guess, scout, _most(series), progress)
+    whole = make_codec(series, policy, scale)
+    final = replace(whole, crf=chosen.crf, dates=chosen.dates, preset=_preset(series, effort))
+    if scout is not series or final.dates == 1:
+        return final
+    near = {(c.crf, c.dates): c for c in _near(final, min(whole.dates, _most(series)))}
+    return min(near.values(), key=lambda codec: coded_bytes(codec.encode_series(series)))
+
+
+def make_codec(series: Series, policy: Policy, scale: Scale) -> KltAv1Codec:
+    """The codec of a scale, at a middling quality."""
+    bend = Bend(series.bands, scale.bend)
+    seen = series.valid.any(axis=(1, 2))
+    weights = band_weights(series.bands, series.indices, scale.weight)
+    height, width = series.pixels.shape[2:]
+    return KltAv1Codec(
+        _bands=series.bands,
+        policy=policy,
+        indices=series.indices,
+        height=height,
+        width=width,
+        klt=Klt.of(bend.forward(series.pixels[seen]), series.valid[seen], bend, weights),
+        weight=scale.weight,
+        crf=_CRF,
+        preset=_SCOUT_PRESET,
+        dates=int(seen.sum()),
+    )
+
+
+def part(series: Series) -> Series:
+    """The window, and of it the first dates, in which the choice is made: all of a small series."""
+    dates, bands, height, width = series.pixels.shape
+    if dates * bands * height * width <= _SCOUT_SAMPLES:
+        return series
+    dates = min(dates, max(1, _SCOUT_SAMPLES // (bands * 64 * 64)))
+    side = max(64, int(math.sqrt(_SCOUT_SAMPLES / (dates * bands))))
+    at = (slice(None, dates), slice(None), *_fullest(series, min(side, height), min(side, width)))
+    return replace(
+        series,
+        pixels=series.pixels[at],
+        valid=series.valid[at[0], at[2], at[3]],
+        times_us=series.times_us[:dates],
+    )
+
+
+def _fullest(series: Series, height: int, width: int) -> tuple[slice, slice]:
+    """Of windows side by side, the one with the most usable pixels."""
+    count = np.asarray(series.valid.sum(axis=0))
+    tops = range(0, count.shape[0] - height + 1, max(1, height // 2))
+    lefts = range(0, count.shape[1] - width + 1, max(1, width // 2))
+    windows = [(slice(top, top + height), slice(left, left + width)) for top in tops for left in lefts]
+    return max(windows, key=lambda w: int(count[w].sum()))
+
+
+def _most(series: Series) -> int:
+    """Rasters of a group at most: one is to be had by decoding so many."""
+    samples = len(series.bands) * series.pixels.shape[2] * series.pixels.shape[3]
+    return max(_DATES // 2, _ACCESS // int(samples))
+
+
+def _preset(series: Series, effort: Effort) -> int:
+    fast: int = next(preset for samples, preset in _PRESETS if series.pixels.size <= samples)
+    return max(0, fast - 2) if effort.steps >= _PATIENT else fast
+
+
+def _near(codec: KltAv1Codec, most: int) -> Iterator[KltAv1Codec]:
+    """The codec, and others a little off: what was chosen by a faster preset may not be the best of a slower one."""
+    yield codec
+    yield replace(codec, crf=max(codec.crf - _STRIDES[-1], CRF_MIN))
+    yield replace(codec, crf=min(codec.crf + _STRIDES[-1], CRF_MAX))
+    yield replace(codec, dates=most)
+
+
+# --- the scale
+
+
+def _choose_scale(series: Series, policy: Policy, progress: Progress) -> tuple[Scale, float]:
+    """The scale on which `series` takes the fewest bytes, by walking to better neighbours, and its crf."""
+    bounds = (policy.index_mae_max, policy.index_p99_max, policy.index_max)
+    indices = bool(series.indices) and any(b is not None for b in bounds)
+    bends = all(b.kind == "reflectance" for b in series.bands)
+    here = Scale(*_START[indices and bends])
+    tried = {here: _cost(series, policy, here, _CRF)}
+    while True:
+        for near in here.neighbours():
+            if near not in tried and (bends or not near.bend) and (indices or near.weight == 1):
+                tried[near] = _cost(series, policy, near, tried[here][1])
+                progress("choose a scale", min(0.5, len(tried) / 20))
+        best = min(tried, key=lambda s: tried[s][0])
+        if best == here:
+            return here, tried[here][1]
+        here = best
+
+
+def _cost(series: Series, policy: Policy, scale: Scale, crf: float) -> tuple[float, float]:
+    """(bytes, crf) at which most rasters keep `policy`, by the secant rule on log(error over bound) against crf."""
+    codec = make_codec(series, policy, scale)
+    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    planes = codec.planes(series)[dates]
+    seen: dict[float, tuple[float, int]] = {}
+    for _ in range(_TRIES):
+        stream, decoded = codec.code(planes, crf)
+        used = [_used(codec, series, t, parts) for t, parts in zip(dates.tolist(), decoded, strict=True)]
+        seen[crf] = math.log(max(float(np.quantile(used, _SHARE)), 1e-9)), len(stream)
+        crf = _next_crf(seen)
+        if crf in seen:
+            break
+    nearest = min(seen, key=lambda c: abs(seen[c][0]))
+    return seen[nearest][1] * math.exp(_POWER * seen[nearest][0]), nearest
+
+
+def _next_crf(seen: dict[float, tuple[float, int]]) -> float:
+    """The whole crf at which the error should meet the bound, by the settings tried that came nearest."""
+    near, *others = sorted(seen, key=lambda c: abs(seen[c][0]))[:2]
+    slope = (seen[near][0] - seen[others[0]][0]) / (near - others[0]) if others else _SLOPE
+    exact = near - seen[near][0] / min(max(slope, _SLOPE_MIN), _SLOPE_MAX)
+    return float(round(min(max(exact, CRF_MIN), CRF_MAX)))
+
+
+def _used(codec: KltAv1Codec, series: Series, date: int, components: Planes) -> float:
+    """The largest share of a bound of the policy that the decoded raster uses up; above 1 it misses it."""
+    decoded = codec.klt.inverse(components)
+    seen = measure(series.pixels[date], decoded, series.valid[date], series.bands, series.indices)
+    return max((error / bound for error, bound in _bounds(seen, codec.policy) if bound is not None), default=0.0)
+
+
+def _bounds(seen: Certificate, policy: Policy) -> Iterator[tuple[float, float | None]]:
+    yield seen.mse, policy.mse_max
+    yield seen.max_error, policy.max_error
+    for error in seen.indices.values():
+        yield error.mae, policy.index_mae_max
+        yield error.p99, policy.index_p99_max
+        yield error.max, policy.index_max
+
+
+# --- groups and quality
+
+
+def _choose_coding(codec: KltAv1Codec, series: Series, most: int, progress: Progress) -> KltAv1Codec:
+    """The rasters of a group and the quality that take the fewest bytes, all of them within the policy."""
+    count = codec.dates
+    if count == 1:
+        return codec
+    size, best = _better_crf(replace(codec, dates=min(count, most)), series, progress)
+    if best.dates > 2 * _DATES and (short := coded_bytes(replace(best, dates=_DATES).encode_series(series))) < size:
+        size, best = short, replace(best, dates=_DATES)
+    return replace(best, dates=1) if _alone_bytes(best, series) < size else best
+
+
+def _better_crf(codec: KltAv1Codec, series: Series, progress: Progress) -> tuple[int, KltAv1Codec]:
+    """(bytes, codec) by steps from the codec's crf to better ones; a coarser one leaves more to be coded again."""
+    best, sizes = codec.crf, {codec.crf: coded_bytes(codec.encode_series(series))}
+    for stride in _STRIDES:
+        moved = True
+        while moved:
+            for crf in (best + stride, best - stride):
+                if CRF_MIN <= crf <= CRF_MAX and crf not in sizes:
+                    sizes[crf] = coded_bytes(replace(codec, crf=crf).encode_series(series))
+                    progress("choose a quality", min(0.9, 0.5 + len(sizes) / 40))
+            nearer = min(sizes, key=lambda c: sizes[c])
+            moved, best = nearer != best, nearer
+    return sizes[best], replace(codec, crf=best)
+
+
+def _alone_bytes(codec: KltAv1Codec, series: Series) -> float:
+    """What all rasters would take coded one by one, guessed from some of them."""
+    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    some = dates[:: max(1, len(dates) // _SAMPLED)]
+    sizes = [len(codec.encode(series.pixels[t], series.valid[t]).payload) for t in some]
+    return sum(sizes) / len(some) * len(dates)
+
+
+def coded_bytes(encoded: list[Encoded]) -> int:
+    """Bytes of a series as encoded, what rasters share counted once."""
+    return sum(len(e.payload) for e in encoded) + sum(map(len, {e.shared for e in encoded}))
