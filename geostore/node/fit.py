@@ -292,6 +292,7 @@ def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
             width=width,
             valid=kept.valid,
             payload=kept.payload,
+            shared=kept.shared,
             vector=kept.vector,
             layers=kept.layers,
             lossless=kept.lossless,
