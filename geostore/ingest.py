@@ -6,19 +6,23 @@ import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 
-from geostore.client import Client
+from geostore.client import Client, steps
 from geostore.collection import Collection
 from geostore.errors import BadScene, GeostoreError
-from geostore.partition.split import Split, split
-from geostore.query.messages import SceneFields
+from geostore.partition.split import Split
+from geostore.query.messages import SCENES_MAX, SceneFields
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
+from geostore.scene.ahead import Cells, Coming, Cut, cut_ahead
 
-AHEAD = 12  # pieces cut before they are asked for
+AHEAD = 12  # pieces of a large scene cut before they are asked for
+SMALL_SHARE = 8  # a scene is small if so many fit into one request; small ones share requests, and so commits
+GROUP_S = 2.0  # how long a scene that is cut waits for others to share its commit
 Progress = Callable[[str, float], None]
 
 
@@ -72,47 +76,157 @@ def ingest(
     found = list(find_scenes(sources, collection))
     if not found:
         raise BadScene(f"no scene found in {[str(s) for s in sources]}; name files, folders, globs or STAC items")
-    collection = client.put_collection(collection)
-    complete = {s["id"] for s in client.scenes(collection.name) if s["complete"]}
-    summary = IngestSummary()
-    for i, source in enumerate(found):
-        try:
-            _take(client, source, collection, acquired, complete, summary)
-        except GeostoreError as error:
-            if not keep_going:
-                raise
-            summary.errors.append(f"{source}: {error}")
-        if progress is not None:
-            progress(source.name, (i + 1) / len(found))
-    summary.seconds = time.monotonic() - begun
-    return summary
+    intake = Intake(client, client.put_collection(collection), acquired, keep_going=keep_going)
+    told = count(1)
+    if progress is not None:
+        intake.told = lambda source: progress(source.name, next(told) / len(found))
+    with contextlib.closing(intake.cut_ahead(found)) as cuts:
+        for source, coming in cuts:
+            intake.take(source, coming)
+        intake.flush()
+    intake.summary.seconds = time.monotonic() - begun
+    return intake.summary
 
 
-def _take(
-    client: Client,
-    source: SceneSource,
-    collection: Collection,
-    acquired: datetime | None,
-    complete: set[str],
-    summary: IngestSummary,
-) -> None:
-    """Cut one scene into cells and put them, a few in memory at a time."""
-    with contextlib.closing(open_scene(source, collection, time=acquired)) as scene:
-        if scene.id in complete:
-            summary.unchanged += 1
-            return
-        known = client.cells(collection.name)
-        pieces = split(
-            scene,
-            precision=collection.precision,
-            lattices={group: grid for (_, group), grid in known.items()},  # new cells align with those there
-            cell_of=lambda geohash, group: known.get((geohash, group)),
+@dataclass(frozen=True)
+class Ready:
+    """A scene that waits for its group: its source, its facts, its pieces (None if it is stored)."""
+
+    source: SceneSource
+    scene: Scene
+    pieces: list[Split] | None
+
+
+class Intake:
+    """Takes scenes into a store in their order: small ones share requests, each one durable commit; large ones do not.
+
+    A group is put when it fills a request or holds the most scenes one may have, and when its first scene has waited
+    for GROUP_S. A scene counts, and `told` is called with its source, once the commit it is in was acknowledged.
+    """
+
+    def __init__(
+        self, client: Client, collection: Collection, acquired: datetime | None, *, keep_going: bool = False
+    ) -> None:
+        self.client, self.collection, self.acquired, self.keep_going = client, collection, acquired, keep_going
+        self.summary = IngestSummary()
+        self.told: Callable[[SceneSource], None] = lambda source: None  # noqa: ARG005 - nobody listens
+        self.cells = Cells()
+        self.cells.learn(client.cells(collection.name))
+        self.complete = {s["id"] for s in client.scenes(collection.name) if s["complete"]}
+        self._waiting: list[Ready] = []
+        self._bytes = self._pieces = 0
+        self._since = 0.0
+
+    def cut_ahead(self, sources: Sequence[SceneSource]) -> Coming:
+        """The sources with their scenes to come; those stored already stay uncut."""
+        return cut_ahead(
+            sources,
+            self.collection,
+            self.cells,
+            acquired=self.acquired,
+            bytes_max=steps.BATCH_BYTES // SMALL_SHARE,
+            wanted=lambda name: name not in self.complete,
         )
-        counts = client.put(collection.name, scene_fields(scene), _weighed(_ahead(pieces), summary))
-        complete.add(scene.id)
-    summary.scenes += 1
-    summary.rasters += counts["stored"]
-    summary.partitions += counts["cells"]
+
+    def take(self, source: SceneSource, coming: Future[Cut]) -> None:
+        """Take one scene in, now or with those that follow.
+
+        Raises:
+            GeostoreError: it was refused, and the intake does not keep going; those before it are stored.
+        """
+        if self._waiting and not wait([coming], max(0.0, self._since + GROUP_S - time.monotonic())).done:
+            self.flush()
+        try:
+            cut = coming.result()
+        except GeostoreError as error:
+            self.flush()
+            self._refuse(source, error)
+            self.told(source)
+            return
+        with contextlib.closing(cut.scene):
+            self._take(Ready(source, cut.scene, cut.pieces))
+
+    def _take(self, ready: Ready) -> None:
+        known = ready.scene.id in self.complete or any(w.scene.id == ready.scene.id for w in self._waiting)
+        if known or ready.pieces is not None:
+            self._join(Ready(ready.source, ready.scene, None if known else ready.pieces))
+            return
+        self.flush()
+        try:
+            self._put_alone(ready.scene)
+        except GeostoreError as error:
+            self._refuse(ready.source, error)
+        self.told(ready.source)
+
+    def _join(self, ready: Ready) -> None:
+        """Let a small scene wait for its group."""
+        pieces = ready.pieces or []
+        nbytes = sum(p.raster.pixels.nbytes + p.raster.valid.nbytes for p in pieces)
+        full = self._bytes + nbytes > steps.BATCH_BYTES or self._pieces + len(pieces) > steps.BATCH_ITEMS
+        if self._waiting and (full or len(self._waiting) == SCENES_MAX):
+            self.flush()
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(ready)
+        self._bytes, self._pieces = self._bytes + nbytes, self._pieces + len(pieces)
+        self.cells.learn({(p.geohash, p.group): p.cell for p in pieces})
+
+    def flush(self) -> None:
+        """Put what waits. Raises as `take`."""
+        waiting, self._waiting, self._bytes, self._pieces = self._waiting, [], 0, 0
+        try:
+            self._put_together([w for w in waiting if w.pieces is not None])
+        except GeostoreError:  # one of them; which, shows one by one, and the others come in
+            self._put_one_by_one(waiting)
+            return
+        self.summary.unchanged += sum(w.pieces is None for w in waiting)
+        for ready in waiting:
+            self.told(ready.source)
+
+    def _put_together(self, group: Sequence[Ready]) -> None:
+        if not group:
+            return
+        pieces = [piece for ready in group for piece in ready.pieces or ()]
+        counts = self.client.put_scenes(
+            self.collection.name, [(scene_fields(ready.scene), ready.pieces or []) for ready in group]
+        )
+        self.summary.bytes_source += sum(p.raster.pixels.nbytes for p in pieces)
+        self._count([ready.scene for ready in group], counts)
+
+    def _put_one_by_one(self, group: Sequence[Ready]) -> None:
+        for ready in group:
+            try:
+                if ready.pieces is None:
+                    self.summary.unchanged += 1
+                else:
+                    with contextlib.closing(open_scene(ready.source, self.collection, time=self.acquired)) as scene:
+                        self._put_alone(scene)
+            except GeostoreError as error:
+                self._refuse(ready.source, error)
+            self.told(ready.source)
+
+    def _put_alone(self, scene: Scene) -> None:
+        """Put one scene in requests of its own, on the grids the store has fixed by now."""
+        self.cells.learn(self.client.cells(self.collection.name))
+        pieces = self._weighed(_ahead(self.cells.split(scene)))
+        self._count([scene], self.client.put(self.collection.name, scene_fields(scene), pieces))
+
+    def _weighed(self, pieces: Iterator[Split]) -> Iterator[Split]:
+        for piece in pieces:
+            self.summary.bytes_source += piece.raster.pixels.nbytes
+            self.cells.learn({(piece.geohash, piece.group): piece.cell})
+            yield piece
+
+    def _count(self, scenes: Sequence[Scene], counts: dict[str, int]) -> None:
+        self.complete.update(scene.id for scene in scenes)
+        self.summary.scenes += len(scenes)
+        self.summary.rasters += counts["stored"]
+        self.summary.partitions += counts["cells"]
+
+    def _refuse(self, source: SceneSource, error: GeostoreError) -> None:
+        if not self.keep_going:
+            raise error
+        self.summary.errors.append(f"{source}: {error}")
 
 
 def _ahead(pieces: Iterator[Split]) -> Iterator[Split]:
@@ -122,12 +236,6 @@ def _ahead(pieces: Iterator[Split]) -> Iterator[Split]:
         while (piece := cut.popleft().result()) is not None:
             cut.append(pool.submit(next, pieces, None))
             yield piece
-
-
-def _weighed(pieces: Iterator[Split], summary: IngestSummary) -> Iterator[Split]:
-    for piece in pieces:
-        summary.bytes_source += piece.raster.pixels.nbytes
-        yield piece
 
 
 def scene_fields(scene: Scene) -> SceneFields:

@@ -67,6 +67,12 @@ class AsyncClient:
         """As `Client.put`."""
         return await self._run(steps.put(collection, scene, splits))
 
+    async def put_scenes(
+        self, collection: str, scenes: Sequence[tuple[SceneFields, Sequence[Split]]]
+    ) -> dict[str, int]:
+        """As `Client.put_scenes`."""
+        return await self._run(steps.put_scenes(collection, scenes))
+
     async def withdraw(self, collection: str, scene: str) -> dict[str, Any]:
         """As `Client.withdraw`."""
         return await self._run(steps.fields(messages.Withdraw(collection=collection, scene=scene)))

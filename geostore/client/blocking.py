@@ -69,6 +69,10 @@ class Client:
         """Store the pieces of a scene, losslessly and durably; counts `stored`, `unchanged` and new `cells`."""
         return self._run(steps.put(collection, scene, splits))
 
+    def put_scenes(self, collection: str, scenes: Sequence[tuple[SceneFields, Sequence[Split]]]) -> dict[str, int]:
+        """As `put`, for several small scenes in one request: they share one durable commit. At most 256 scenes."""
+        return self._run(steps.put_scenes(collection, scenes))
+
     def withdraw(self, collection: str, scene: str) -> dict[str, Any]:
         """Take a scene back; its rasters are no longer current."""
         return self._run(steps.fields(messages.Withdraw(collection=collection, scene=scene)))

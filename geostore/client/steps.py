@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 BATCH_BYTES = 32 * 2**20  # pixels and masks in one put or decode; no daemon's decode_bytes_max is smaller
+BATCH_ITEMS = 2048  # rasters in one
 POLL_S = 0.2  # between two looks at a job; grows to POLL_S_MAX
 POLL_S_MAX = 2.0
 
@@ -80,12 +81,29 @@ def put(collection: str, scene: SceneFields, splits: Iterable[Split]) -> Steps[d
     total = {"stored": 0, "unchanged": 0, "cells": 0}
     for batch, last in _batches(splits, lambda s: s.raster.pixels.nbytes + s.raster.valid.nbytes):
         arrays: list[Array] = []
-        for split in batch:
-            arrays += [split.raster.pixels, split.raster.valid.astype(np.uint8)]
-        pieces = [_piece(split, 2 * i) for i, split in enumerate(batch)]
+        pieces = _pieces(batch, arrays)
         reply: Reply = yield Send(messages.Put(collection=collection, scene=scene, pieces=pieces, last=last), arrays)
         total = {name: count + int(reply.fields.get(name, 0)) for name, count in total.items()}
     return total
+
+
+def put_scenes(collection: str, scenes: Sequence[tuple[SceneFields, Sequence[Split]]]) -> Steps[dict[str, int]]:
+    """Put whole scenes in one request, which is one durable commit."""
+    arrays: list[Array] = []
+    first, *more = [
+        messages.ScenePieces.model_construct(scene=scene, pieces=_pieces(splits, arrays)) for scene, splits in scenes
+    ]
+    request = messages.Put(collection=collection, scene=first.scene, pieces=first.pieces, more=more)
+    reply: Reply = yield Send(request, arrays)
+    return {name: int(reply.fields.get(name, 0)) for name in ("stored", "unchanged", "cells")}
+
+
+def _pieces(splits: Sequence[Split], arrays: list[Array]) -> list[Piece]:
+    """The pieces of a put; their pixels and masks are added to `arrays`."""
+    pieces = [_piece(split, len(arrays) + 2 * i) for i, split in enumerate(splits)]
+    for split in splits:
+        arrays += [split.raster.pixels, split.raster.valid.astype(np.uint8)]
+    return pieces
 
 
 def _piece(split: Split, position: int) -> Piece:
@@ -102,11 +120,14 @@ def _piece(split: Split, position: int) -> Piece:
 
 
 def _batches(items: Iterable[T], size_of: Callable[[T], int]) -> Generator[tuple[list[T], bool], None, None]:
-    """Items in batches of about BATCH_BYTES, each with whether it is the last; one empty batch if there are none."""
+    """Items in batches of about BATCH_BYTES, each with whether it is the last; one empty batch if there are none.
+
+    None has more than BATCH_ITEMS items.
+    """
     batch: list[T] = []
     size = 0
     for item in items:
-        if batch and size + size_of(item) > BATCH_BYTES:
+        if batch and (size + size_of(item) > BATCH_BYTES or len(batch) == BATCH_ITEMS):
             yield batch, False
             batch, size = [], 0
         batch.append(item)

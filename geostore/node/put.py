@@ -1,43 +1,94 @@
-"""put: rasters of one scene, losslessly and durably into the store."""
+"""put: rasters of one scene or several, losslessly and durably into the store."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from geostore.codec import RawCodec
 from geostore.collection import Collection
 from geostore.errors import BadRequest, InvalidInput, NotFound, OutOfRange
 from geostore.keys import PartitionKey, RasterKey, check_geohash
-from geostore.node.acquisition import place
+from geostore.node.acquisition import APART_US, place
 from geostore.node.mosaic import JOIN, Placed
 from geostore.node.reference import refer
 from geostore.query import messages
 from geostore.query.messages import Array, Piece, Progress, Reply, SceneFields, check_arrays
-from geostore.raster import Grid, Raster
+from geostore.raster import Bands, Grid, Raster
 from geostore.storage import CodecRow, RasterRow, SceneRow, pack_mask
 
 if TYPE_CHECKING:
     from geostore.node.node import Node
 
 
+@dataclass(frozen=True)
+class Part:
+    """One scene of a put: its facts, whether it is complete with this request, and its pieces, checked."""
+
+    scene: SceneFields
+    complete: bool
+    pieces: list[tuple[Piece, Raster]]
+
+    @cached_property
+    def places(self) -> frozenset[tuple[str, str]]:
+        """(geohash, group) of every piece."""
+        return frozenset((piece.geohash, piece.group) for piece, _ in self.pieces)
+
+    def meets(self, other: Part) -> bool:
+        """True if what is stored of one depends on the other: the same scene, or one acquisition of one cell."""
+        mine, theirs = self.scene, other.scene
+        near = mine.platform == theirs.platform and abs(mine.time_us - theirs.time_us) <= APART_US
+        return mine.id == theirs.id or (near and not self.places.isdisjoint(other.places))
+
+
 def put(node: Node, request: messages.Put, arrays: tuple[Array, ...], progress: Progress) -> Reply:
     """Store the pieces; those already stored with the same pixels are left alone.
 
+    All scenes of the request share one commit, but for those that meet: they see each other stored, in their order.
+
     Raises:
         InvalidInput: a piece does not fit its collection, cell or grid; nothing of the request is stored.
+        Conflict: a piece came too late to be mosaicked; scenes before it may be stored.
     """
     collection = node.store.collection(request.collection)
-    pieces = [(p, _check(collection, p, arrays)) for p in request.pieces]
+    parts = [
+        Part(s.scene, request.last or i > 0, [(p, _check(collection, p, arrays)) for p in s.pieces])
+        for i, s in enumerate(request.scenes)
+    ]
     with node.changing:
-        new_cells = _new_cells(node, collection, request)
-        with ThreadPoolExecutor(node.settings.threads) as pool:
-            rows = list(pool.map(lambda item: _row(node, collection, request.scene, *item), pieces))
-        fresh = [row for row in rows if _is_new(node, row)]
-        scene = _scene(node, collection, request)
-        node.store.commit([*new_cells, *fresh, *([scene] if scene else [])])
-    return Reply({"stored": len(fresh), "unchanged": len(rows) - len(fresh), "cells": len(new_cells)})
+        cells = _new_cells(node, collection, [piece for part in parts for piece, _ in part.pieces])
+        rows, fresh = 0, 0
+        for together in _runs(parts):
+            made = _rows(node, collection, together)
+            new = [row for row in made if _is_new(node, row)]
+            first = [cells[place] for place in sorted({p for part in together for p in part.places} & cells.keys())]
+            scenes = [row for part in together if (row := _scene(node, collection, part)) is not None]
+            node.store.commit([*first, *new, *scenes])
+            rows, fresh = rows + len(made), fresh + len(new)
+    return Reply({"stored": fresh, "unchanged": rows - fresh, "cells": len(cells)})
+
+
+def _runs(parts: Iterable[Part]) -> Iterator[list[Part]]:
+    """The parts in order, in runs within which no two meet."""
+    run: list[Part] = []
+    for part in parts:
+        if any(part.meets(other) for other in run):
+            yield run
+            run = []
+        run.append(part)
+    yield run
+
+
+def _rows(node: Node, collection: Collection, parts: Sequence[Part]) -> list[RasterRow]:
+    pieces = [(part.scene, *item) for part in parts for item in part.pieces]
+    with ThreadPoolExecutor(node.settings.threads) as pool:
+        return list(pool.map(lambda item: _row(node, collection, *item), pieces))
 
 
 def _check(collection: Collection, piece: Piece, arrays: tuple[Array, ...]) -> Raster:
@@ -95,41 +146,48 @@ def _known_cell(node: Node, partition: PartitionKey) -> Grid | None:
         return None
 
 
-def _new_cells(node: Node, collection: Collection, request: messages.Put) -> list[CodecRow]:
-    """Generation 0 of every partition met for the first time: the lossless codec on the whole cell.
+def _new_cells(node: Node, collection: Collection, pieces: Iterable[Piece]) -> dict[tuple[str, str], CodecRow]:
+    """Generation 0 of every (geohash, group) met for the first time: the lossless codec on the whole cell.
 
     Raises:
         InvalidInput: a partition is fixed to another grid than its piece came on.
     """
-    found: dict[PartitionKey, CodecRow] = {}
-    for piece in request.pieces:
+    grids: dict[PartitionKey, Grid | None] = {}
+    found: dict[tuple[str, str], CodecRow] = {}
+    for piece in pieces:
         partition, cell = PartitionKey(collection.name, piece.geohash, piece.group), _cell(piece)
-        known = found[partition].cell if partition in found else _known_cell(node, partition)
-        if known is not None:
-            if known != cell:
-                raise InvalidInput(
-                    f"{partition}: its grid is {known}, this piece came on {cell}; ask for `cells` and cut on that grid"
-                )
-            continue
-        found[partition] = CodecRow(
-            partition=partition,
-            generation=0,
-            family="raw",
-            cell=cell,
-            row=0,
-            col=0,
-            height=cell.height,
-            width=cell.width,
-            data=RawCodec(collection.groups[piece.group]).to_bytes(),
-            parent=None,
-            made_us=time.time_ns() // 1000,
-            facts={"reason": "first raster"},
-        )
-    return list(found.values())
+        if partition not in grids:
+            grids[partition] = _known_cell(node, partition)
+        known = grids[partition]
+        if known is None:
+            grids[partition] = cell
+            found[piece.geohash, piece.group] = _first_codec(partition, cell, collection.groups[piece.group])
+        elif known != cell:
+            raise InvalidInput(
+                f"{partition}: its grid is {known}, this piece came on {cell}; ask for `cells` and cut on that grid"
+            )
+    return found
+
+
+def _first_codec(partition: PartitionKey, cell: Grid, bands: Bands) -> CodecRow:
+    return CodecRow(
+        partition=partition,
+        generation=0,
+        family="raw",
+        cell=cell,
+        row=0,
+        col=0,
+        height=cell.height,
+        width=cell.width,
+        data=RawCodec(bands).to_bytes(),
+        parent=None,
+        made_us=time.time_ns() // 1000,
+        facts={"reason": "first raster"},
+    )
 
 
 def _row(node: Node, collection: Collection, scene: SceneFields, piece: Piece, raster: Raster) -> RasterRow:
-    from geostore.scene.writer import cog_bytes, lzw_size
+    from geostore.scene.writer import cog_bytes, lzw_size_near
 
     key = RasterKey(collection.name, piece.geohash, piece.group, scene.time_us, scene.platform)
     placed = place(node, scene, Placed(key, piece.row, piece.col, raster, scene.id))
@@ -156,7 +214,7 @@ def _row(node: Node, collection: Collection, scene: SceneFields, piece: Piece, r
         payload=payload,
         layers="lossless",
         lossless=True,
-        bytes_lzw=lzw_size(raster, ("band",)),  # a fit tries both interleavings
+        bytes_lzw=lzw_size_near(raster),  # a fit measures files, and tries both interleavings
         bytes_jxl=len(payload),
         original=original,
     )
@@ -186,14 +244,26 @@ def _is_new(node: Node, row: RasterRow) -> bool:
         return False
     if known.generation > 0:
         return False
-    return (known.payload, known.valid, known.row, known.col) != (row.payload, row.valid, row.row, row.col)
+    if (known.valid, known.row, known.col, known.height, known.width) != (
+        *(row.valid, row.row, row.col, row.height, row.width),
+    ):
+        return True
+    return known.payload != row.payload and not _same_pixels(node, known, row)
 
 
-def _scene(node: Node, collection: Collection, request: messages.Put) -> SceneRow | None:
+def _same_pixels(node: Node, known: RasterRow, row: RasterRow) -> bool:
+    """Whether two lossless payloads that differ, as those of two versions may, say the same."""
+    codec = RawCodec(node.store.collection(row.key.collection).groups[row.key.group])
+    everything = np.ones((row.height, row.width), np.bool_)
+    first, second = (codec.decode(payload, everything) for payload in (known.payload, row.payload))
+    return first.tobytes() == second.tobytes()
+
+
+def _scene(node: Node, collection: Collection, part: Part) -> SceneRow | None:
     """The scene's row, or None if it stands already as it is."""
-    given = request.scene
+    given = part.scene
     known = node.store.scene(collection.name, given.id)
-    if known is not None and known.op == "put" and known.complete >= request.last:
+    if known is not None and known.op == "put" and known.complete >= part.complete:
         return None
     return SceneRow(
         collection=collection.name,
@@ -205,7 +275,7 @@ def _scene(node: Node, collection: Collection, request: messages.Put) -> SceneRo
         source=given.source,
         footprint=given.footprint,
         facts=given.facts,
-        complete=request.last,
+        complete=part.complete,
         op="put",
         put_us=time.time_ns() // 1000,
     )

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from geostore.errors import BadRequest
 
 PROTOCOL_VERSION = 1
+PIECES_MAX = 4096  # rasters in one put
+SCENES_MAX = 256  # scenes in one put
 Role = Literal["read", "write", "train", "admin"]
 Array = npt.NDArray[Any]
 
@@ -102,18 +104,40 @@ class PutCollection(Request):
     collection: dict[str, Any]
 
 
-class Put(Request):
-    """Store rasters of one scene, losslessly and durably. Idempotent.
+class ScenePieces(BaseModel):
+    """A further scene of a `put`, whole."""
 
-    `last` says that the scene is complete with this request.
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    scene: SceneFields
+    pieces: list[Piece] = Field(max_length=PIECES_MAX)
+
+
+class Put(Request):
+    """Store rasters of one scene, or of several in one durable commit, losslessly. Idempotent.
+
+    `last` says that `scene` is complete with this request; the scenes in `more` are. All pieces together are at most
+    PIECES_MAX.
     """
 
     verb = "put"
     role = "write"
     collection: str
     scene: SceneFields
-    pieces: list[Piece] = Field(max_length=4096)
+    pieces: list[Piece] = Field(max_length=PIECES_MAX)
     last: bool = True
+    more: list[ScenePieces] = Field(default_factory=list, max_length=SCENES_MAX - 1)
+
+    @property
+    def scenes(self) -> list[ScenePieces]:
+        """Every scene with its pieces, in order."""
+        return [ScenePieces.model_construct(scene=self.scene, pieces=self.pieces), *self.more]
+
+    @model_validator(mode="after")
+    def _check_pieces(self) -> Self:
+        count = sum(len(s.pieces) for s in self.scenes)
+        if count > PIECES_MAX:
+            raise ValueError(f"{count} pieces in one put; at most {PIECES_MAX}")
+        return self
 
 
 class Withdraw(Request):
@@ -250,7 +274,7 @@ class Table(Request):
     """Rows of one kind over all slots, as one Arrow IPC stream in a uint8 array."""
 
     verb = "table"
-    kind: Literal["raster", "embedding", "codec", "scene", "event", "job"]
+    kind: Literal["raster", "embedding", "group", "codec", "scene", "event", "job"]
 
 
 class Jobs(Request):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +15,7 @@ from rasterio.io import MemoryFile
 from rasterio.shutil import copy as copy_dataset
 
 from geostore.errors import BadScene, InvalidInput, StorageFull
-from geostore.raster import Bands, Grid, Pixels, Raster
+from geostore.raster import Band, Bands, Grid, Pixels, Raster
 
 Hidden = Literal["nodata", "keep"]
 Interleaving = Literal["band", "pixel"]
@@ -130,6 +131,40 @@ def lzw_size(raster: Raster, interleavings: Sequence[Interleaving] = ("band", "p
     than a tile gets a tile of its size, and of the `interleavings` tried the smaller file counts.
     """
     return min(len(_lzw_bytes(raster, interleave)) for interleave in interleavings)
+
+
+def lzw_size_near(raster: Raster) -> int:
+    """`lzw_size(raster, ("band",))` without making the file: what `put` can wait for.
+
+    Every tile is compressed; the rest of the file is measured once on one of the same make-up. A quarter of the time
+    for small rasters, where GDAL's own work counts. On satellite scenes it is a byte or two a tile off; on planes that
+    compress tenfold, where coders differ in when they forget what they have seen, 2 % at most.
+    """
+    from imagecodecs import delta_encode, lzw_encode
+
+    pixels = _visible(raster)
+    if pixels.dtype.kind == "f":
+        return lzw_size(raster, ("band",))
+    count, height, width = pixels.shape
+    side = _tile_side(height), _tile_side(width)
+    rows, cols = -(-height // side[0]), -(-width // side[1])
+    padded = np.zeros((count, rows * side[0], cols * side[1]), pixels.dtype)
+    padded[:, :height, :width] = pixels
+    tiles = padded.reshape(count * rows, side[0], cols, side[1]).swapaxes(1, 2).reshape(-1, *side)
+    sizes = (len(lzw_encode(tile.tobytes())) for tile in delta_encode(np.ascontiguousarray(tiles), axis=-1))
+    return _lzw_rest(raster.grid.crs, pixels.dtype.name, count, rows, cols, side) + sum(sizes)
+
+
+@lru_cache(maxsize=1024)
+def _lzw_rest(crs: str, dtype: str, count: int, rows: int, cols: int, side: tuple[int, int]) -> int:
+    """Bytes of an LZW GeoTIFF of so many tiles besides the tiles."""
+    from imagecodecs import lzw_encode
+
+    height, width = rows * side[0], cols * side[1]
+    bands = Bands(tuple(Band(f"b{i}", f"b{i}", 10.0, dtype=dtype) for i in range(count)))
+    pixels, valid = np.zeros((count, height, width), dtype), np.ones((height, width), np.bool_)
+    empty = Raster(pixels=pixels, valid=valid, bands=bands, grid=Grid(crs, 0.0, 0.0, 10.0, 10.0, height, width))
+    return len(_lzw_bytes(empty, "band")) - count * rows * cols * len(lzw_encode(np.zeros(side, dtype).tobytes()))
 
 
 def _lzw_bytes(raster: Raster, interleave: Interleaving) -> bytes:

@@ -167,9 +167,9 @@ def test_keys_new_makes_a_pair_and_lets_the_client_in(run, tmp_path):
 def test_an_interrupt_is_clean_and_says_how_to_go_on(world, tmp_path):
     """SIGINT in the middle of an ingest: exit code 130, one line, no traceback; the same command then completes."""
     code = (
-        "import os, signal, sys\nimport geostore.ingest as i\nfrom geostore.cli import main\ntake = i._take\n"
+        "import os, signal, sys\nimport geostore.ingest as i\nfrom geostore.cli import main\ntake = i.Intake.take\n"
         "def once(*a):\n    take(*a)\n    os.kill(os.getpid(), signal.SIGINT)\n"
-        "i._take = once\nmain()"
+        "i.Intake.take = once\nmain()"
     )
     arguments = ["ingest", str(world.scenes), "--store", str(tmp_path / "s"), "-c", str(world.collection)]
     stopped = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)

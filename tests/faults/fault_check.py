@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,10 @@ from geostore.errors import GeostoreError
 from geostore.keys import RasterKey
 from geostore.node import Node
 from geostore.node.decode import read_row
+from geostore.partition.split import split
 from geostore.query import messages
 from geostore.raster import Raster
+from geostore.scene import open_scene
 from geostore.settings import Settings
 from geostore.storage import RasterRow
 
@@ -70,6 +73,23 @@ def check(store: Path | str, ledger: Ledger) -> Account:
         reply = node.answer(messages.Verify())
         account.findings = [str(f) for f in reply.fields["findings"]]
     return account
+
+
+def torn_scenes(store: Path | str) -> list[str]:
+    """One line for each raster that is missing or differs, of the scenes that the store says are complete."""
+    wrong = []
+    with Node.open(str(store), settings=SETTINGS, readonly=True) as node:
+        for row in node.store.scenes():
+            declared = node.store.collection(row.collection)
+            with contextlib.closing(open_scene(row.source, declared)) as scene:
+                for piece in split(scene, precision=declared.precision) if row.complete else ():
+                    key = RasterKey(row.collection, piece.geohash, piece.group, row.time_us, row.platform)
+                    wanted = {"generation": 0, "digest": digest(piece.raster.pixels, piece.raster.valid)}
+                    try:
+                        wrong += [f"{key}: {w}" for w in _differs(node, key, wanted)]
+                    except GeostoreError as error:
+                        wrong.append(f"{key}: {type(error).__name__}: {error}")
+    return wrong
 
 
 def _differs(node: Node, key: RasterKey, wanted: dict[str, Any]) -> list[str]:

@@ -54,7 +54,8 @@ class Witness:
         def answered(request: Any, arrays: Any = (), progress: Any = None) -> Any:
             reply = answer(request, arrays, progress)
             if isinstance(request, messages.Put):
-                self._note({"rasters": [put_entry(request, p, arrays) for p in request.pieces]})
+                entries = [put_entry(request, s.scene, p, arrays) for s in request.scenes for p in s.pieces]
+                self._note({"rasters": entries})
             return reply
 
         def committed(rows: Any) -> None:
@@ -67,9 +68,8 @@ class Witness:
         node.store.commit = committed  # type: ignore[method-assign]
 
 
-def put_entry(request: messages.Put, piece: Piece, arrays: Any) -> dict[str, Any]:
+def put_entry(request: messages.Put, scene: SceneFields, piece: Piece, arrays: Any) -> dict[str, Any]:
     """What was acknowledged of one raster of a put: its key and the digest of its pixels and mask."""
-    scene = request.scene
     key = {"collection": request.collection, "geohash": piece.geohash, "group": piece.group}
     name = digest(np.asarray(arrays[piece.pixels]), np.asarray(arrays[piece.valid]))
     return {**key, "time_us": scene.time_us, "platform": scene.platform, "generation": 0, "digest": name}
@@ -81,9 +81,16 @@ def key_entry(key: Any) -> dict[str, Any]:
 
 
 def put_request(seed: int, number: int) -> tuple[messages.Put, list[np.ndarray]]:
-    """The `number`-th put of a series: one scene, one raster in each of two to four cells."""
+    """The `number`-th put of a series: one scene, in every third put three, a raster in each of two to four cells."""
     rng = np.random.default_rng((seed, number))
-    pieces, arrays = [], []
+    arrays: list[np.ndarray] = []
+    first, *more = [put_scene(rng, number, part, arrays) for part in range(1 if number % 3 else 3)]
+    return messages.Put(collection="faults", scene=first.scene, pieces=first.pieces, more=more), arrays
+
+
+def put_scene(rng: np.random.Generator, number: int, part: int, arrays: list[np.ndarray]) -> messages.ScenePieces:
+    """One scene of a put; what it adds to `arrays` are its pixels and masks."""
+    pieces = []
     for place in sorted(rng.choice(len(PUT_CELLS), rng.integers(2, 5), replace=False).tolist()):
         cell = GridFields(crs=CRS, left=5e5 + 6e3 * place, top=5.1e6, xres=10, yres=10, height=100, width=120)
         at = len(arrays)
@@ -91,8 +98,9 @@ def put_request(seed: int, number: int) -> tuple[messages.Put, list[np.ndarray]]
         high = 9000 if number % 2 else 30  # every other one too large to lie in its row
         arrays.append(rng.integers(1, high, (len(BANDS), *PUT_SHAPE), dtype=np.uint16))
         arrays.append((rng.random(PUT_SHAPE) < 0.9).astype(np.uint8))
-    scene = SceneFields(id=f"put-{number:04d}", time_us=1_600_000_000_000_000 + number * 86_400_000_000)
-    return messages.Put(collection="faults", scene=scene, pieces=pieces), arrays
+    time_us = 1_600_000_000_000_000 + number * 86_400_000_000 + part * 3_600_000_000
+    scene = SceneFields(id=f"put-{number:04d}-{part}", time_us=time_us)
+    return messages.ScenePieces(scene=scene, pieces=pieces)
 
 
 def declare(node: Node, wanted: Collection) -> None:
@@ -109,7 +117,7 @@ def put(node: Node, args: argparse.Namespace) -> None:
 
 
 def ingest(node: Node, args: argparse.Namespace) -> None:
-    """Every scene of `--scenes`, each in many small puts."""
+    """Every scene of `--scenes`, each in many small puts, or many in one if `--batch-bytes` is large."""
     from geostore.client import steps
     from geostore.ingest import ingest as take_in
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
-from fault_check import check
-from fault_process import ORPHAN_S, children, kill_rounds, make_world
+from fault_check import check, torn_scenes
+from fault_process import ORPHAN_S, World, children, kill_rounds, make_world
+from fault_scenes import write_scenes
 
 from geostore.errors import Unavailable
 
@@ -18,6 +20,26 @@ def test_kill_loses_no_acknowledged_write(tmp_path: Path, verb: str, seed: int, 
     outcome = kill_rounds(verb, tmp_path, seed, kills)
     assert (outcome.kills, outcome.lost, outcome.findings) == (kills, 0, 0)
     assert outcome.acknowledged > 0
+
+
+def test_kill_in_a_group_of_scenes_leaves_each_whole_or_absent(tmp_path: Path) -> None:
+    """kill -9 in commits that several scenes share: what was acknowledged is there, and no scene is there in part."""
+    folder, seed, count = tmp_path / "world", 16, 24
+    print(f"seed {seed}")
+    folder.mkdir()
+    write_scenes(folder / "scenes", seed, count)
+    world, rng = World("ingest", folder, seed, steps=3, pause_s=0.4), random.Random(seed)
+    groups = ("--batch-bytes", "900000")  # of eight scenes
+    for _ in range(2):
+        world.kill_once(rng, *groups)
+        account = check(world.store, world.ledger)
+        assert account.ok, account
+        assert torn_scenes(world.store) == []
+    last = world.finish(*groups)
+    assert last.ok, last
+    assert torn_scenes(world.store) == []
+    assert len(world.ledger.entries()) < count  # puts; scenes did share them
+    assert last.acknowledged > count
 
 
 def test_a_killed_fit_worker_is_an_error_and_the_fit_goes_on(tmp_path: Path) -> None:
