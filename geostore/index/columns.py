@@ -48,7 +48,7 @@ class Numbers:
 
     def _first(self, count: int) -> Words:
         """The bitmap of the first `count` rows of the order: from the nearest step, by the rows between."""
-        step = count * STEPS // max(len(self.order), 1)
+        step = min(count * STEPS // max(len(self.order), 1), STEPS - 1)
         out = np.zeros(bitmap_size(len(self.values)), np.uint64) if step == 0 else self.steps[step - 1].copy()
         set_rows(out, self.order[len(self.order) * step // STEPS : count])
         return out

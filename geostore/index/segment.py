@@ -1,0 +1,222 @@
+"""One part of an index: rows in the order of cell and time, each column a memory-mapped array, never changed."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.errors import Corrupt
+from geostore.index.arrays import ArrayFile, open_arrays, write_arrays
+from geostore.index.bits import Rows as RowNumbers
+from geostore.index.bits import Words
+from geostore.index.columns import Category, Numbers, category, coded, numbers
+from geostore.index.labels import Labels, labelled, legend_from_dict
+from geostore.index.radius import KeyLists, key_lists
+from geostore.index.rows import SEASON, TIME, Rows, Space, season_names, seasons
+
+LISTS_MIN = 50_000  # rows; smaller segments are scanned faster than looked up in
+_Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Segment:
+    """An opened segment.
+
+    Attributes:
+        file: its arrays and facts.
+    """
+
+    file: ArrayFile
+
+    @classmethod
+    def open(cls, path: Path) -> Segment:
+        """Map a segment; only its header is read. Raises NotFound or Corrupt."""
+        found = open_arrays(path)
+        if found.facts.get("kind") != "segment":
+            raise Corrupt(f"{path} is no segment of an index; delete the index and build it again")
+        return cls(found)
+
+    def __len__(self) -> int:
+        return int(self.signatures.shape[1])
+
+    @property
+    def space(self) -> Space:
+        """What its signatures are comparable with."""
+        return Space(**self.file.facts["space"])
+
+    @property
+    def precision(self) -> int:
+        """Geohash length of its cells."""
+        return int(self.file.facts["precision"])
+
+    @cached_property
+    def signatures(self) -> Words:
+        """(W, N) uint64."""
+        return self.file.arrays["signatures"]
+
+    @cached_property
+    def cells(self) -> npt.NDArray[np.int64]:
+        """(N,) int64, ascending."""
+        return self.file.arrays["cells"]
+
+    @property
+    def owners(self) -> npt.NDArray[np.uint32]:
+        """(N,) uint32, position of each row's key."""
+        return self.file.arrays["owners"]
+
+    @property
+    def descriptors(self) -> npt.NDArray[np.int8] | None:
+        """(N, D) int8, or None."""
+        return self.file.arrays.get("descriptors")
+
+    @property
+    def scales(self) -> npt.NDArray[np.float32] | None:
+        """(N,) float32, or None."""
+        return self.file.arrays.get("scales")
+
+    @cached_property
+    def numbers(self) -> dict[str, Numbers]:
+        """Columns of numbers by name, `time` among them, UTC microseconds."""
+        found = self.file.arrays
+        return {n: Numbers(*(found[f"number:{n}:{p}"] for p in _NUMBERS)) for n in self.file.facts["numbers"]}
+
+    @cached_property
+    def categories(self) -> dict[str, Category]:
+        """Columns of names by name, `season` among them."""
+        found = self.file.arrays
+        return {
+            n: Category(tuple(names), found[f"category:{n}:codes"], found[f"category:{n}:bitmaps"])
+            for n, names in self.file.facts["categories"].items()
+        }
+
+    @cached_property
+    def labels(self) -> Labels | None:
+        """Labels, or None."""
+        legend = self.file.facts["legend"]
+        if legend is None:
+            return None
+        return Labels(legend_from_dict(legend), self.file.arrays["labels"], self.file.arrays["label:bitmaps"])
+
+    @cached_property
+    def lists(self) -> KeyLists | None:
+        """Key lists for radius search; None in a small segment."""
+        if "lists:starts" not in self.file.arrays:
+            return None
+        return KeyLists(self.file.arrays["lists:starts"], self.file.arrays["lists:rows"])
+
+    @property
+    def keys(self) -> _Keys:
+        """The keys, ascending."""
+        return _Keys(self.file.arrays["key:starts"], self.file.arrays["key:bytes"])
+
+    def rows_of(self, keys: Iterable[bytes]) -> RowNumbers:
+        """Rows of these keys, ascending; keys that are not here add none."""
+        mine, starts, owned = self.keys, self.file.arrays["owned:starts"], self.file.arrays["owned:rows"]
+        found = []
+        for key in keys:
+            at = bisect_left(mine, key)
+            if at < len(mine) and mine[at] == key:
+                found.append(owned[starts[at] : starts[at + 1]].astype(np.int64))
+        return np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
+
+    def take(self, chosen: npt.NDArray[Any]) -> Rows:
+        """Rows by number as they were given, for another segment."""
+        used, owners = np.unique(self.owners[chosen], return_inverse=True)
+        keys, labels, scales = self.keys, self.labels, self.scales
+        return Rows(
+            signatures=self.signatures[:, chosen],
+            cells=self.cells[chosen],
+            times_us=self.numbers[TIME].values[chosen],
+            owners=owners.astype(np.int64),
+            keys=[keys[int(u)] for u in used],
+            descriptors=None if self.descriptors is None else self.descriptors[chosen],
+            scales=None if scales is None else scales[chosen],
+            numbers={n: c.values[chosen] for n, c in self.numbers.items() if n != TIME},
+            categories={n: np.array(c.names)[c.codes[chosen]] for n, c in self.categories.items() if n != SEASON},
+            labels=None if labels is None else labels.words[:, chosen],
+            legend=None if labels is None else labels.legend,
+        )
+
+
+_NUMBERS = ("values", "order", "steps")
+
+
+class _Keys:
+    """Byte strings laid end to end, ascending."""
+
+    def __init__(self, starts: npt.NDArray[np.int64], octets: npt.NDArray[np.uint8]) -> None:
+        self._starts, self._octets = starts, octets
+
+    def __len__(self) -> int:
+        return len(self._starts) - 1
+
+    def __getitem__(self, at: int) -> bytes:
+        return self._octets[self._starts[at] : self._starts[at + 1]].tobytes()
+
+
+def write_segment(path: Path, rows: Rows, *, space: Space, precision: int) -> None:
+    """Sort rows by cell, time and key, and write them as a segment, durably and at once.
+
+    Raises:
+        NotComparable: signatures or descriptors do not have the shape of `space`. StorageFull: no room.
+    """
+    rows.check(space)
+    keys, owners = _sorted_keys(rows)
+    order = np.lexsort((owners, rows.times_us, rows.cells))
+    arrays: _Arrays = {"signatures": rows.signatures[:, order], "cells": rows.cells[order]}
+    arrays |= _key_arrays(keys, owners[order])
+    if rows.descriptors is not None and rows.scales is not None:
+        arrays |= {"descriptors": rows.descriptors[order], "scales": rows.scales[order].astype(np.float32)}
+    columns = {n: numbers(v[order]) for n, v in {**rows.numbers, TIME: rows.times_us}.items()}
+    for name, column in columns.items():
+        arrays |= {f"number:{name}:{part}": getattr(column, part) for part in _NUMBERS}
+    names = {n: category(v[order]) for n, v in rows.categories.items()}
+    names[SEASON] = coded(season_names(), seasons(rows.times_us, rows.cells, precision)[order])
+    for name, kind in names.items():
+        arrays |= {f"category:{name}:codes": kind.codes, f"category:{name}:bitmaps": kind.bitmaps}
+    if rows.labels is not None and rows.legend is not None:
+        marked = labelled(rows.legend, np.ascontiguousarray(rows.labels[:, order]))
+        arrays |= {"labels": marked.words, "label:bitmaps": marked.bitmaps}
+    if len(rows) >= LISTS_MIN:
+        lists = key_lists(np.ascontiguousarray(arrays["signatures"]), space.bits)
+        arrays |= {"lists:starts": lists.starts, "lists:rows": lists.rows}
+    write_arrays(path, arrays, _facts(rows, space, precision, list(columns), {n: c.names for n, c in names.items()}))
+
+
+def _facts(rows: Rows, space: Space, precision: int, columns: list[str], names: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "kind": "segment",
+        "rows": len(rows),
+        "space": asdict(space),
+        "precision": precision,
+        "numbers": columns,
+        "categories": names,
+        "legend": None if rows.legend is None else rows.legend.to_dict(),
+    }
+
+
+def _sorted_keys(rows: Rows) -> tuple[list[bytes], npt.NDArray[np.int64]]:
+    """The different keys that own a row, ascending, and each row's position among them."""
+    used = np.unique(rows.owners)
+    keys = sorted({rows.keys[int(u)] for u in used})
+    at = {key: i for i, key in enumerate(keys)}
+    places = np.zeros(int(used[-1]) + 1 if len(used) else 0, np.int64)
+    places[used] = [at[rows.keys[int(u)]] for u in used]
+    return keys, places[rows.owners]
+
+
+def _key_arrays(keys: list[bytes], owners: npt.NDArray[np.int64]) -> _Arrays:
+    return {
+        "owners": owners.astype(np.uint32),
+        "key:starts": np.cumsum([0, *(len(k) for k in keys)]).astype(np.int64),
+        "key:bytes": np.frombuffer(b"".join(keys), np.uint8),
+        "owned:rows": np.argsort(owners, kind="stable").astype(np.uint32),
+        "owned:starts": np.searchsorted(np.sort(owners), np.arange(len(keys) + 1)).astype(np.int64),
+    }
