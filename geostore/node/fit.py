@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geostore.codec import Effort, Families, Series
+from geostore.codec import Effort, Series
 from geostore.collection import Policy
 from geostore.errors import NotFound, Unavailable
 from geostore.keys import PartitionKey
 from geostore.node.decode import exact_row, read_original
-from geostore.node.encode import Fitted, encode_series, fit_series
+from geostore.node.encode import Fitted, encode_series, families_lent, fit_series
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 from geostore.raster import Bands
@@ -57,9 +57,9 @@ class Work:
     indices: tuple[str, ...]
     policy: Policy
     effort: Effort
-    family: str
-    parent: bytes | None
-    frozen: bool  # try the parent as it is on the new dates, before a new generation is fitted
+    parent: tuple[str, bytes] | None  # family and bytes of the codec before
+    networks: dict[str, bytes]  # what the parent shares with other codecs, by digest
+    frozen: bool  # encode new dates with the parent as it is, or give the work back
 
 
 def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: Progress) -> Reply:
@@ -107,7 +107,7 @@ def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool, fold
     if not rows:
         return None
     newest = node.store.codec(partition)
-    window, learned = _box(rows), newest.generation > 0 and newest.family == collection.policy.codec
+    window, learned = _box(rows), newest.generation > 0 and newest.family in collection.policy.codecs
     frozen = learned and not refit and _holds(newest, window)
     if frozen:
         window = (newest.row, newest.col, newest.height, newest.width)
@@ -120,8 +120,8 @@ def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool, fold
         indices=collection.indices_of(partition.group),
         policy=collection.policy,
         effort=effort,
-        family=collection.policy.codec,
-        parent=newest.data if learned else None,
+        parent=(newest.family, newest.data) if learned else None,
+        networks=node.families.networks(newest.family, newest.data) if learned else {},
         frozen=frozen,
     )
     write_stack(work.stack, _stack(node, rows, bands, window), state=_STATE)
@@ -173,7 +173,7 @@ def _run(
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
     pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(reports,))
-    running: dict[Future[Fitted], Plan] = {}
+    running: dict[Future[Fitted | None], Plan] = {}
     shares: dict[str, float] = {}
     todo, done = iter(chosen), 0
     try:
@@ -188,10 +188,15 @@ def _run(
                 break
             finished, _ = wait(running, timeout=_POLL_S, return_when=FIRST_COMPLETED)
             for future in finished:
-                plan = running.pop(future)
-                done += 1
+                plan, fitted = running.pop(future), future.result()
                 shares.pop(str(plan.work.partition), None)
-                yield plan, future.result()
+                if fitted is None:  # the frozen codec missed: fit anew, with all that is still at hand exactly
+                    again = _plan(node, plan.work.partition, effort, True, scratch.path)
+                    assert again is not None, "rasters that wait are at hand"
+                    running[pool.submit(fit_partition, again.work)] = again
+                    continue
+                done += 1
+                yield plan, fitted
             what = _drain(reports, shares)
             progress(what, min(1.0, (done + sum(shares.values())) / len(chosen)))
     except BrokenProcessPool as error:
@@ -218,7 +223,7 @@ def _drain(reports: Any, shares: dict[str, float]) -> str:
         what = f"{step} {partition}"
 
 
-def _stop(pool: ProcessPoolExecutor, running: dict[Future[Fitted], Plan]) -> None:
+def _stop(pool: ProcessPoolExecutor, running: dict[Future[Fitted | None], Plan]) -> None:
     """End the pool; workers with work left are killed, since nothing they hold was acknowledged."""
     processes = list((pool._processes or {}).values()) if running else []  # noqa: SLF001 - no public way to stop work
     pool.shutdown(wait=not running, cancel_futures=True)
@@ -245,8 +250,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def fit_partition(work: Work) -> Fitted:
-    """Run in a worker: the frozen codec first, a new generation if it misses the policy."""
+def fit_partition(work: Work) -> Fitted | None:
+    """Run in a worker: a new generation, or the frozen codec on new dates; None if that misses the policy."""
     name = str(work.partition)
 
     def report(step: str, share: float) -> None:
@@ -254,12 +259,14 @@ def fit_partition(work: Work) -> Fitted:
             _worker_queue.put((name, step, share))
 
     series = _series(work)
-    if work.frozen and work.parent is not None:
-        codec = Families.installed([work.family]).items[work.family].from_bytes(work.parent)
+    family, data = work.parent or ("", None)
+    if work.frozen and data is not None:
+        codec = families_lent(family, work.networks).items[family].from_bytes(data)
         kept = encode_series(codec, series, work.policy, report)
-        if not any(s.lossless and s.payload for s in kept):
-            return Fitted(family=work.family, codec=work.parent, rasters=tuple(kept), facts={"frozen": 1})
-    return fit_series(work.family, work.parent, series, work.policy, work.effort, report)
+        missed = any(s.lossless and s.payload for s in kept)
+        return None if missed else Fitted(family=family, codec=data, rasters=tuple(kept), facts={"frozen": 1})
+    start = data if family == work.policy.codec else None
+    return fit_series(work.policy.codec, start, series, work.policy, work.effort, report, work.networks)
 
 
 def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
@@ -268,6 +275,9 @@ def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
     frozen = bool(fitted.facts.get("frozen"))
     generation = newest.generation if frozen else newest.generation + 1
     row, col, height, width = plan.work.window
+    networks = node.families.networks(fitted.family, fitted.codec)
+    for network in networks.values():
+        node.store.put_blob("models", network)
     codec = CodecRow(
         partition=plan.work.partition,
         generation=generation,
@@ -280,7 +290,7 @@ def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
         data=fitted.codec,
         parent=newest.generation if newest.generation > 0 else None,
         made_us=time.time_ns() // 1000,
-        facts=fitted.facts,
+        facts={**fitted.facts, **({"networks": ",".join(sorted(networks))} if networks else {})},
     )
     rasters = [
         replace(

@@ -97,13 +97,15 @@ def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], prog
         node.store.collection(request.collection)
     partitions = node.store.partitions(request.collection)
     total, fields = Tally(), []
-    codec_bytes = 0
+    codec_bytes, shared = 0, set[str]()
     for partition in partitions:
         part, codecs = _tally(node, partition, total)
         codec_bytes += sum(len(c.data) for c in codecs)
+        shared |= {d for c in codecs for d in str(c.facts.get("networks", "")).split(",") if d}
         if request.partitions:
             fields.append(_partition_fields(partition, part, codecs))
-    account = _account(node, total, codec_bytes)
+    bases = sum(len(node.store.blob("models", digest)) for digest in shared)
+    account = _account(node, total, codec_bytes, bases)
     scenes = [s for s in node.store.scenes(request.collection) if s.op == "put"]
     reply = {
         "store": node.store.id,
@@ -132,7 +134,7 @@ def _tally(node: Node, partition: PartitionKey, total: Tally) -> tuple[Tally, li
     return part, node.store.generations(partition)
 
 
-def _account(node: Node, total: Tally, codec_bytes: int) -> dict[str, Any]:
+def _account(node: Node, total: Tally, codec_bytes: int, bases: int) -> dict[str, Any]:
     """Bytes by tier and the ratios against LZW: payloads alone, with codecs and masks, and everything durable.
 
     `durable` is the whole store whatever is asked for. A ratio is None while there is nothing to divide by.
@@ -140,8 +142,8 @@ def _account(node: Node, total: Tally, codec_bytes: int) -> dict[str, Any]:
     durable = dict(node.store.bytes_durable())
     whole = sum(durable.values())
     lzw, payloads = total.bytes["source_lzw"], total.bytes["embeddings"] + total.bytes["lossless"]
-    stored = payloads + total.bytes["masks"] + codec_bytes
-    sizes = {**total.bytes, "codecs": codec_bytes, "stored": stored}
+    stored = payloads + total.bytes["masks"] + codec_bytes + bases
+    sizes = {**total.bytes, "codecs": codec_bytes, "bases": bases, "stored": stored}
     sizes |= {**{f"durable_{k}": v for k, v in durable.items()}, "durable": whole}
     fitted = payloads > 0 and total.tiers["waiting"] == 0
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -111,6 +112,9 @@ def _references(store: Store, kind: str, values: Values, needed: set[str]) -> It
     """What a row points to is noted in `needed`; a payload in a stream is read and checked."""
     if kind == "codec" and values[AT["codec"]["blob"]] is not None:
         needed.add(blob_path("codecs", values[AT["codec"]["blob"]]))
+    if kind == "codec":
+        shared = json.loads(values[AT["codec"]["body"]])["facts"].get("networks", "")
+        needed |= {blob_path("models", digest) for digest in shared.split(",") if digest}
     if not has_payload(kind):
         return
     piece = piece_of(kind, values)

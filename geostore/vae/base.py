@@ -172,7 +172,8 @@ def _delta_shapes(tensors: Frozen, size: str) -> dict[str, tuple[int, ...]]:
 def shipped() -> tuple[Base, ...]:
     """The bases that come with the package, those of few bands first."""
     folder = resources.files("geostore.vae") / _SHIPPED
-    found = [Base.from_bytes(p.read_bytes()) for p in folder.iterdir() if p.name.endswith(".safetensors")]
+    files = folder.iterdir() if folder.is_dir() else ()
+    found = [Base.from_bytes(p.read_bytes()) for p in files if p.name.endswith(".safetensors")]
     return tuple(sorted(found, key=lambda b: (b.layout.bands, b.digest)))
 
 
