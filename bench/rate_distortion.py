@@ -38,6 +38,7 @@ def measure(bench: Bench) -> None:
     rd_figures.tabulate(bench, found)
     rd_figures.bounded(bench, found)
     rd_figures.one_step(bench, found)
+    rd_figures.as_stored(bench, found)
     rd_figures.figures(bench, found)
     _write_points(bench.folder / "rate_distortion_points.csv", points)
     rd_plot.draw(found, bench.folder)

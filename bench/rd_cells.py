@@ -26,7 +26,7 @@ from geostore.storage import pack_mask
 _PACKAGE = Path(rd_ours.__file__).parents[1] / "geostore"
 _COMMON = ("codec.py", "certificate.py", "spectral.py", "node/encode.py")  # what every cell of ours depends on
 _FOLDERS = {"klt-av1": "classical"}  # and what those of a family do, beside the networks
-NEEDS = {"KLT + SVT-AV1": "av", "KLT + HEVC": "av", "SZ3": "pysz"}
+NEEDS = {"SZ3": "pysz"}
 
 
 @dataclass(frozen=True)

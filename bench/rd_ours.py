@@ -15,10 +15,11 @@ from bench.rd_curves import Point, errors, violations
 from bench.rd_places import Place, part
 from geostore.codec import Codec, Effort, Families, RawCodec, Series, decode_many, quiet
 from geostore.collection import Policy
-from geostore.node.encode import Stored, encode_series
+from geostore.node.encode import Stored, encode_series, fit_series
 from geostore.raster import Pixels
 
 OWN = ", own network"
+FLAGS = ("one_step", "as_stored")  # in a setting, beside the policy's bounds
 UNBOUNDED = Policy(mse_max=None, index_mae_max=None)
 
 
@@ -26,23 +27,45 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
     """Fit `family` to the seen dates under the policy in `setting`; encode and decode every date with it.
 
     Rasters that the codec cannot keep within the policy are stored lossless, as a node would, and counted. With
-    `one_step` in the setting no date is steered to the policy: all are quantised as the codec was trained to.
+    `one_step` in the setting no date is steered to the policy: all are quantised as the codec was trained to. With
+    `as_stored` the fit sees all dates, and what a node would keep is kept.
     """
     begun = time.monotonic()
-    asked = {key: value for key, value in setting.items() if key != "one_step"}
-    policy = Policy(**{"mse_max": None, "index_mae_max": None, **asked})
+    policy = Policy(**{"mse_max": None, "index_mae_max": None, **{k: setting[k] for k in setting if k not in FLAGS}})
     families = Families.installed([family.removesuffix(OWN)])
-    fitted = _fit(families, family, part(place.series, ~place.unseen), policy, effort)
-    if "one_step" in setting and hasattr(fitted, "policy"):
-        policy = UNBOUNDED
-        fitted = dataclasses.replace(fitted, policy=policy)  # type: ignore[type-var]
-    data = fitted.to_bytes()
-    read = fitted if fitted.family == "raw" else families.items[family.removesuffix(OWN)].from_bytes(data)
-    kept = encode_series(read, place.series, policy, quiet)
+    if "as_stored" in setting:
+        fitted = fit_series(family, None, place.series, policy, effort, quiet)
+        families = Families.installed([fitted.family])
+        data, kept = fitted.codec, fitted.rasters
+        read = families.items[fitted.family].from_bytes(data)
+    else:
+        made = _fit(families, family, part(place.series, ~place.unseen), policy, effort)
+        if "one_step" in setting and hasattr(made, "policy"):
+            policy = UNBOUNDED
+            made = dataclasses.replace(made, policy=policy)  # type: ignore[type-var]
+        data = made.to_bytes()
+        read = made if made.family == "raw" else families.items[family.removesuffix(OWN)].from_bytes(data)
+        kept = tuple(encode_series(read, place.series, policy, quiet))
+    point = _point(place, codec, variant, setting, policy, read, kept)
+    lent = 0 if read.family == "raw" else sum(map(len, families.networks(read.family, data).values()))
+    return dataclasses.replace(
+        point, seconds=round(time.monotonic() - begun, 1), facts={**(point.facts or {}), "lent_bytes": lent}
+    )
+
+
+def _point(
+    place: Place,
+    codec: str,
+    variant: str,
+    setting: Mapping[str, Any],
+    policy: Policy,
+    read: Codec,
+    kept: Sequence[Stored],
+) -> Point:
+    """What the series takes as `kept`, and what a reader gets."""
     decoded = _decode(read, kept, place)
-    fixed, weights = len(data), weight_bytes(read)
+    fixed, weights = len(read.to_bytes()), weight_bytes(read)
     rasters = _sizes(kept)
-    every = np.ones(len(kept), bool)
     bound = (policy.max_error, policy.index_max)
     return Point(
         place=place.name,
@@ -52,12 +75,11 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
         nbytes=fixed + round(rasters.sum()),
         marginal=fixed - weights + round(rasters.sum()),
         unseen_bytes=float((fixed - weights) * place.unseen.mean() + rasters[place.unseen].sum()),
-        every=errors(place.series, decoded, every),
+        every=errors(place.series, decoded, np.ones(len(kept), bool)),
         seen=errors(place.series, decoded, ~place.unseen),
         unseen=errors(place.series, decoded, place.unseen),
         violations=violations(place.series, decoded, max_error=bound[0], index_max=bound[1]) if any(bound) else None,
-        seconds=round(time.monotonic() - begun, 1),
-        facts={**_facts(read, kept, fixed, weights), "lent_bytes": _lent(families, read, data)},
+        facts=_facts(read, kept, fixed, weights),
     )
 
 
@@ -70,11 +92,6 @@ def _fit(families: Families, family: str, series: Series, policy: Policy, effort
 
     plan = network_plan(series)
     return fit_codec(series, "grid", policy=policy, effort=effort, progress=quiet, plan=plan)
-
-
-def _lent(families: Families, codec: Codec, data: bytes) -> int:
-    """Bytes of networks that other places use too, and that a store holds once."""
-    return 0 if codec.family == "raw" else sum(map(len, families.networks(codec.family, data).values()))
 
 
 def _sizes(kept: Sequence[Stored]) -> npt.NDArray[np.float64]:

@@ -129,6 +129,8 @@ def ours(place: Place, families: Iterable[str], *, steps: int, seed: int) -> lis
     """Families of geostore under policies: on squared error, on NDVI, on largest errors; and with one step for all."""
     effort = (steps, seed)
     cells = [_own(place, f, variant, setting, effort) for f in families for variant, setting in _policies(place)]
+    stored = {"as_stored": 1.0, **_default_policy(place)}
+    cells += [_own(place, f, "as stored", stored, effort) for f in families]
     if "vae" in families:
         alone = "vae" + OWN
         cells += [_own(place, alone, "mse", {"mse_max": mse}, effort) for mse in _own_policies(place)]
@@ -154,6 +156,12 @@ def _policies(place: Place) -> list[tuple[str, dict[str, float]]]:
         out += [("ndvi", {"index_mae_max": mae}) for mae in (_NDVI_POLICIES if thorough else _NDVI_FEW)]
         out += [(f"max NDVI {b}", {"index_max": b}) for b in (INDEX_BOUNDS if thorough else INDEX_BOUNDS[:1])]
     return out + [(f"max {bound}", {"max_error": bound}) for bound in MAX_BOUNDS]
+
+
+def _default_policy(place: Place) -> dict[str, float]:
+    if place.table == "other":
+        return {"mse_max": place.mse_at(_PSNR_POLICIES[1])}
+    return {"mse_max": 5e-4, **({"index_mae_max": 0.05} if place.series.indices else {})}
 
 
 def _own_policies(place: Place) -> tuple[float, ...]:
