@@ -31,8 +31,9 @@ class Policy:
             spectral index the collection names.
         original: "keep" the lossless original as a COG, "reference" the scene it came from, which is read again while
             it holds the same pixels, or "drop" it once the certificate is durable.
-        codec: the codec family to try first ("vae"); the lossless one is taken wherever it is smaller or the
-            bounds cannot be kept otherwise.
+        codec: the codec family to fit ("vae"); the lossless one is taken wherever it is smaller or the bounds cannot
+            be kept otherwise.
+        rivals: families fitted beside it; of all of them the one that takes the fewest bytes of a partition is kept.
     """
 
     mse_max: float | None = 5e-4
@@ -42,6 +43,12 @@ class Policy:
     index_max: float | None = None
     original: KeepOriginal = "drop"
     codec: str = "vae"
+    rivals: tuple[str, ...] = ("klt-av1",)
+
+    @property
+    def codecs(self) -> tuple[str, ...]:
+        """The families to fit, each once: none beside the lossless one."""
+        return (self.codec,) if self.codec == "raw" else tuple(dict.fromkeys((self.codec, *self.rivals)))
 
     def __post_init__(self) -> None:
         for name in ("mse_max", "max_error", "index_mae_max", "index_p99_max", "index_max"):
@@ -249,6 +256,7 @@ def collection_of(name: str, groups: dict[str, Bands], table: Mapping[str, Any],
     """
     check_keys(table, _OWN, where)
     check_shapes(table, where, lists=("indices", "masks"), tables=("policy", "files"))
+    check_shapes(table.get("policy", {}), f"{where}, policy", lists=("rivals",), tables=())
     simple: dict[str, Any] = {k: v for k, v in table.items() if k not in ("masks", "policy", "files")}
     if "indices" in simple:
         simple["indices"] = tuple(simple["indices"])
@@ -278,7 +286,7 @@ _NUMBERS = {
     *("gsd_m", "scale", "offset", "valid_min", "valid_max", "wavelength_um"),
 }
 _WORDS = {"crs", "product", "time_pattern", "original", "codec", "baseline", "source", "dtype", "kind"}
-_LISTS = {"indices": str, "positional": str, "bits": int, "values": int}
+_LISTS = {"indices": str, "rivals": str, "positional": str, "bits": int, "values": int}
 
 
 def _check_types(values: Mapping[str, Any], where: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from geostore.certificate import Certificate, measure
 from geostore.codec import SMALL, Codec, Effort, Encoded, Families, RawCodec, Series, decode_many
 from geostore.collection import Policy
-from geostore.errors import NotFound
+from geostore.errors import InvalidInput, NotFound
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.storage import pack_mask
 
@@ -54,15 +54,22 @@ class Fitted:
     rasters: tuple[Stored, ...]
     facts: dict[str, str | float | int]
 
+    @property
+    def bytes_total(self) -> int:
+        """Codec, payloads, what rasters share, and masks."""
+        return len(self.codec) + payload_bytes(self.rasters) + sum(len(s.valid) for s in self.rasters)
 
-def encode_series(codec: Codec, series: Series, policy: Policy, progress: Callable[..., None]) -> list[Stored]:
-    """Encode `series`, decode it again, measure; what misses the policy or takes more bytes is kept lossless."""
-    exact = [
-        encode_lossless(codec.bands, p, v, series.indices) for p, v in zip(series.pixels, series.valid, strict=True)
-    ]
+
+def encode_series(
+    codec: Codec, series: Series, policy: Policy, progress: Callable[..., None], exact: Sequence[Stored] = ()
+) -> list[Stored]:
+    """Encode `series`, decode it again, measure; what misses the policy or takes more bytes is kept lossless.
+
+    `exact` is what `lossless_series` gives, if that was done.
+    """
+    exact = exact or lossless_series(series, progress)
     if codec.family == "raw":
-        progress("encode", 1.0)
-        return exact
+        return list(exact)
     encoded = codec.encode_series(series, progress)
     decoded = decode_many(codec, [(e.shared, (e.payload, v)) for e, v in zip(encoded, series.valid, strict=True)])
     kept = list(exact)
@@ -71,6 +78,15 @@ def encode_series(codec: Codec, series: Series, policy: Policy, progress: Callab
         if exact[i].payload and len(coded.payload) < len(exact[i].payload) and certificate.keeps(policy):
             kept[i] = _stored(coded, exact[i], certificate)
     return _worth_sharing(kept, exact)
+
+
+def lossless_series(series: Series, progress: Callable[..., None]) -> list[Stored]:
+    """Every raster through the lossless codec."""
+    exact = []
+    for i, (pixels, valid) in enumerate(zip(series.pixels, series.valid, strict=True)):
+        exact.append(encode_lossless(series.bands, pixels, valid, series.indices))
+        progress("encode", (i + 1) / len(series))
+    return exact
 
 
 def _stored(encoded: Encoded, exact: Stored, certificate: Certificate) -> Stored:
@@ -85,7 +101,7 @@ def _stored(encoded: Encoded, exact: Stored, certificate: Certificate) -> Stored
     )
 
 
-def _worth_sharing(kept: list[Stored], exact: list[Stored]) -> list[Stored]:
+def _worth_sharing(kept: list[Stored], exact: Sequence[Stored]) -> list[Stored]:
     """The same, but a group that takes more bytes than its rasters would lossless goes."""
     groups: dict[bytes, list[int]] = {}
     for i, stored in enumerate(kept):
@@ -148,25 +164,65 @@ def fit_series(
     progress: Callable[..., None],
     networks: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Fitted:
-    """Fit `family` to `series`, encode every raster, and keep the smaller of that and the lossless codec."""
-    families = families_lent(family, networks).items
-    origin = None if parent is None else families[family].from_bytes(parent)
-    codec = families[family].fit(series, policy=policy, effort=effort, progress=progress, parent=origin)
+    """Fit `family` and its rivals by `policy` to `series`, encode it with each, and keep what takes the fewest bytes.
+
+    The lossless codec is always among them. `parent` is a codec of `family` to start from.
+    """
+    exact = lossless_series(series, progress)
+    raw = RawCodec(series.bands, effort=SMALL).to_bytes()
+    tried = {"raw": Fitted(family="raw", codec=raw, rasters=tuple(exact), facts={})}
+    left: dict[str, str] = {}
+    for name in replace(policy, codec=family).codecs:
+        try:
+            found = _fit_family(
+                name, parent if name == family else None, series, policy, effort, progress, networks, exact
+            )
+        except InvalidInput as error:  # of a rival that is not for such a series
+            if name == family:
+                raise
+            left[name] = str(error).split(":")[0]
+            continue
+        if found is None:
+            left[name] = "expected to take more than lossless"
+        else:
+            tried[name] = found
+    best = min(tried.values(), key=lambda f: f.bytes_total)
+    return replace(best, facts=_facts(tried, left, effort, best))
+
+
+def _fit_family(
+    name: str,
+    parent: bytes | None,
+    series: Series,
+    policy: Policy,
+    effort: Effort,
+    progress: Callable[..., None],
+    networks: Mapping[str, bytes],
+    exact: Sequence[Stored],
+) -> Fitted | None:
+    """One family fitted and its codec's rasters measured; None if it would rather have the lossless codec."""
+    family = families_lent(name, networks).items[name]
+    origin = None if parent is None else family.from_bytes(parent)
+    codec = family.fit(series, policy=policy, effort=effort, progress=progress, parent=origin)
     if codec.family == "raw":
-        reason = "asked for" if family == "raw" else f"{family} is expected to take more bytes than lossless"
-        return _lossless(series, progress, {"reason": reason})
+        return None
     stored = codec.to_bytes()
-    read = families[family].from_bytes(stored)  # what is measured is what will be read
-    rasters = encode_series(read, series, policy, progress)
-    total, exact = len(stored) + payload_bytes(rasters), sum(s.bytes_lossless for s in rasters)
-    facts: dict[str, str | float | int] = {"seed": effort.seed, "steps": effort.steps}
-    facts |= {"bytes_total": total, "bytes_lossless": exact, "reason": f"{family} {total} B, lossless {exact} B"}
-    if total >= exact:
-        return _lossless(series, progress, facts)
-    return Fitted(family=family, codec=stored, rasters=tuple(rasters), facts=facts)
+    read = family.from_bytes(stored)  # what is measured is what will be read
+    rasters = encode_series(read, series, policy, progress, exact)
+    return Fitted(family=name, codec=stored, rasters=tuple(rasters), facts={})
 
 
-def _lossless(series: Series, progress: Callable[..., None], facts: dict[str, str | float | int]) -> Fitted:
-    codec = RawCodec(series.bands, effort=SMALL)
-    rasters = encode_series(codec, series, Policy(), progress)
-    return Fitted(family="raw", codec=codec.to_bytes(), rasters=tuple(rasters), facts=facts)
+def _facts(
+    tried: Mapping[str, Fitted], left: Mapping[str, str], effort: Effort, best: Fitted
+) -> dict[str, str | float | int]:
+    """What was compared: the bytes of each family, everything counted, and in words why this one was kept."""
+    sizes = {name: fitted.bytes_total for name, fitted in tried.items()}
+    words = [f"{_called(name)} {size:,} B" for name, size in sorted(sizes.items(), key=lambda item: item[1])]
+    words += [f"{name}: {why}" for name, why in left.items()]
+    found: dict[str, str | float | int] = {"seed": effort.seed, "steps": effort.steps}
+    found |= {f"bytes_{_called(name)}": size for name, size in sizes.items()}
+    return {**found, "bytes_total": best.bytes_total, "reason": ", ".join(words)}
+
+
+def _called(name: str) -> str:
+    return "lossless" if name == "raw" else name
