@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -10,8 +10,8 @@ import numpy as np
 
 from geostore.codec import Effort, Progress, Series, quiet
 from geostore.collection import Policy
-from geostore.vae.adapt import Lesson, fit_deltas
-from geostore.vae.base import Base, Borrowed, find
+from geostore.vae.adapt import CROP, Lesson, fit_deltas
+from geostore.vae.base import Base, Borrowed, Tensors, find
 from geostore.vae.codec import VaeCodec
 from geostore.vae.fit import assemble, prepare
 from geostore.vae.quantize import BITS, LOG_STEPS
@@ -19,6 +19,7 @@ from geostore.vae.samples import Samples
 
 Delta = Literal["none", "few", "whole"]
 DELTA_STEPS = 300  # optimiser steps of a delta
+_PASS_PIXELS = 64 * 32 * 32  # of one date of all places that one step sees
 _PROBED = 5  # rasters whose step is looked for before a delta is fitted
 
 
@@ -55,18 +56,34 @@ def borrow_codecs(
     codecs = [_codec(Borrowed(base=base, planes=planes, delta={}), s, policy) for s in samples]
     if delta == "none":
         return codecs
-    lessons = [_lesson(codec, s) for codec, s in zip(codecs, samples, strict=True)]
-    deltas = fit_deltas(
-        codecs[0].layout,
-        codecs[0].tensors,
-        lessons,
-        whole=delta == "whole",
-        steps=min(effort.steps, DELTA_STEPS),
-        seed=effort.seed,
-        progress=progress,
-    )
-    changed = [Borrowed(base=base, planes=planes, delta=d) for d in deltas]
+    lessons = [lesson_of(codec, s.series, s) for codec, s in zip(codecs, samples, strict=True)]
+    deltas: dict[int, Tensors] = {}
+    for chosen in _passes(lessons):
+        fitted = fit_deltas(
+            codecs[0].layout,
+            codecs[0].tensors,
+            [lessons[i] for i in chosen],
+            whole=delta == "whole",
+            steps=min(effort.steps, DELTA_STEPS),
+            seed=effort.seed,
+            progress=progress,
+        )
+        deltas |= zip(chosen, fitted, strict=True)
+    changed = [Borrowed(base=base, planes=planes, delta=d) for d in (deltas[i] for i in range(len(many)))]
     return [_codec(b, s, policy) for b, s in zip(changed, samples, strict=True)]
+
+
+def _passes(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
+    """Which lessons are fitted together: of like size, and so many that a step stays small."""
+    areas = [min(CROP, s.map.shape[1]) * min(CROP, s.map.shape[2]) for s in lessons]
+    chosen: list[int] = []
+    for i in sorted(range(len(lessons)), key=lambda i: areas[i]):
+        if chosen and (len(chosen) + 1) * areas[i] > _PASS_PIXELS:
+            yield chosen
+            chosen = []
+        chosen.append(i)
+    if chosen:
+        yield chosen
 
 
 def _codec(borrowed: Borrowed, samples: Samples, policy: Policy) -> VaeCodec:
@@ -75,9 +92,9 @@ def _codec(borrowed: Borrowed, samples: Samples, policy: Policy) -> VaeCodec:
     return replace(assemble(layout, dict(borrowed.weights), samples, policy), borrowed=borrowed)
 
 
-def _lesson(codec: VaeCodec, samples: Samples) -> Lesson:
-    """What a delta is fitted on, at the step that the base needs as it is."""
-    series = samples.series
+def lesson_of(codec: VaeCodec, series: Series, samples: Samples | None = None) -> Lesson:
+    """What a delta of `codec` is fitted on, at the step that the base needs as it is."""
+    samples = samples or prepare(series, "grid", codec.policy)
     rows, columns = codec.layout.padded
     short = ((0, 0), (0, rows - codec.layout.height), (0, columns - codec.layout.width))
     dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
