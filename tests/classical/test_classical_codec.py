@@ -1,0 +1,125 @@
+"""The klt-av1 codec: policies kept in groups, few bytes, streams any decoder reads, decode that never changes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+from classical_series import soft_place
+
+from geostore.certificate import measure
+from geostore.classical import KltAv1Family
+from geostore.classical.codec import KltAv1Codec
+from geostore.classical.fit import Scale, coded_bytes, make_codec
+from geostore.codec import Codec, Effort, Series, decode_many, quiet
+from geostore.collection import Policy
+from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
+from geostore.raster import Pixels
+from geostore.testing.codecs import synthetic_series
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+FAMILY = KltAv1Family()
+POLICY = Policy(mse_max=1e-4, index_mae_max=0.02)
+
+
+def fit(series: Series, policy: Policy = POLICY) -> KltAv1Codec:
+    codec = FAMILY.fit(series, policy=policy, effort=Effort(), progress=quiet)
+    assert isinstance(codec, KltAv1Codec)
+    return codec
+
+
+def decoded(codec: Codec, series: Series) -> tuple[int, list[Pixels]]:
+    encoded = codec.encode_series(series)
+    pairs = [(e.shared, (e.payload, v)) for e, v in zip(encoded, series.valid, strict=True)]
+    return coded_bytes(encoded), decode_many(codec, pairs)
+
+
+def test_a_group_keeps_the_policy_for_every_raster_and_costs_less_than_rasters_alone() -> None:
+    """Each raster of a series within its bounds, in fewer bytes together than one by one."""
+    series = soft_place(12)
+    codec = fit(series)
+    size, pixels = decoded(codec, series)
+    for t, seen in enumerate(pixels):
+        assert measure(series.pixels[t], seen, series.valid[t], series.bands, series.indices).keeps(POLICY)
+    alone = sum(len(codec.encode(p, v).payload) for p, v in zip(series.pixels, series.valid, strict=True))
+    assert codec.dates > 1
+    assert size < 0.8 * alone
+
+
+def test_masked_pixels_cost_little() -> None:
+    """A cloud that is masked adds little to the same place without one."""
+    clear, cloudy = soft_place(12, clouds=False), soft_place(12)
+    assert decoded(fit(cloudy), cloudy)[0] < 1.25 * decoded(fit(clear), clear)[0]
+
+
+def test_rasters_that_are_unlike_the_others_are_coded_finer_by_themselves() -> None:
+    """One raster with ten times the contrast leaves the group, and the group does not pay for it."""
+    series = soft_place(10, clouds=False)
+    rng = np.random.default_rng(1)
+    pixels = series.pixels.copy()
+    pixels[4] = series.bands.to_stored(rng.random((4, 40, 40)) * 0.6)
+    wild = Series(pixels=pixels, valid=series.valid, times_us=series.times_us, bands=series.bands)
+    encoded = fit(wild, Policy(mse_max=2e-4, index_mae_max=None)).encode_series(wild)
+    assert encoded[4].shared == b"" or encoded[4].shared != encoded[3].shared
+    assert len({e.shared for i, e in enumerate(encoded) if i != 4}) <= 3
+
+
+def test_a_stored_picture_that_decodes_to_others_is_found() -> None:
+    """A payload's check over the decoded components tells a stream that is not its own."""
+    series = soft_place(6)
+    codec = fit(series)
+    encoded = codec.encode_series(series)[1]
+    other = bytes([encoded.payload[0] ^ 1]) + encoded.payload[1:]
+    with pytest.raises(Corrupt, match="other components"):
+        codec.decode(other, series.valid[1], encoded.shared)
+
+
+def test_float_series_are_refused_and_others_of_any_whole_dtype_are_not() -> None:
+    """float32 raises InvalidInput with what to do; counts of one band in 8 bits go through."""
+    with pytest.raises(InvalidInput, match="whole numbers"):
+        fit(synthetic_series((3, 2, 16, 16), dtype="float32"))
+    series = synthetic_series((4, 1, 20, 33), dtype="uint8")
+    codec = fit(series, Policy(mse_max=1e-3, index_mae_max=None))
+    assert all(p.dtype == np.uint8 for p in decoded(codec, series)[1])
+
+
+def test_newer_and_damaged_codecs_are_told_apart() -> None:
+    """A higher version is UnsupportedFormat; any flipped bit of the rest is Corrupt."""
+    data = fit(soft_place(3)).to_bytes()
+    with pytest.raises(UnsupportedFormat, match="newer"):
+        FAMILY.from_bytes(data[:5] + b"\x63" + data[6:])
+    for at in range(6, len(data), 11):
+        with pytest.raises(Corrupt):
+            FAMILY.from_bytes(data[:at] + bytes([data[at] ^ 8]) + data[at + 1 :])
+
+
+def _write_golden() -> None:
+    series = soft_place(5, side=24, seed=3)
+    items, codecs = [], {}
+    for name, scale in (("even", Scale(0, 1)), ("bent", Scale(30, 2))):
+        codec = replace(make_codec(series, POLICY, scale), crf=20.0)
+        codecs[name] = codec.to_bytes().hex()
+        alone = codec.encode(series.pixels[2], series.valid[2])
+        for mask, e in zip((*series.valid, series.valid[2]), (*codec.encode_series(series), alone), strict=True):
+            seen = codec.decode(e.payload, mask, e.shared)
+            digest = sha256(seen.tobytes()).hexdigest()
+            items.append({"codec": name, "payload": e.payload.hex(), "shared": e.shared.hex(), "sha256": digest})
+    (GOLDEN / "klt-av1.json").write_text(json.dumps({"codecs": codecs, "rasters": items}, indent=1) + "\n")
+
+
+def test_golden_rasters_decode_to_the_same_bytes() -> None:
+    """Codecs and payloads stored once decode to the digests written down then, whatever the build."""
+    if os.environ.get("GEOSTORE_GOLDEN") == "write":
+        _write_golden()
+    golden = json.loads((GOLDEN / "klt-av1.json").read_text())
+    codecs = {name: FAMILY.from_bytes(bytes.fromhex(data)) for name, data in golden["codecs"].items()}
+    assert (codecs["even"].klt.bend.per_mille, codecs["bent"].klt.bend.per_mille) == (0, 30)
+    mask = np.ones((24, 24), bool)
+    for item in golden["rasters"]:
+        seen = codecs[item["codec"]].decode(bytes.fromhex(item["payload"]), mask, bytes.fromhex(item["shared"]))
+        assert sha256(seen.tobytes()).hexdigest() == item["sha256"]
