@@ -24,8 +24,9 @@ from geostore.codec import Effort
 from geostore.storage import pack_mask
 
 _PACKAGE = Path(rd_ours.__file__).parents[1] / "geostore"
-_COMMON = ("codec.py", "certificate.py", "spectral.py", "node/encode.py")  # what every cell of ours depends on
-_FOLDERS = {"klt-av1": "classical"}  # and what those of a family do, beside the networks
+_COMMON = ("codec.py", "certificate.py", "spectral.py")  # what every cell of ours depends on
+_FOLDERS = {"klt-av1": ("classical",)}  # and what those of a family do
+_STORED = ("node/encode.py", "classical", "vae")
 NEEDS = {"SZ3": "pysz"}
 
 
@@ -53,7 +54,7 @@ class Cell:
     def fingerprint(self) -> str:
         """Changes with everything the result depends on: the cell, the place's pixels, the code."""
         said = json.dumps(asdict(self), sort_keys=True) + _pixels_digest(self.place)
-        return hashlib.sha256((said + _code_digest(self.family)).encode()).hexdigest()[:20]
+        return hashlib.sha256((said + _code_digest(self.family, "as_stored" in self.setting)).encode()).hexdigest()[:20]
 
 
 @lru_cache(maxsize=2)
@@ -69,9 +70,10 @@ def _pixels_digest(name: str) -> str:
 
 
 @lru_cache
-def _code_digest(family: str) -> str:
+def _code_digest(family: str, as_stored: bool) -> str:
     files = [Path((rd_ours if family else classical_baselines).__file__)]
-    for name in (*_COMMON, _FOLDERS.get(family, "vae")) if family else ():
+    parts = _STORED if as_stored else _FOLDERS.get(family, ("vae",))
+    for name in (*_COMMON, *parts) if family else ():
         path = _PACKAGE / name
         files += sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts) or [path]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()

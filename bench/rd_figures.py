@@ -10,7 +10,7 @@ from bench.harness import Bench, median
 from bench.rd_curves import SETTINGS_MIN, Point, Size, bytes_at, curves, smallest
 from bench.rd_ours import FLAGS, OWN
 from bench.rd_places import Place
-from bench.rd_plan import INDEX_BOUNDS, MAX_BOUNDS, MSE_TARGETS, NDVI_TARGET, PSNR_TARGETS, VIDEO
+from bench.rd_plan import AS_STORED, INDEX_BOUNDS, MAX_BOUNDS, MSE_TARGETS, NDVI_TARGET, PSNR_TARGETS, VIDEO
 
 SHIPPED = "geostore klt-av1"  # KLT + AV1 as the package does it
 BEST = "best classical"
@@ -250,15 +250,16 @@ def _guarantees(bench: Bench, found: Found) -> None:
 
 
 def as_stored(bench: Bench, found: Found) -> None:
-    """One row a place and codec asked for: what a node keeps under one policy, fitted on all dates."""
+    """One row a place: what a node keeps under one policy, fitted on all dates, and what else it tried."""
     for place in found.places:
-        for point in (p for p in found.of(place) if "as_stored" in p.setting):
+        for point in found.of(place, AS_STORED):
             facts = point.facts or {}
+            tried = {name: facts.get(f"bytes_{name}") for name in ("vae", "klt-av1", "lossless")}
             bench.row(
                 place=place.name,
-                asked_for=point.codec.removeprefix("geostore "),
                 stored_as=facts.get("family"),
                 bytes=point.nbytes,
+                **tried,
                 codec_bytes=facts.get("codec_bytes"),
                 networks_shared=facts.get("lent_bytes"),
                 mse=point.every.mse,
@@ -275,10 +276,10 @@ def _lzw_bytes(found: Found, place: Place) -> float:
 def _never_larger(bench: Bench, found: Found) -> None:
     """Share of partitions that take no more than the classical codec of the default install at the same policy."""
     kept = []
-    for place in found.places:
-        sizes = {p.codec: p.nbytes for p in found.of(place) if "as_stored" in p.setting}
-        if {"geostore vae", "geostore klt-av1"} <= set(sizes):
-            kept.append(sizes["geostore vae"] <= sizes["geostore klt-av1"])
+    for point in (p for place in found.places for p in found.of(place, AS_STORED)):
+        classical = (point.facts or {}).get("bytes_klt-av1")
+        if classical is not None:
+            kept.append(point.nbytes <= classical)
     if kept:
         what = "klt-av1 at the same policy; share of partitions that are not larger"
         share = sum(kept) / len(kept)

@@ -31,12 +31,13 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
     `as_stored` the fit sees all dates, and what a node would keep is kept.
     """
     begun = time.monotonic()
+    told: Mapping[str, Any] = {}
     policy = Policy(**{"mse_max": None, "index_mae_max": None, **{k: setting[k] for k in setting if k not in FLAGS}})
     families = Families.installed([family.removesuffix(OWN)])
     if "as_stored" in setting:
         fitted = fit_series(family, None, place.series, policy, effort, quiet)
         families = Families.installed([fitted.family])
-        data, kept = fitted.codec, fitted.rasters
+        data, kept, told = fitted.codec, fitted.rasters, fitted.facts
         read = families.items[fitted.family].from_bytes(data)
     else:
         made = _fit(families, family, part(place.series, ~place.unseen), policy, effort)
@@ -48,9 +49,8 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
         kept = tuple(encode_series(read, place.series, policy, quiet))
     point = _point(place, codec, variant, setting, policy, read, kept)
     lent = 0 if read.family == "raw" else sum(map(len, families.networks(read.family, data).values()))
-    return dataclasses.replace(
-        point, seconds=round(time.monotonic() - begun, 1), facts={**(point.facts or {}), "lent_bytes": lent}
-    )
+    facts = {**told, **(point.facts or {}), "lent_bytes": lent}
+    return dataclasses.replace(point, seconds=round(time.monotonic() - begun, 1), facts=facts)
 
 
 def _point(
