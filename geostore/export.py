@@ -14,6 +14,7 @@ from geostore.client import Client, RasterInfo, Time, time_range
 from geostore.errors import BandMismatch, InvalidInput, NotFound
 from geostore.keys import from_time_us
 from geostore.partition.cover import cover_prefixes, parse_area
+from geostore.partition.geohash import bounds
 from geostore.partition.grid import centres_lonlat
 from geostore.partition.join import join
 from geostore.raster import Grid, Mask, Raster
@@ -81,8 +82,7 @@ def choose(
     """
     infos = _infos(client, place, collection, group, time)
     if not infos:
-        where = repr(place) if isinstance(place, str) else "that area"
-        raise NotFound(f"no raster of {where} in that time; `geostore rasters` lists what there is")
+        raise NotFound(f"no raster {_where(client, place)} in that time; `geostore rasters` lists what there is")
     names = sorted({i.key.collection for i in infos})
     if len(names) > 1:
         raise InvalidInput(f"several collections lie there: {', '.join(names)}; name one with --collection")
@@ -94,12 +94,26 @@ def choose(
     return _picked(found, pick)
 
 
+def _where(client: Client, place: str | Area) -> str:
+    """The place in words; of an area its bounds beside those of what is stored: the two axes are often mixed up."""
+    if isinstance(place, str):
+        return f"of {place!r}"
+    import shapely
+
+    cells = [geohash for c in client.collections() for geohash, _ in client.cells(c.name)]
+    stored = shapely.unary_union([shapely.box(*bounds(geohash)) for geohash in cells])
+    given, there = (", ".join(f"{v:.4g}" for v in shape.bounds) for shape in (parse_area(place), stored))
+    return f"in that area (west, south, east, north: {given}; stored: {there or 'nothing'})"
+
+
 def _infos(
     client: Client, place: str | Area, collection: str | None, group: str | None, time: Time
 ) -> list[RasterInfo]:
     time_range(time)  # a time that makes no sense is refused before anything is asked
     if isinstance(place, str):
         return client.rasters(place, collection=collection, group=group, time=time)
+    if parse_area(place).is_empty:
+        raise InvalidInput("the area holds nothing; give a GeoJSON polygon of [longitude, latitude] in degrees")
     known = [c for c in client.collections() if collection in (None, c.name)]
     if collection is not None and not known:
         raise NotFound(f"no collection {collection!r}; `geostore collections` lists what there is")
@@ -121,6 +135,10 @@ def _one_group(infos: list[RasterInfo], bands: Sequence[str] | None) -> list[Ras
         for name, info in groups.items()
         if {n for b in info.bands for n in (b.name, b.source)}.issuperset(bands or ())
     }
+    unknown = set(bands or ()) - {n for i in groups.values() for b in i.bands for n in (b.name, b.source)}
+    if unknown:
+        known = "; ".join(f"{name}: {', '.join(i.bands.names)}" for name, i in sorted(groups.items()))
+        raise BandMismatch(f"no band {', '.join(sorted(unknown))}; there are {known}")
     if not fitting:
         listed = "; ".join(f"{name}: {', '.join(i.bands.names)}" for name, i in sorted(groups.items()))
         raise BandMismatch(f"no band group has all of {list(bands or ())}; there are {listed}; decode them one by one")

@@ -80,6 +80,7 @@ def read_time(text: str | None) -> str | slice | None:
 def _show(console: Console, made: list[Exported]) -> None:
     for m in made:
         error = "exact" if m.exact else f"MSE {number(m.mse, '.2e')}, largest error {number(m.max_error)}"
+        cells = "1 cell" if m.cells == 1 else f"{m.cells} cells"
         console.print(
-            f"{m.path}: {m.width} x {m.height}, {', '.join(m.bands)}, {m.cells} cells, {show.when(m.time_us)}, {error}"
+            f"{m.path}: {m.width} x {m.height}, {', '.join(m.bands)}, {cells}, {show.when(m.time_us)}, {error}"
         )

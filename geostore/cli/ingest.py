@@ -27,7 +27,10 @@ def ingest(
     """Take scenes in; the same scene again changes nothing. Makes the store if it is not there."""
     from geostore.cli.declared import find_collection
     from geostore.ingest import ingest as take_in
+    from geostore.scene import find_scenes
 
+    if session.is_new:  # no store is made for a wrong path or a wrong collection
+        list(find_scenes(sources, find_collection(collection or session.settings.collection, None)))
     with session.maker() as client, session.progress("ingest") as progress:
         chosen = find_collection(collection or session.settings.collection, client)
         summary = take_in(client, sources, chosen, acquired=read_moment(time), keep_going=keep_going, progress=progress)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geostore.errors import InvalidInput
@@ -61,6 +62,11 @@ class Session:
     def remote(self) -> bool:
         """True if a daemon answers."""
         return self.target.startswith(("tcp://", "ipc://"))
+
+    @property
+    def is_new(self) -> bool:
+        """True if the store is a local folder that holds none yet."""
+        return not self.remote and "://" not in self.target and not (Path(self.target) / "geostore.json").exists()
 
     def reader(self) -> Client:
         """A client for verbs that change nothing: it stands beside a writer."""

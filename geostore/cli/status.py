@@ -26,7 +26,7 @@ def status(
     with session.reader() as client:
         fields = client.status(collection=collection, partitions=partitions)
     session.answer(fields, lambda out: _show(out, fields))
-    if has_superseded(fields):
+    if collection is None and has_superseded(fields):
         session.note("superseded rows are still on the disk; `geostore prune --now` and `geostore compact` drop them")
 
 

@@ -65,7 +65,7 @@ def read_header(files: Files) -> Header:
         raw = files.read(HEADER)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(
-            f"no store at {files.url}; `geostore ingest` makes one, or geostore.storage.Store.create({files.url!r})"
+            f"no store at {files.url}; look at the path, or make one with `geostore ingest` or `geostore init`"
         ) from error
     try:
         found = json.loads(raw)

@@ -97,6 +97,37 @@ def test_crop_refuses_an_area_without_pixels(world):
         crop(scene, {"type": "Polygon", "coordinates": [[[0, 0], [1, 0], [1, 1], [0, 0]]]})
 
 
+@pytest.mark.parametrize(
+    ("area", "bands", "told"),
+    [
+        (
+            {"type": "Polygon", "coordinates": [[[45.1, 22.1], [45.3, 22.1], [45.3, 22.3], [45.1, 22.1]]]},
+            [],
+            "stored: ",
+        ),
+        ({"type": "FeatureCollection", "features": []}, [], "holds nothing"),
+        (None, ["red", "nire"], "no band nire; there are 10m: blue"),
+    ],
+)
+def test_a_wrong_place_or_band_is_told_by_what_there_is(run, world, tmp_path, area, bands, told):
+    """Axes mixed up, an empty area, a misspelt band: the message holds what was looked for and what is stored."""
+    (tmp_path / "a.geojson").write_text(json.dumps(area))
+    where = ["u2p"] if area is None else ["--area", tmp_path / "a.geojson"]
+    asked = ["-b", ",".join(bands)] if bands else []
+    done = run("decode", *where, *asked, "-o", tmp_path / "o.tif", "--store", world.store)
+    assert done.code in (2, 4)
+    assert told in done.err
+
+
+@pytest.mark.parametrize("wrong", ["collection", "source"])
+def test_a_wrong_path_makes_no_store(run, world, tmp_path, wrong):
+    """A collection or a scene that is not there leaves no empty store behind."""
+    source = tmp_path / "nowhere.tif" if wrong == "source" else world.scenes
+    declared = tmp_path / "none.toml" if wrong == "collection" else world.collection
+    assert run("ingest", source, "--store", tmp_path / "s", "--collection", declared).code in (2, 4)
+    assert not (tmp_path / "s").exists()
+
+
 def test_export_is_what_decode_and_join_give(world, tmp_path):
     """The library call writes exactly join(decode_rasters), read back by rasterio."""
     with connect(world.store, readonly=True) as client:
