@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache, cached_property
+from functools import cached_property
+from itertools import islice
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from geostore.certificate import Certificate, measure
-from geostore.codec import Alone, Encoded, Int8, bands_from_json, bands_to_json
+from geostore.codec import Encoded, Int8, Lend, Member, Progress, Series, bands_from_json, bands_to_json, quiet
 from geostore.collection import Policy
-from geostore.errors import Corrupt, InvalidInput, PolicyMissed
+from geostore.errors import Corrupt, InvalidInput
 from geostore.raster import Bands, Mask, Pixels
 from geostore.vae import residual
-from geostore.vae.base import Base, Borrowed, Frozen
-from geostore.vae.detail import add_detail, coarsest
+from geostore.vae.base import Borrowed, Frozen
+from geostore.vae.detail import add_detail
 from geostore.vae.entropy import Ints, Table, pack_symbols, unpack_symbols
 from geostore.vae.model import Encoder, Layout
+from geostore.vae.prior import Prior, static_features
 from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, IntegerDecoder, Tensors, unpack_encoder
 from geostore.vae.samples import STATIC_BITS
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Static, Units
-from geostore.vae.weights import pack_codec, unpack_codec
+from geostore.vae.stream import LATENT_LIMIT, Numbers, Shape, pack_chain, split, unpack_chain
+from geostore.vae.weights import VERSION, pack_codec, unpack_codec
 
-LATENT_LIMIT = 255
-_MODEL, _DETAILED, _CORRECTED, _ROUNDED = range(4)  # a payload's kind: latents; + detail; + residual; rounded values
+MODEL, DETAILED, CORRECTED, ROUNDED = range(4)  # a payload's kind: latents; + detail; + residual; rounded values
+CHAIN = 8  # rasters of a group: each leans on the one before
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class Latent:
     """One raster in the codec's own numbers.
 
     Attributes:
-        gains, levels: (B,) int32, the date on the mean image; zeros when flat.
+        gains, levels: (B,) int32, the date on the mean image; empty when flat.
         means: (N, c, h, w) float32 before quantising; N is 1, or the bands when they are coded one by one.
     """
 
@@ -47,8 +48,21 @@ class Latent:
 
     def at(self, step: int) -> Ints:
         """The quantised latents at STEPS[step]."""
-        rounded = np.rint(self.means * (16 / STEPS[step]))
-        return np.asarray(np.clip(rounded, -LATENT_LIMIT, LATENT_LIMIT), np.int32)
+        return held(np.rint(self.means * (16 / STEPS[step])))
+
+    def numbers(self, step: int) -> Numbers:
+        """Everything quantised, the latents of N passes one below the other."""
+        return self.quantised(self.at(step), step)
+
+    def quantised(self, latents: Ints, step: int) -> Numbers:
+        """The same with other latents (N, c, h, w)."""
+        n, c, h, w = latents.shape
+        return Numbers(step, np.concatenate([self.gains, self.levels]), latents.swapaxes(0, 1).reshape(c, n * h, w))
+
+
+def held(values: npt.NDArray[np.generic]) -> Ints:
+    """Whole numbers within the limit of a latent, int32."""
+    return np.asarray(np.clip(values, -LATENT_LIMIT, LATENT_LIMIT), np.int32)
 
 
 @dataclass(frozen=True)
@@ -79,7 +93,7 @@ class Tables:
 
 
 @dataclass(frozen=True, kw_only=True)
-class VaeCodec(Alone):
+class VaeCodec:
     """One partition's fitted codec.
 
     Attributes:
@@ -91,7 +105,9 @@ class VaeCodec(Alone):
         scale: residuals are divided by it.
         weights: (B,) float64, how much an error of each band matters, beside the least sensitive.
         tensors: encoder and decoder weights as they are used.
-        tables: entropy tables.
+        tables: entropy tables, where there is no prior.
+        prior: what latents are expected to be, or None.
+        rounds: how long the latents of a raster are refined as it is encoded.
         borrowed: the base they come from and what is changed in it; None if the weights are the codec's own.
     """
 
@@ -104,7 +120,9 @@ class VaeCodec(Alone):
     scale: float
     weights: Doubles
     tensors: Frozen
-    tables: Tables
+    tables: Tables | None
+    prior: Prior | None = None
+    rounds: int = 0
     borrowed: Borrowed | None = None
 
     @property
@@ -124,43 +142,76 @@ class VaeCodec(Alone):
         return IntegerDecoder(self.layout, self.tensors, maps)
 
     @cached_property
+    def static_features(self) -> Ints:
+        """What the prior sees of the mean image."""
+        none = np.zeros((0, self._passes, 1), np.int32)
+        return static_features(self.decoder.maps) if self.decoder.maps else none
+
+    @cached_property
     def encoder(self) -> Encoder:
         """The network that encodes, float32."""
         return unpack_encoder(self.layout, self.tensors)
 
     def encode(self, pixels: Pixels, valid: Mask) -> Encoded:
-        """Encode (B, H, W) stored values at the coarsest setting that keeps the policy."""
-        self._check(valid, pixels)
-        if not valid.any():
-            return Encoded(payload=b"", vector=np.zeros(self.vector_size, np.int8), layers=("empty",))
-        latents = self._latents(pixels, valid)
-        step, certificate = self._coarsest(latents, pixels, valid)
-        latent = latents(step)
-        vector = self._vector(latent, step)
-        if certificate.keeps(self.policy):
-            return Encoded(payload=self._pack(latent, step), vector=vector, layers=self._model_layers)
-        payload, layers = self._bounded(latents(TRAINED_STEP), pixels, valid)
-        return Encoded(payload=payload, vector=vector, layers=layers)
+        """Encode (B, H, W) stored values alone, in the fewest bytes found that keep the policy."""
+        from geostore.vae.encoding import encode_alone
+
+        return encode_alone(self, pixels, valid)
+
+    def encode_series(self, series: Series, progress: Progress = quiet) -> list[Encoded]:
+        """Encode every raster; with a prior, up to CHAIN together, each expected from the one before."""
+        from geostore.vae.encoding import encode_series
+
+        return encode_series(self, series, progress)
 
     def decode(self, payload: bytes, valid: Mask, shared: bytes = b"") -> Pixels:
         """(B, H, W) stored values, bit for bit the same on every machine and at any number of threads."""
-        self._check(valid)
+        return self.decode_group(shared, [(payload, valid)])[0]
+
+    def decode_group(self, shared: bytes, members: Sequence[Member]) -> list[Pixels]:
+        """What `decode` gives for each, the chain in `shared` unpacked once."""
+        last = max((payload[0] & 15 for payload, _ in members if payload and self.prior), default=0)
+        chain = list(islice(self._chain(shared), last)) if last else []
+        return [self._decode(payload, valid, chain) for payload, valid in members]
+
+    def _decode(self, payload: bytes, valid: Mask, chain: Sequence[Numbers]) -> Pixels:
+        self.check(valid)
         shape = (len(self._bands), *valid.shape)
         if not payload:
             zero = np.zeros(len(self._bands), np.int32)
             return self.units.to_stored(self.static.predict(zero, zero), self._bands)
-        kind, step = payload[0] >> 4, payload[0] & 15
-        if kind == _ROUNDED:
+        kind = payload[0] >> 4
+        if kind == ROUNDED:
             return residual.unpack_steps(payload[1:], shape, None, self._bands)
-        if kind > _ROUNDED or step >= len(STEPS):
+        if kind > ROUNDED:
             raise Corrupt(f"payload tag {payload[0]} names no layer of this codec; restore the raster or fit again")
-        if kind == _MODEL:
-            return self._synthesise(*self._unpack(payload[1:], step), step)
-        size = int.from_bytes(payload[1:5], "little")
-        base = self._synthesise(*self._unpack(payload[5 : 5 + size], step), step)
-        if kind == _DETAILED:
-            return add_detail(payload[5 + size :], base, self._bands, self.weights)
-        return residual.unpack_steps(payload[5 + size :], shape, base, self._bands)
+        numbers, layer = self._read(payload, chain)
+        base = self.synthesise(numbers)
+        if kind == DETAILED:
+            return add_detail(layer, base, self._bands, self.weights)
+        return base if kind == MODEL else residual.unpack_steps(layer, shape, base, self._bands)
+
+    def _read(self, payload: bytes, chain: Sequence[Numbers]) -> tuple[Numbers, bytes]:
+        """A payload's numbers, and the layer on top of them."""
+        kind, place = payload[0] >> 4, payload[0] & 15
+        if self.prior is not None and place:
+            return chain[place - 1], payload[1:]
+        if kind == MODEL:
+            stream, layer = payload[1:], b""
+        elif self.prior is None:
+            size = int.from_bytes(payload[1:5], "little")
+            stream, layer = payload[5 : 5 + size], payload[5 + size :]
+        else:
+            stream, layer = split(payload[1:])
+        if self.prior is not None:
+            return next(self._chain(stream)), layer
+        return self._unpack(stream, place), layer
+
+    def _chain(self, stream: bytes) -> Iterator[Numbers]:
+        assert self.prior is not None
+        c, h, w = self.layout.latent_shape
+        shape = Shape(self.head_size, (c, h if self.layout.mode == "grid" else self._passes, w))
+        return unpack_chain(stream, self.prior, self.static_features, shape)
 
     def to_bytes(self) -> bytes:
         """The codec itself."""
@@ -171,23 +222,29 @@ class VaeCodec(Alone):
             "layout": asdict(self.layout),
             "scale": self.scale,
             "weights": self.weights.tolist(),
+            **({"rounds": self.rounds} if self.rounds else {}),
         }
-        static: Tensors = {"static": np.frombuffer(self.static.data, np.uint8), "tables": self.tables.to_array()}
+        static: Tensors = {"static": np.frombuffer(self.static.data, np.uint8)}
+        if self.tables is not None:
+            static["tables"] = self.tables.to_array()
+        if self.prior is not None:
+            static |= self.prior.to_tensors()
+        version = 1 if self.prior is None else VERSION
         if self.borrowed is None:
-            return pack_codec(header, {**self.tensors, **static})
-        return pack_codec({**header, "base": self.borrowed.header()}, {**self.borrowed.tensors(), **static})
+            return pack_codec(header, {**self.tensors, **static}, version)
+        return pack_codec({**header, "base": self.borrowed.header()}, {**self.borrowed.tensors(), **static}, version)
 
     @classmethod
-    def from_bytes(cls, data: bytes, held: Sequence[Base] = ()) -> VaeCodec:
-        """The inverse of `to_bytes`; a base it names is looked for in `held`, then in the package.
+    def from_bytes(cls, data: bytes, lend: Lend | None = None) -> VaeCodec:
+        """The inverse of `to_bytes`; a base that the package lacks is asked of `lend`.
 
         Raises:
-            Corrupt, UnsupportedFormat: of the bytes. NotFound: the base is in neither.
+            Corrupt, UnsupportedFormat: of the bytes. NotFound: nobody has the base.
         """
         header, tensors = unpack_codec(data)
         borrowed = None
         if "base" in header:
-            borrowed = Borrowed.read(header["base"], tensors, held)
+            borrowed = Borrowed.read(header["base"], tensors, lend)
             tensors |= borrowed.weights
         try:
             bands = bands_from_json(json.dumps(header["bands"]).encode())
@@ -200,7 +257,9 @@ class VaeCodec(Alone):
                 static=Static.from_bytes(tensors.pop("static").tobytes(), (len(bands), layout.height, layout.width)),
                 scale=float(header["scale"]),
                 weights=np.array(header["weights"], np.float64),
-                tables=Tables.from_array(tensors.pop("tables"), layout.channels),
+                tables=Tables.from_array(tensors.pop("tables"), layout.channels) if "tables" in tensors else None,
+                prior=Prior.take(tensors),
+                rounds=int(header.get("rounds", 0)),
                 tensors=tensors,
                 borrowed=borrowed,
             )
@@ -215,7 +274,8 @@ class VaeCodec(Alone):
         return self.layout.channels * self._passes
 
     @property
-    def _model_layers(self) -> tuple[str, ...]:
+    def model_layers(self) -> tuple[str, ...]:
+        """The layers that its numbers are."""
         if not self.layout.channels:
             return ("gain",)
         return ("gain", "grid") if self.layout.mode == "grid" else ("vector",)
@@ -233,14 +293,23 @@ class VaeCodec(Alone):
         if self.layout.mode == "grid":
             gains, levels = self.static.fit_date(units, valid)
         else:
-            gains = levels = np.zeros(len(self._bands), np.int32)
-        left = np.where(valid, (units - self.static.predict(gains, levels)) / self.scale, 0.0).astype(np.float32)
-        rows, columns = (p - s for p, s in zip(self.layout.padded, valid.shape, strict=True))
-        left = np.pad(left, ((0, 0), (0, rows), (0, columns)), mode="edge")
+            gains = levels = np.zeros(0, np.int32)
         if not self.layout.channels:
             return Latent(gains, levels, np.zeros((1, *self.layout.latent_shape), np.float32))
-        x = torch.from_numpy(left.reshape(self._passes, self.layout.bands, *left.shape[1:]))
+        left = np.where(valid, (units - self.predicted(gains, levels)) / self.scale, 0.0)
+        padded = self.padded(left.astype(np.float32))
+        x = torch.from_numpy(padded.reshape(self._passes, self.layout.bands, *padded.shape[1:]))
         return Latent(gains, levels, self._means(x, step))
+
+    def predicted(self, gains: Ints, levels: Ints) -> Doubles:
+        """(B, H, W) units that a date's gains and levels (B,) predict; the mean image where they are empty."""
+        none = np.zeros(len(self._bands), np.int32)
+        return self.static.predict(gains, levels) if len(gains) else self.static.predict(none, none)
+
+    def padded(self, planes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """(C, H, W) planes on whole latents, the last row and column repeated."""
+        rows, columns = (p - s for p, s in zip(self.layout.padded, planes.shape[1:], strict=True))
+        return np.pad(planes, ((0, 0), (0, rows), (0, columns)), mode="edge")
 
     def _means(self, left: torch.Tensor, step: int) -> npt.NDArray[np.float32]:
         log_step = torch.full((1, 1, 1, 1), LOG_STEPS[step] / (1 << BITS))
@@ -254,102 +323,65 @@ class VaeCodec(Alone):
 
     def step_for(self, pixels: Pixels, valid: Mask) -> int:
         """Which of STEPS a raster needs to keep the policy; the finest if none is enough."""
-        return self._coarsest(self._latents(pixels, valid), pixels, valid)[0]
+        from geostore.vae.encoding import step_for
 
-    def _latents(self, pixels: Pixels, valid: Mask) -> Callable[[int], Latent]:
-        """The latent to be rounded at a step; only a base's encoder gives one for each."""
+        return step_for(self, pixels, valid)
 
-        @cache
-        def at(step: int) -> Latent:
-            return self.latent(pixels, valid, step)
-
-        return lambda step: at(step if self.layout.hidden else TRAINED_STEP)
-
-    def _coarsest(self, latents: Callable[[int], Latent], pixels: Pixels, valid: Mask) -> tuple[int, Certificate]:
-        """The coarsest step whose decoded raster keeps the policy; the finest tried if none does."""
-        if not _asks(self.policy):
-            return TRAINED_STEP, self._measure(latents(TRAINED_STEP), TRAINED_STEP, pixels, valid)
-        low, high = 0, len(STEPS) - 1
-        found: tuple[int, Certificate] | None = None
-        while low <= high:
-            middle = (low + high + 1) // 2
-            certificate = self._measure(latents(middle), middle, pixels, valid)
-            if certificate.keeps(self.policy):
-                found, low = (middle, certificate), middle + 1
-            else:
-                missed = middle, certificate
-                high = middle - 1
-        return found or missed
-
-    def _measure(self, latent: Latent, step: int, pixels: Pixels, valid: Mask) -> Certificate:
-        decoded = self._synthesise(latent.gains, latent.levels, latent.at(step), step)
-        return measure(pixels, decoded, valid, self._bands, self.indices)
-
-    def _bounded(self, latent: Latent, pixels: Pixels, valid: Mask) -> tuple[bytes, tuple[str, ...]]:
-        """The smallest of {latents + detail, latents + residual, rounded values}, each as coarse as allowed."""
-        base = self._synthesise(latent.gains, latent.levels, latent.at(TRAINED_STEP), TRAINED_STEP)
-        model = self._pack(latent, TRAINED_STEP)[1:]
-        model = struct.pack("<I", len(model)) + model
-        tried: list[tuple[bytes, tuple[str, ...]]] = []
-        for kind, name, layer in self._layers(base, pixels, valid):
-            before, layers = (b"", (name,)) if kind == _ROUNDED else (model, (*self._model_layers, name))
-            tried.append((bytes([kind << 4 | TRAINED_STEP]) + before + layer, layers))
-        if not tried:
-            raise PolicyMissed(f"no layer of this codec keeps {self.policy}; store the raster with the lossless codec")
-        return min(tried, key=lambda item: len(item[0]))
-
-    def _layers(self, base: Pixels, pixels: Pixels, valid: Mask) -> Iterator[tuple[int, str, bytes]]:
-        def keeps(decoded: Pixels) -> bool:
-            return measure(pixels, decoded, valid, self._bands, self.indices).keeps(self.policy)
-
-        bounded = self.policy.max_error is not None or self.policy.index_max is not None
-        if not bounded and (stream := coarsest(pixels, valid, base, self._bands, self.weights, keeps)):
-            yield _DETAILED, "detail", stream
-        for kind, name, near in ((_CORRECTED, "residual", base), (_ROUNDED, "rounded", None)):
-            if stream := residual.tightest(pixels, valid, near, self._bands, self.policy, self.indices):
-                yield kind, name, stream
-
-    def _vector(self, latent: Latent, step: int) -> Int8:
+    def vector(self, numbers: Numbers) -> Int8:
         """(vector_size,) int8: means and deviations of every latent channel over the grid, then gains and levels."""
-        exact = latent.at(step).astype(np.int64) * STEPS[step]  # in 1/16
+        exact = numbers.latents.astype(np.int64) * STEPS[numbers.step]  # in 1/16
         if self.layout.mode != "grid":
-            return _held(exact.reshape(-1))
-        channels = exact[0].reshape(self.layout.channels, exact.shape[2] * exact.shape[3])  # (c, h, w) -> (c, P)
+            return _held(exact[..., 0].T.reshape(-1))  # (c, N, 1) -> (N * c,)
+        bands = len(self._bands)
+        date = [numbers.head[:bands].astype(np.float64), numbers.head[bands:] / 4]
         if not self.layout.channels:
-            return _held(np.concatenate([latent.gains, latent.levels / 4]))
-        pooled = [channels.mean(axis=1), channels.std(axis=1), latent.gains, latent.levels / 4]
-        return _held(np.concatenate(pooled))
+            return _held(np.concatenate(date))
+        channels = exact.reshape(self.layout.channels, -1)  # (c, h, w) -> (c, P)
+        return _held(np.concatenate([channels.mean(axis=1), channels.std(axis=1), *date]))
+
+    @property
+    def head_size(self) -> int:
+        """Gains and levels of one raster."""
+        return 2 * len(self._bands) if self.layout.mode == "grid" else 0
 
     def _runs(self, step: int) -> list[tuple[tuple[int, ...], Table]]:
+        assert self.tables is not None
         bands, tables = len(self._bands), self.tables
         _, rows, columns = self.layout.latent_shape
         head = [((bands,), tables.gains), ((bands,), tables.levels)] if self.layout.mode == "grid" else []
         return [*head, *(((self._passes, rows, columns), table) for table in tables.latents[step])]
 
-    def _pack(self, latent: Latent, step: int) -> bytes:
-        values = latent.at(step)
-        head = [latent.gains, latent.levels] if self.layout.mode == "grid" else []
-        symbols: Sequence[Ints] = [*head, *values.swapaxes(0, 1)]  # (N, c, h, w) -> c runs of (N, h, w)
-        runs = [(s, table) for s, (_, table) in zip(symbols, self._runs(step), strict=True)]
-        return bytes([_MODEL << 4 | step]) + pack_symbols(runs)
+    def pack(self, numbers: Numbers) -> bytes:
+        """One raster's numbers alone, as a stream; without a prior the payload's tag names the step."""
+        if self.prior is not None:
+            return pack_chain([numbers], self.prior, self.static_features)
+        head = np.split(numbers.head, 2) if self.layout.mode == "grid" else []
+        runs = self._runs(numbers.step)
+        return pack_symbols([(s, table) for s, (_, table) in zip([*head, *numbers.latents], runs, strict=True)])
 
-    def _unpack(self, stream: bytes, step: int) -> tuple[Ints, Ints, Ints]:
+    def _unpack(self, stream: bytes, step: int) -> Numbers:
+        if step >= len(STEPS):
+            raise Corrupt(f"a payload names step {step}, of {len(STEPS)}; restore the raster or fit again")
         runs = unpack_symbols(stream, self._runs(step))
-        zero = np.zeros(len(self._bands), np.int32)
-        gains, levels = (runs[0], runs[1]) if self.layout.mode == "grid" else (zero, zero)
-        return gains, levels, self._stacked(runs[2 if self.layout.mode == "grid" else 0 :])
+        heads = 2 if self.layout.mode == "grid" else 0
+        head = np.concatenate(runs[:heads]) if heads else np.zeros(0, np.int32)
+        _, h, w = self.layout.latent_shape
+        latents = [run.reshape(-1, w) for run in runs[heads:]]  # (N, h, w) -> (N * h, w)
+        return Numbers(step, head, np.stack(latents) if latents else np.zeros((0, h, w), np.int32))
 
-    def _stacked(self, channels: Sequence[Ints]) -> Ints:
-        if not channels:
-            return np.zeros((1, *self.layout.latent_shape), np.int32)
-        return np.stack(channels, axis=1)  # c runs of (N, h, w) -> (N, c, h, w)
+    def synthesise(self, numbers: Numbers) -> Pixels:
+        """(B, H, W) stored values of one raster's numbers, by whole-number arithmetic."""
+        bands = len(self._bands)
+        latents = numbers.latents[None]
+        if self.layout.mode != "grid":
+            latents = np.moveaxis(numbers.latents, 1, 0)[..., None]  # (c, N, 1) -> (N, c, 1, 1)
+        left: Doubles = self.decoder.decode(latents, numbers.step)  # (N, b, H, W)
+        left = left.reshape(bands, *left.shape[2:])
+        predicted = self.predicted(numbers.head[:bands], numbers.head[bands:])
+        return self.units.to_stored(predicted + left * self.scale, self._bands)
 
-    def _synthesise(self, gains: Ints, levels: Ints, latents: Ints, step: int) -> Pixels:
-        left: Doubles = self.decoder.decode(latents, step)  # (N, b, H, W)
-        left = left.reshape(len(self._bands), *left.shape[2:])
-        return self.units.to_stored(self.static.predict(gains, levels) + left * self.scale, self._bands)
-
-    def _check(self, valid: Mask, pixels: Pixels | None = None) -> None:
+    def check(self, valid: Mask, pixels: Pixels | None = None) -> None:
+        """Raises InvalidInput where a mask or pixels do not fill the codec's window."""
         want = (self.layout.height, self.layout.width)
         if valid.shape != want or (pixels is not None and pixels.shape != (len(self._bands), *want)):
             seen = valid.shape if pixels is None else pixels.shape
@@ -362,11 +394,6 @@ class VaeCodec(Alone):
 def _layout(fields: dict[str, Any]) -> Layout:
     plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     return Layout(**plain)
-
-
-def _asks(policy: Policy) -> bool:
-    bounds = (policy.mse_max, policy.max_error, policy.index_mae_max, policy.index_p99_max, policy.index_max)
-    return any(b is not None for b in bounds)
 
 
 def _held(values: npt.NDArray[np.generic]) -> Int8:

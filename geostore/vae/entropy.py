@@ -43,8 +43,12 @@ class Table:
 
     def bits(self, values: Ints) -> float:
         """Ideal code length of `values`, bits."""
+        return float(self.costs()[values.reshape(-1) + self.limit].sum())
+
+    def costs(self) -> npt.NDArray[np.float64]:
+        """(2 * limit + 1,) bits of each value."""
         frequencies = _frequencies(self.zero, self.ratio, self.limit)
-        return float(-np.log2(frequencies[values.reshape(-1) + self.limit] / frequencies.sum()).sum())
+        return np.asarray(-np.log2(frequencies / frequencies.sum()))
 
 
 def _fraction(share: float) -> int:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from geostore.codec import Effort, Progress, Series
+from geostore.codec import Effort, Progress, Series, quiet
 from geostore.collection import Policy
 from geostore.vae import sizing
-from geostore.vae.codec import LATENT_LIMIT, Latent, Tables, VaeCodec
+from geostore.vae.codec import CHAIN, Latent, Tables, VaeCodec
+from geostore.vae.encoding import Frame, choose_numbers
 from geostore.vae.entropy import Table
+from geostore.vae.learn_prior import Lesson, learn_prior
 from geostore.vae.model import Layout, Mode, Vae
 from geostore.vae.quantize import (
     STEPS,
@@ -25,11 +28,14 @@ from geostore.vae.quantize import (
 )
 from geostore.vae.samples import Samples
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Units, code_static, mean_image
+from geostore.vae.stream import LATENT_LIMIT, Numbers, pack_chain
 from geostore.vae.train import Goal, train
 
 _MARGIN = 0.8  # mean error of a raster over its bound: what is left is for rasters of one kind to differ
 _CALIBRATED_DATES = 400
 _LOOKED_DATES = 12
+_LOOKED_CHAINS = 3  # from which a prior is learned
+_ROUNDS = 40  # at most, in refining latents
 
 
 def fit_codec(
@@ -55,7 +61,13 @@ def fit_codec(
         train(vae, samples, goal=goal_of(policy, mode), effort=effort, progress=progress, warm=warm)
     progress("quantise", 1.0)
     vae.to("cpu")
-    return assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, policy)
+    codec = assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, policy)
+    return with_prior(codec, series, rounds=rounds_for(effort), seed=effort.seed, progress=progress)
+
+
+def rounds_for(effort: Effort) -> int:
+    """How long a fit of that effort has the latents of each raster refined."""
+    return min(effort.steps // 60, _ROUNDS)
 
 
 def choose_layout(series: Series, mode: Mode, plan: sizing.Plan) -> Layout:
@@ -150,6 +162,43 @@ def assemble(layout: Layout, tensors: Tensors, samples: Samples, policy: Policy)
     if not layout.channels:
         return codec
     return replace(codec, tables=replace(tables, latents=count_tables(codec, samples)))
+
+
+def with_prior(codec: VaeCodec, series: Series, *, rounds: int, seed: int, progress: Progress = quiet) -> VaeCodec:
+    """The codec with a prior learned from some chains of its series, where that saves more than it takes.
+
+    Args:
+        codec: with tables.
+        series: what it was fitted to.
+        rounds: how long latents are to be refined as rasters are encoded.
+        seed: everything random follows from it.
+        progress: called chain by chain.
+    """
+    dates = [int(t) for t in np.flatnonzero(series.valid.any(axis=(1, 2)))]
+    chains = [dates[at : at + CHAIN] for at in range(0, len(dates), CHAIN)]
+    looked = chains[:: max(1, -(-len(chains) // _LOOKED_CHAINS))]
+    if not codec.layout.channels or not dates:
+        return codec
+    best = codec
+    for refined in sorted({0, rounds}):
+        teacher = replace(best, rounds=refined)
+        found: list[list[Numbers]] = []
+        for chain in looked:
+            progress("prior", len(found) / len(looked))
+            found.append(choose_numbers([Frame(teacher, series.pixels[t], series.valid[t]) for t in chain]))
+        prior = learn_prior([Lesson(found, codec.static_features)], codec.layout.channels, seed=seed)
+        learned = replace(codec, tables=None, prior=prior)
+        if prior.size_bytes + _saved(learned, codec, found) * len(dates) / sum(map(len, looked)) >= 0:
+            return replace(codec, rounds=rounds)
+        best = learned
+    return replace(best, rounds=rounds)
+
+
+def _saved(learned: VaeCodec, codec: VaeCodec, chains: Sequence[Sequence[Numbers]]) -> float:
+    """Bytes of the chains with a prior, less those with tables."""
+    assert learned.prior is not None
+    chained = sum(len(pack_chain(chain, learned.prior, learned.static_features)) for chain in chains)
+    return chained - sum(len(codec.pack(numbers)) for chain in chains for numbers in chain)
 
 
 def count_tables(codec: VaeCodec, samples: Samples) -> tuple[tuple[Table, ...], ...]:

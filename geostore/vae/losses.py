@@ -12,6 +12,8 @@ from torch import Tensor
 
 from geostore.spectral import FLOOR, spectral_index
 
+FLOOR_SHARE = 3e-5  # probability that any value keeps, as in the tables that latents are coded by
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -53,6 +55,16 @@ def laplace_bits(z: Tensor, log_scale: Tensor, step: Tensor) -> Tensor:
     within = 1 - 0.5 * (torch.exp(-outer) + torch.exp(inner.clamp(max=0.0)))  # the bin holds 0
     beyond = 0.5 * (torch.exp(-inner.clamp(min=0.0)) - torch.exp(-outer))
     return -torch.log2(torch.where(inner < 0, within, beyond).clamp(min=1e-9))
+
+
+def laplace_bits_about(z: Tensor, expected: Tensor, log2_scale: Tensor, step: Tensor) -> Tensor:
+    """Bits of each latent in its bin of width `step` under a Laplace law about `expected`; any equal shapes."""
+    scale = torch.exp2(log2_scale.clamp(-6.0, 8.0))
+    away = (z - expected).abs()
+    inner, outer = (away - step / 2) / scale, (away + step / 2) / scale
+    within = 1 - 0.5 * (torch.exp(-outer) + torch.exp(inner.clamp(max=0.0)))
+    beyond = 0.5 * (torch.exp(-inner.clamp(min=0.0)) - torch.exp(-outer))
+    return -torch.log2(torch.where(inner < 0, within, beyond) + FLOOR_SHARE)
 
 
 def gaussian_bits(mu: Tensor, logvar: Tensor) -> Tensor:

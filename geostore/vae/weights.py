@@ -14,13 +14,13 @@ import xxhash
 from geostore.errors import Corrupt, UnsupportedFormat
 
 MAGIC = b"GSVAE"
-VERSION = 1
+VERSION = 2  # 1: entropy tables alone; 2: a prior, and rasters that lean on one another
 _HEAD = struct.Struct("<5sBQ")  # magic, version, xxh3-64 of what follows
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 
 
-def pack_codec(header: Mapping[str, Any], tensors: Tensors) -> bytes:
-    """`header` (JSON) and named arrays as bytes."""
+def pack_codec(header: Mapping[str, Any], tensors: Tensors, version: int = VERSION) -> bytes:
+    """`header` (JSON) and named arrays as bytes, marked with the oldest `version` that reads them."""
     import imagecodecs
     from safetensors.numpy import save
 
@@ -28,7 +28,7 @@ def pack_codec(header: Mapping[str, Any], tensors: Tensors) -> bytes:
         {k: np.ascontiguousarray(v) for k, v in tensors.items()}, {"geostore": json.dumps(header, sort_keys=True)}
     )
     body = bytes(imagecodecs.zstd_encode(table, level=19))
-    return _HEAD.pack(MAGIC, VERSION, xxhash.xxh3_64_intdigest(body)) + body
+    return _HEAD.pack(MAGIC, version, xxhash.xxh3_64_intdigest(body)) + body
 
 
 def unpack_codec(data: bytes) -> tuple[dict[str, Any], dict[str, npt.NDArray[np.generic]]]:

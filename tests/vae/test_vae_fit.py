@@ -9,19 +9,23 @@ import pytest
 import torch
 
 from geostore.certificate import measure
-from geostore.codec import Effort, Series, quiet
+from geostore.codec import Effort, Series, decode_many, quiet
 from geostore.collection import Policy
 from geostore.errors import Cancelled, Corrupt, InvalidInput, UnsupportedFormat
 from geostore.spectral import evaluate_index
 from geostore.testing.codecs import code, synthetic_series
 from geostore.vae.codec import VaeCodec
+from geostore.vae.encoding import Frame, choose_numbers
 from geostore.vae.fit import fit_codec, goal_of, prepare
+from geostore.vae.learn_prior import Lesson, learn_prior
 from geostore.vae.losses import gaussian_bits, index_errors, laplace_bits, masked_mean
 from geostore.vae.model import Layout, Vae
 from geostore.vae.quantize import STEPS, TRAINED_STEP, IntegerDecoder, pack_decoder, unpack_decoder
+from geostore.vae.refine import Wanted, refine
 from geostore.vae.samples import draw
 from geostore.vae.sizing import network_plan, plan
 from geostore.vae.train import Clock, Goal, train
+from geostore.vae.weights import VERSION
 
 FREE = Policy(mse_max=None, index_mae_max=None)
 
@@ -218,7 +222,7 @@ def test_unknown_payload_kinds_are_corrupt(codec, series):
 def test_newer_codecs_are_unsupported(codec):
     """Proves that a codec of a newer version raises UnsupportedFormat, and any flipped bit Corrupt."""
     data = bytearray(codec.to_bytes())
-    data[5] += 1
+    data[5] = VERSION + 1
     with pytest.raises(UnsupportedFormat):
         VaeCodec.from_bytes(bytes(data))
     rng = np.random.default_rng(0)
@@ -312,3 +316,53 @@ def test_other_kinds_than_reflectance(series):
     fitted = fit_network(counts, "grid", policy=policy, effort=Effort(steps=5), progress=quiet)
     _, decoded = code(fitted, counts, 1)
     assert measure(counts.pixels[1], decoded, counts.valid[1], counts.bands).keeps(policy)
+
+
+def test_refined_latents_never_take_more(series, codec):
+    """Proves that rasters whose latents are refined keep the policy, in no more bytes than the encoder's own."""
+    policy = Policy(mse_max=1e-3, index_mae_max=0.05)
+    for t in range(1, 3):
+        sizes = []
+        for rounds in (0, 8):
+            fitted = replace(codec, policy=policy, rounds=rounds)
+            encoded, decoded = code(fitted, series, t)
+            assert measure(series.pixels[t], decoded, series.valid[t], series.bands, ("NDVI",)).keeps(policy)
+            sizes.append(len(encoded.payload))
+        assert sizes[1] <= sizes[0]
+
+
+def test_refinement_saves_bits_at_the_same_error():
+    """Proves on a linear decoder, whose atoms overlap, that descent beats rounding in bits, within its error."""
+    rng = np.random.default_rng(4)
+    atoms = torch.from_numpy(rng.normal(0, 0.3, (24, 64)).astype(np.float32))
+
+    def decode(z):
+        return (z.flatten(1) @ atoms).reshape(len(z), 1, 8, 8)
+
+    truth = torch.from_numpy(rng.laplace(0, 0.7, (3, 24, 1, 1)).astype(np.float32))
+    one, nothing = torch.ones(1, 1, 1), torch.zeros(1, 1, 1)
+    residual = decode(truth) + 0.1 * torch.from_numpy(rng.normal(size=(3, 1, 8, 8)).astype(np.float32))
+    wanted = Wanted(residual, torch.ones(3, 1, 8, 8), torch.zeros(3, 1, 8, 8), 1.0, (one, nothing), ("red",), ())
+
+    def rate(z):
+        return (2 + 2 * z.abs()).clamp(max=30).mul(torch.tanh(4 * z.abs())).flatten(1).sum(dim=1) + 1
+
+    plain = torch.round(truth)
+    bound = float(wanted.errors(decode(plain))["mse"].max())
+    found = refine(truth, wanted, decode, lambda _: rate, {"mse": bound}, 60)
+    assert bool((wanted.errors(decode(found))["mse"] <= bound).all())
+    assert float(rate(found).sum()) < float(rate(plain).sum())
+
+
+def test_chained_rasters_decode_alone_and_together(series, codec):
+    """Proves that every raster of a chain decodes to the same pixels by itself, in its group, and read back."""
+    frames = [Frame(codec, p, v) for p, v in zip(series.pixels, series.valid, strict=True)]
+    prior = learn_prior([Lesson([choose_numbers(frames[:8])], codec.static_features)], codec.layout.channels, seed=0)
+    for policy in (FREE, Policy(mse_max=1e-5, index_mae_max=None)):
+        chained = replace(codec, tables=None, prior=prior, policy=policy)
+        encoded = chained.encode_series(series)
+        again = VaeCodec.from_bytes(chained.to_bytes())
+        assert len({e.shared for e in encoded} - {b""}) == 2
+        items = [(e.shared, (e.payload, v)) for e, v in zip(encoded, series.valid, strict=True)]
+        for decoded, (shared, (payload, valid)) in zip(decode_many(chained, items), items, strict=True):
+            np.testing.assert_array_equal(again.decode(payload, valid, shared), decoded)

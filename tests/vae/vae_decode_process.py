@@ -23,7 +23,8 @@ def digests(name: str) -> list[str]:
     for item in payloads:
         valid = np.unpackbits(np.frombuffer(bytes.fromhex(item["valid"]), np.uint8)).astype(bool)
         valid = valid[: item["shape"][0] * item["shape"][1]].reshape(item["shape"])
-        pixels = codec.decode(bytes.fromhex(item["payload"]), valid)
+        shared = bytes.fromhex(item.get("shared", ""))
+        pixels = codec.decode(bytes.fromhex(item["payload"]), valid, shared)
         out.append(sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest())
     return out
 
