@@ -86,8 +86,8 @@ def _small(bench: Bench, folder: Path) -> None:
 
 def _reply_bytes(dealer: Dealer, request: Request) -> int:
     reply = dealer.ask(request)
-    header, body = frames.outgoing({}, reply.fields, reply.arrays, bytes_max=65_536)
-    return len(frames.pack(header)) + body.nbytes
+    content, body = frames.outgoing(reply.fields, reply.arrays, bytes_max=65_536)
+    return len(frames.pack({}, content)) + body.nbytes
 
 
 def _ask(dealer: Dealer, request: Request, count: int) -> None:

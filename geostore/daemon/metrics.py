@@ -29,6 +29,9 @@ class Metrics:
             buckets=_SECONDS,
         )
         self._bytes = Counter("geostore_body_bytes", "Bytes of bodies moved", ["way"], registry=self.registry)
+        self._recalls = Counter(
+            "geostore_answers_recalled", "Requests answered with an answer that was kept", registry=self.registry
+        )
         self._stalls = Counter("geostore_credit_stalls", "Replies that waited for their reader", registry=self.registry)
         self._ways = {way: self._bytes.labels(way) for way in ("in", "out")}
         self._outcomes: dict[tuple[str, str], Histogram] = {}
@@ -39,6 +42,10 @@ class Metrics:
         if kept is None:
             kept = self._outcomes[verb, outcome] = self._seconds.labels(verb, outcome)
         kept.observe(seconds)
+
+    def recalled(self) -> None:
+        """A request was answered with an answer that was kept."""
+        self._recalls.inc()
 
     def moved(self, way: str, nbytes: int) -> None:
         """Bytes of bodies came "in" or went "out"."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from geostore.daemon.jobs import Jobs
 from geostore.daemon.metrics import Metrics, Page
 from geostore.errors import Forbidden
 from geostore.node import Node
 from geostore.query import messages
+from geostore.query.answers import Answers
 from geostore.query.auth import Keys, allows
 from geostore.query.handlers import Asked
-from geostore.query.messages import Progress, Reply, Request
+from geostore.query.messages import Array, Progress, Reply, Request
 from geostore.query.router import Router
 from geostore.settings import Settings
 from geostore.storage import JobRow
@@ -31,11 +35,13 @@ class Service:
         keys = Keys(settings.keys) if settings.keys is not None else None
         self.settings = settings
         self.node = Node.open(settings.store, settings=settings, readonly=readonly, create=create)
+        self._state = State()
         try:
             self.metrics = Metrics()
             self.jobs = Jobs(self._work, self._save, self._remembered(), _now_us)
             self._ready = True
-            self.router = Router(self._answer, settings, keys=keys, observer=self.metrics)
+            answers = None if readonly else Answers(self._state.now, bytes_max=settings.answers_bytes_max)
+            self.router = Router(self._answer, settings, keys=keys, observer=self.metrics, answers=answers)
         except BaseException:
             self.node.close()
             raise
@@ -79,10 +85,16 @@ class Service:
             return self.jobs.resume(request.id) if request.job else self.jobs.cancel(request.id)
         if request.job:
             return self.jobs.start(request, asked.ticket)
-        return self.node.answer(request, asked.arrays)
+        return self._carry_out(request, asked.arrays)
 
     def _work(self, request: Request, progress: Progress) -> Reply:
-        return self.node.answer(request, (), progress)
+        return self._carry_out(request, (), progress)
+
+    def _carry_out(self, request: Request, arrays: tuple[Array, ...], progress: Progress | None = None) -> Reply:
+        if request.role == "read":
+            return self.node.answer(request, arrays, progress)
+        with self._state.changing():
+            return self.node.answer(request, arrays, progress)
 
     def _remembered(self) -> list[JobRow]:
         return list(self.node.store.jobs())
@@ -91,6 +103,30 @@ class Service:
         if not self.node.store.readonly:
             with self.node.changing:
                 self.node.store.commit([row])
+
+
+class State:
+    """Which state of the store answers hold for: a new one from the beginning of any change, and none until its end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._number, self._changes = 0, 0
+
+    def now(self) -> int | None:
+        """The state; None while something is being changed."""
+        return None if self._changes else self._number
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """While inside, the store may change."""
+        with self._lock:
+            self._changes += 1
+            self._number += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._changes -= 1
 
 
 def _now_us() -> int:

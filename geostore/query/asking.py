@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
-from geostore.query.frames import INLINE_BYTES, Body, Header, Inbox
+from geostore.query.frames import INLINE_BYTES, Body, Buffer, Content, Header, Inbox, pack
 from geostore.query.messages import PROTOCOL_VERSION, Reply
 
 
@@ -16,6 +16,7 @@ class Asking:
         "attempt",
         "body",
         "chunk_bytes",
+        "content",
         "deadline_s",
         "future",
         "granted",
@@ -26,8 +27,8 @@ class Asking:
         "ungranted",
     )
 
-    def __init__(self, header: Header, body: Body, asked_s: float, deadline_s: float) -> None:
-        self.header, self.body = header, body
+    def __init__(self, header: Header, content: Content, body: Body, asked_s: float, deadline_s: float) -> None:
+        self.header, self.content, self.body = header, content, body
         self.asked_s, self.deadline_s = asked_s, deadline_s
         self.future: Future[Reply] = Future()
         self.attempt = 0
@@ -38,6 +39,21 @@ class Asking:
         self.sent, self.granted, self.ungranted, self.chunk_bytes = 0, 0, 0, INLINE_BYTES
         self.inbox: Inbox | None = None
         self.reply: Header | None = None
+
+    @property
+    def inline(self) -> bool:
+        """True if its body rides with its header."""
+        return self.body.nbytes <= INLINE_BYTES
+
+    def inline_frames(self) -> list[Buffer]:
+        """The body, if it rides with its header."""
+        return self.body.frames(0, INLINE_BYTES) if self.inline else []
+
+    def request(self, now_s: float) -> bytes:
+        """The header frame that asks, at its attempt."""
+        self.header["attempt"] = self.attempt
+        self.header["deadline_ms"] = max(1, int((self.deadline_s - now_s) * 1000))
+        return pack(self.header, self.content)
 
     def head(self, kind: str) -> Header:
         """The header of a further message about this request."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from geostore.query.frames import INLINE_BYTES, Buffer, Header, Inbox, pack
+from geostore.query.frames import INLINE_BYTES, Buffer, Content, Header, Inbox, pack
 from geostore.query.messages import PROTOCOL_VERSION, Role
 from geostore.query.spool import Source
 
@@ -22,7 +22,7 @@ class Peer:
     under_way: int = 0
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Call:
     """One request. It receives its body, works, then sends its reply as credit comes back."""
 
@@ -34,12 +34,16 @@ class Call:
     deadline_s: float
     inbox: Inbox
     credit: int
+    name: bytes = b""  # its answer may be kept under, for the store's `state` when it came
+    state: int | None = None
+    bundled: bool = False  # it came in a bundle, so its reply may leave in one
     granted: bool = False
     working: bool = False
     dropped: bool = False
     grants_owed: int = 0
     chunk_seq: int = 0
     reply: Header | None = None
+    content: Content | None = None
     source: Source | None = None
     sent: int = 0
     headed: bool = False
@@ -62,6 +66,11 @@ class Call:
         return self.source is not None and self.source.nbytes > INLINE_BYTES
 
     @property
+    def fits_bundle(self) -> bool:
+        """True if the whole reply may leave in a bundle."""
+        return self.bundled and not self.headed and self.source is not None and self.source.nbytes <= INLINE_BYTES
+
+    @property
     def all_sent(self) -> bool:
         """True once the header and every byte of the reply were handed to the socket."""
         return self.headed and self.source is not None and self.sent >= self.source.nbytes
@@ -81,13 +90,20 @@ class Call:
         """The message that asks for the chunks owed."""
         return {**self._head("grant"), "chunks": self.grants_owed, "chunk_bytes": chunk_bytes}
 
-    def next_message(self, size: int) -> list[Buffer]:
-        """The next message of the reply, with `size` bytes of body; `note_sent` must follow if it was sent."""
+    def first_message(self, size: int) -> tuple[bytes, list[Buffer]]:
+        """Header and the first `size` bytes of the reply; `note_sent` must follow if it was sent."""
         assert self.reply is not None
         assert self.source is not None
-        frames = self.source.frames(self.sent, self.sent + size) if size else []
+        self.reply["attempt"] = self.attempt
+        return pack(self.reply, self.content), self.source.frames(0, size) if size else []
+
+    def next_message(self, size: int) -> list[Buffer]:
+        """The next message of the reply, with `size` bytes of body; `note_sent` must follow if it was sent."""
         if not self.headed:
-            return [pack({**self.reply, "attempt": self.attempt}), *frames]
+            head, body = self.first_message(size)
+            return [head, *body]
+        assert self.source is not None
+        frames = self.source.frames(self.sent, self.sent + size) if size else []
         return [pack({**self._head("chunk"), "seq": self.chunk_seq}), *frames]
 
     def _head(self, kind: str) -> Header:

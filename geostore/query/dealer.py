@@ -6,12 +6,12 @@ import contextlib
 import itertools
 import logging
 import secrets
-import socket as sockets
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import CancelledError, Future, InvalidStateError
+from typing import Any
 
 import zmq
 from zmq.utils.monitor import recv_monitor_message
@@ -27,22 +27,17 @@ from geostore.errors import (
     from_kind,
 )
 from geostore.query.asking import Asking
-from geostore.query.auth import KeyPair, secure_client
-from geostore.query.frames import INLINE_BYTES, Header, Inbox, Shelf, outgoing, pack, unpack
+from geostore.query.auth import KeyPair
+from geostore.query.bundle import BUNDLE_BYTES_MAX, Bundle, is_bundle, unbundle
+from geostore.query.frames import INLINE_BYTES, Header, Inbox, outgoing, pack, read_body, unpack
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Progress, Reply, Request
-from geostore.query.multipart import receive_some, send
+from geostore.query.multipart import receive_some, try_send
+from geostore.query.shelf import Shelf
+from geostore.query.sockets import Waker, asking, watched
 from geostore.settings import Settings
 
-CHUNK_BYTES_MAX = 64 * 2**20  # largest frame taken from a daemon
 HEADER_BYTES_MAX = 2**20
 _TICK_S = 0.05
-_EVENTS = (
-    zmq.EVENT_HANDSHAKE_SUCCEEDED
-    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
-    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-    | zmq.EVENT_DISCONNECTED
-)
 _log = logging.getLogger(__name__)
 
 
@@ -78,16 +73,15 @@ class Dealer:
         self._owed: dict[int, Asking] = {}  # chunks came that are not granted back yet
         self._words: deque[bytes] = deque()  # grants and drops to be sent
         self._shelf, self._inflight_max = Shelf(), self._settings.inflight_max
-        self._connected, self._closing, self._awake = False, False, False
+        self._greeted, self._bundle_bytes = False, 0  # bundles are sent once the daemon said that it takes them
+        self._connected, self._closing = False, False
         self._down_s, self._connect_s = time.monotonic(), connect_s
         self._refused: GeostoreError | None = None
         self._suspected: GeostoreError | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._wake_out, self._wake_in = sockets.socketpair()
-        self._wake_out.setblocking(False)
-        self._wake_in.setblocking(False)
-        self._socket = self._open(pair, server_key)
-        self._monitor = self._socket.get_monitor_socket(_EVENTS)
+        self._waker = Waker()
+        self._socket = asking(self._context, pair, server_key)
+        self._monitor = watched(self._socket)
         self._connect()
         self._thread = threading.Thread(target=self._run, name="geostore-dealer", daemon=True)
         self._thread.start()
@@ -102,7 +96,6 @@ class Dealer:
         self._submit(call)
         self._result(call.future)
         assert call.reply is not None
-        self._inflight_max = min(self._inflight_max, call.reply.get("limits", {}).get("inflight_max", 1))
         return call.reply
 
     def submit(
@@ -137,7 +130,7 @@ class Dealer:
         """Give up what is under way, and the connection."""
         if not self._closing:
             self._closing = True
-            self._wake(force=True)
+            self._waker.wake(force=True)
             self._thread.join()
 
     def __enter__(self) -> Dealer:
@@ -156,16 +149,16 @@ class Dealer:
             "verb": request.verb,
             "credit": self._settings.credit,
         }
-        fields = request.model_dump(exclude_defaults=True)
-        header, body = outgoing(header, fields, arrays, bytes_max=self._settings.header_bytes_max)
+        fields = request.__pydantic_serializer__.to_python(request, exclude_defaults=True)
+        content, body = outgoing(fields, arrays, bytes_max=self._settings.header_bytes_max)
         now_s = time.monotonic()
-        return Asking(header, body, now_s, now_s + seconds)
+        return Asking(header, content, body, now_s, now_s + seconds)
 
     def _submit(self, call: Asking) -> None:
         if self._closing:
             raise Unreachable(f"the connection to {self.address} is closed; connect again")
         self._asked.append(call)
-        self._wake()
+        self._waker.wake()
 
     def _result(self, future: Future[Reply]) -> Reply:
         try:
@@ -176,25 +169,7 @@ class Dealer:
             future.cancel()  # an interrupt while waiting: the daemon is told to drop it
             raise
 
-    def _wake(self, *, force: bool = False) -> None:
-        if force or not self._awake:
-            self._awake = True
-            with contextlib.suppress(OSError):  # full: a wake-up is already on its way; closed: nobody to wake
-                self._wake_out.send(b"\0")
-
     # --- the thread that owns the socket ---------------------------------------------------------------------------
-
-    def _open(self, pair: KeyPair | None, server_key: str) -> zmq.Socket[bytes]:
-        socket = self._context.socket(zmq.DEALER)
-        socket.linger = 0
-        socket.immediate = True  # nothing queues for a connection that is not there
-        socket.maxmsgsize = CHUNK_BYTES_MAX
-        socket.reconnect_ivl, socket.reconnect_ivl_max = 50, 1000
-        socket.heartbeat_ivl, socket.heartbeat_timeout, socket.heartbeat_ttl = 5_000, 15_000, 30_000
-        socket.sndhwm, socket.rcvhwm = 64, 64
-        if pair is not None:
-            secure_client(socket, pair, server_key)
-        return socket
 
     def _connect(self) -> None:
         try:
@@ -202,26 +177,23 @@ class Dealer:
         except zmq.ZMQError as error:
             self._socket.disable_monitor()
             self._context.destroy(linger=0)
-            self._wake_in.close()
-            self._wake_out.close()
+            self._waker.close()
             raise InvalidInput(f"{self.address!r} is no address ({error}); use tcp://host:port") from error
 
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
         poller.register(self._monitor, zmq.POLLIN)
-        poller.register(self._wake_in.fileno(), zmq.POLLIN)
+        poller.register(self._waker.fileno(), zmq.POLLIN)
         ticked_s = 0.0
         while not self._closing:
             busy = self._calls or self._unsent
             ready = dict(poller.poll(int(_TICK_S * 1000) if busy else 1000))
-            if self._wake_in.fileno() in ready:
-                self._wake_in.recv(4096)
             if self._monitor in ready:
                 self._notice()
             if self._socket in ready:
                 self._receive()
-            self._awake = False
+            self._waker.rearm(ready)
             while self._asked:
                 self._unsent.append(self._asked.popleft())
             self._send_waiting()
@@ -238,8 +210,7 @@ class Dealer:
         self._monitor.close(linger=0)
         self._socket.close(linger=0)
         self._context.term()
-        self._wake_in.close()
-        self._wake_out.close()
+        self._waker.close()
 
     def _notice(self) -> None:
         """Follow the connection: up, lost, or refused."""
@@ -247,6 +218,8 @@ class Dealer:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             self._connected, self._refused, self._suspected = True, None, None
             self._socket.getsockopt(zmq.EVENTS)  # lets go of the old connection's pipe before anything is sent
+            if self._greeted:  # another daemon may answer now
+                self._unsent.appendleft(self._call(Hello(versions=(PROTOCOL_VERSION, PROTOCOL_VERSION)), (), None))
         elif event == zmq.EVENT_DISCONNECTED:
             if self._connected:
                 self._down_s = time.monotonic()
@@ -269,62 +242,69 @@ class Dealer:
         self._uploading.clear()
         self._owed.clear()
         self._words.clear()
+        self._bundle_bytes = 0
 
     def _send_waiting(self) -> None:
         if not self._connected:  # the socket may still take messages for a connection that is just gone
             return
-        while self._words and self._send([self._words[0]]):
+        while self._words and try_send(self._socket, [self._words[0]]):
             self._words.popleft()
         for call in list(self._uploading.values()):
             self._upload(call)
         while self._unsent and len(self._calls) < self._inflight_max:
-            call = self._unsent[0]
-            if call.future.cancelled():
-                self._unsent.popleft()
-            elif self._send_request(call):
-                self._calls[call.header["id"]] = self._unsent.popleft()
-            else:
+            if not self._send_requests():
                 return
 
-    def _send_request(self, call: Asking) -> bool:
-        left_ms = max(1, int((call.deadline_s - time.monotonic()) * 1000))
-        head = pack({**call.header, "attempt": call.attempt, "deadline_ms": left_ms})
-        inline = call.body.nbytes <= INLINE_BYTES
-        return self._send([head, *(call.body.frames(0, call.body.nbytes) if inline else ())])
-
-    def _send(self, frames: Sequence[bytes | memoryview]) -> bool:
-        try:
-            send(self._socket, frames)
-        except zmq.Again:
+    def _send_requests(self) -> bool:
+        """Send the oldest ones: those that fit in one bundle, or one by itself; False if the socket takes no more."""
+        now_s, bundle, count = time.monotonic(), Bundle(self._bundle_bytes), 0
+        room = self._inflight_max - len(self._calls)
+        for call in itertools.islice(self._unsent, room):
+            if not (call.inline and bundle.add(call.request(now_s), call.inline_frames(), call.body.nbytes)):
+                break
+            count += 1
+        alone = self._unsent[0]
+        if not try_send(self._socket, [bundle.frame()] if count else [alone.request(now_s), *alone.inline_frames()]):
             return False
+        for _ in range(max(count, 1)):
+            call = self._unsent.popleft()
+            self._calls[call.header["id"]] = call
         return True
 
     def _receive(self) -> None:
         """Take what is there, then grant back all chunks among it, in one message a request."""
         for frames in receive_some(self._socket, messages=256, nbytes=INLINE_BYTES):
+            head, *body = (f.buffer for f in frames)
             try:
-                header = unpack(frames[0].buffer, bytes_max=HEADER_BYTES_MAX)
-                call = self._calls.get(header["id"])
-                if call is not None and header.get("attempt") == call.attempt:
-                    self._take(call, header, frames)
-                elif header["id"] == 0:
-                    _log.warning("%s refused a message: %s", self.address, header.get("message"))
+                if is_bundle(head):
+                    for one, rest in unbundle(head):
+                        self._hear(one, (rest,))
+                else:
+                    self._hear(head, body)
             except GeostoreError as error:
                 _log.warning("a message from %s was not understood: %s", self.address, error)
         for call in self._owed.values():
-            head = call.head("grant")
-            head["chunks"], call.ungranted = call.ungranted, 0
-            self._words.append(pack(head))
+            grant = call.head("grant")
+            grant["chunks"], call.ungranted = call.ungranted, 0
+            self._words.append(pack(grant))
         self._owed.clear()
 
-    def _take(self, call: Asking, header: Header, frames: list[zmq.Frame]) -> None:
+    def _hear(self, head: memoryview, body: Sequence[memoryview]) -> None:
+        header = unpack(head, bytes_max=HEADER_BYTES_MAX)
+        call = self._calls.get(header["id"])
+        if call is not None and header.get("attempt") == call.attempt:
+            self._take(call, header, body)
+        elif header["id"] == 0:
+            _log.warning("%s refused a message: %s", self.address, header.get("message"))
+
+    def _take(self, call: Asking, header: Header, body: Sequence[memoryview]) -> None:
         try:
             if header["type"] == "grant":
                 call.granted += header["chunks"]
                 call.chunk_bytes = min(self._settings.chunk_bytes, header.get("chunk_bytes", INLINE_BYTES))
                 self._upload(call)
             elif header["type"] in ("reply", "chunk"):
-                self._fill(call, header, frames)
+                self._fill(call, header, body)
         except GeostoreError as error:
             self._drop(call, error)
 
@@ -334,31 +314,49 @@ class Dealer:
         while call.granted and call.sent < call.body.nbytes:
             head = call.head("chunk")
             head["seq"] = call.sent // call.chunk_bytes
-            if not self._send([pack(head), *call.body.frames(call.sent, call.sent + call.chunk_bytes)]):
+            if not try_send(self._socket, [pack(head), *call.body.frames(call.sent, call.sent + call.chunk_bytes)]):
                 return
             call.granted -= 1
             call.sent += call.chunk_bytes
         del self._uploading[call.header["id"]]
 
-    def _fill(self, call: Asking, header: Header, frames: list[zmq.Frame]) -> None:
+    def _fill(self, call: Asking, header: Header, body: Sequence[memoryview]) -> None:
         """Take what arrived of the answer; complete, hand it over."""
         if header["type"] == "reply":
-            call.reply, call.inbox = header, Inbox(header, bytes_max=2**40, shelf=self._shelf)
+            call.reply = header
+            if header["bytes"] <= INLINE_BYTES:
+                self._finish(call, header, memoryview(bytearray().join(body)))
+                return
+            call.inbox = Inbox(header, bytes_max=2**40, shelf=self._shelf)
         if call.reply is None or call.inbox is None:
             raise BadRequest(f"{self.address} sent a chunk before its reply")
-        call.inbox.add(f.buffer for f in frames[1:])
-        if call.inbox.nbytes > INLINE_BYTES:
-            call.ungranted += 1
-            self._owed[call.header["id"]] = call
-        if not call.inbox.complete:
+        call.inbox.add(body)
+        call.ungranted += 1
+        self._owed[call.header["id"]] = call
+        if call.inbox.complete:
+            self._finish(call, call.reply, call.inbox.data)
+
+    def _finish(self, call: Asking, reply: Header, data: memoryview) -> None:
+        if len(data) != reply["bytes"]:
+            raise BadRequest(f"{self.address} sent a body of {len(data)} bytes and declared {reply['bytes']}")
+        if reply["status"] != "ok":
+            self._drop(call, from_kind(reply.get("kind", ""), reply.get("message", "")), tell=False)
             return
-        if call.reply["status"] != "ok":
-            self._drop(call, from_kind(call.reply.get("kind", ""), call.reply.get("message", "")), tell=False)
-            return
-        fields, arrays = call.inbox.read()
+        fields, arrays = read_body(reply, data)
         del self._calls[call.header["id"]]
-        with contextlib.suppress(InvalidStateError):
+        if "limits" in reply:
+            self._agree(reply["limits"])
+        try:  # noqa: SIM105  a context manager costs as much as the rest
             call.future.set_result(Reply(fields, arrays))
+        except InvalidStateError:
+            pass
+
+    def _agree(self, limits: dict[str, Any]) -> None:
+        """Keep to what the daemon said in its answer to a hello."""
+        said = {name: value for name, value in limits.items() if type(value) is int}
+        self._greeted = True
+        self._inflight_max = max(1, min(self._settings.inflight_max, said.get("inflight_max", 1)))
+        self._bundle_bytes = min(BUNDLE_BYTES_MAX, said.get("bundle_bytes", 0))
 
     def _expire(self, now_s: float) -> None:
         for call in list(self._calls.values()):
@@ -367,6 +365,9 @@ class Dealer:
             elif now_s > call.deadline_s:
                 self._drop(call, self._late(call))
         for call in list(self._unsent):
+            if call.future.cancelled():
+                self._unsent.remove(call)
+                continue
             waited_s = now_s - max(call.asked_s, self._down_s)
             if now_s > call.deadline_s or (not self._connected and (self._refused or waited_s > self._connect_s)):
                 self._unsent.remove(call)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import bisect
 import math
 import sys
-import sysconfig
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypedDict, cast
+import threading
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, TypedDict, cast
 
 import msgpack
 import numpy as np
 
 from geostore.errors import BadRequest, Overloaded
 from geostore.query.messages import ARRAY_DTYPES, Array
+from geostore.query.shelf import Shelf
 
 INLINE_BYTES = 65_536  # a body up to this size rides with its header and needs no credit
-SHELF_BYTES_MAX = 32 * 2**20  # memory a client keeps to receive the next large replies in
 FACTS_BYTES_MAX = 256 * 2**20  # largest `fields` + `arrays` that may travel in the body
 ITEMS_MAX = 1_000_000  # items of one list or map
 TEXT_MAX = 1_000_000  # characters of one string
@@ -73,17 +73,32 @@ _TYPES: dict[str, type] = {
     **dict.fromkeys(("fields", "limits"), dict),
     "arrays": list,
 }
-_INT_MAX = 2**53
 _LITTLE = sys.byteorder == "little"
-_CHECKS: dict[str, tuple[tuple[str, ...], dict[str, type]]] = {
-    name: (must, {field: _TYPES.get(field, int) for field in (*must, *may)}) for name, (must, may) in FIELDS_OF.items()
+_CHECKS: dict[str, tuple[frozenset[str], dict[str, type]]] = {
+    name: (frozenset(must), {field: _TYPES.get(field, int) for field in (*must, *may)})
+    for name, (must, may) in FIELDS_OF.items()
 }
-_SCALARS = (int, float, bool, type(None))
+_FIXMAP, _FIXMAP_PAIRS = 0x80, 15  # msgpack: a map of up to 15 pairs begins with one byte
+_OWN = threading.local()
 
 
-def pack(header: Header) -> bytes:
-    """The header frame of `header`."""
-    return bytes(msgpack.packb(header))
+def pack(header: Header, content: Content | None = None) -> bytes:
+    """The header frame of `header`, completed by `content`."""
+    head: bytes = _packer().pack(header)
+    if content is None:
+        return head
+    pairs = len(header) + content.pairs
+    assert pairs <= _FIXMAP_PAIRS
+    return b"%c%b%b" % (_FIXMAP | pairs, head[1:], content.tail)
+
+
+def _packer() -> msgpack.Packer:
+    """This thread's packer: making one costs more than a header."""
+    try:
+        return cast(msgpack.Packer, _OWN.packer)
+    except AttributeError:
+        _OWN.packer = msgpack.Packer()
+        return _OWN.packer
 
 
 def unpack(frame: Buffer, *, bytes_max: int) -> Header:
@@ -100,19 +115,18 @@ def unpack(frame: Buffer, *, bytes_max: int) -> Header:
 
 
 def _check_message(header: dict[str, Any]) -> None:
-    wanted, known = _CHECKS.get(str(header.get("type")), ((), {}))
+    wanted, kinds = _CHECKS.get(str(header.get("type")), (frozenset(), {}))
     if not wanted:
         raise BadRequest(f"unknown message {str(header.get('type'))[:40]!r}; messages are {', '.join(FIELDS_OF)}")
-    for name in wanted:
-        if name not in header:
-            raise BadRequest(f"{header['type']}: field {name!r} is missing; see docs/PROTOCOL.md")
+    if not wanted <= header.keys():
+        missing = next(n for n in FIELDS_OF[header["type"]][0] if n not in header)
+        raise BadRequest(f"{header['type']}: field {missing!r} is missing; see docs/PROTOCOL.md")
     for name, value in header.items():
-        kind = known.get(name)
-        if kind is None:
-            continue
+        kind = kinds.get(name)
         if type(value) is not kind:
-            raise BadRequest(f"header field {name!r} is {type(value).__name__}, wanted {kind.__name__}")
-        if isinstance(value, int) and not 0 <= value < _INT_MAX:
+            if kind is not None:
+                raise BadRequest(f"header field {name!r} is {type(value).__name__}, wanted {kind.__name__}")
+        elif kind is int and not 0 <= value < 9_007_199_254_740_992:  # type: ignore[operator]
             raise BadRequest(f"header field {name!r} = {value}; wanted 0 <= value < 2^53")
     if len(header.get("session", "")) > 64:
         raise BadRequest(f"session of {len(header['session'])} characters; at most 64")
@@ -187,31 +201,32 @@ class Body:
         self._parts, self._starts = [], []
 
 
-def outgoing(header: Header, fields: dict[str, Any], arrays: Sequence[Array], *, bytes_max: int) -> tuple[Header, Body]:
-    """`header` completed for `fields` and `arrays`, and the body that carries what does not fit in it.
+class Content(NamedTuple):
+    """What a header says of its fields and its body, packed once: the pairs that end it, and how many they are."""
+
+    tail: bytes
+    pairs: int
+
+
+def outgoing(fields: dict[str, Any], arrays: Sequence[Array], *, bytes_max: int) -> tuple[Content, Body]:
+    """`fields` and `arrays` as they travel; in the body what does not fit a header of `bytes_max` bytes.
 
     Raises:
         BadRequest: an array of a dtype that does not travel, or of more than NDIM_MAX dimensions.
     """
     ready = [_wire_array(a) for a in arrays]
-    shapes = [[_NAMES[a.dtype], list(a.shape)] for a in ready]
     views: list[Buffer] = [a.data.cast("B") if a.size else b"" for a in ready]
-    if not _is_short(fields, shapes):
-        facts = bytes(msgpack.packb({"fields": fields, "arrays": shapes}))
-        if len(facts) > bytes_max // 2:
-            body = Body([facts, *views])
-            return {**header, "facts_bytes": len(facts), "bytes": body.nbytes}, body
-    body = Body(views)
-    return {**header, "fields": fields, "arrays": shapes, "bytes": body.nbytes}, body
+    pack_one = _packer().pack
+    facts: bytes = _FIELDS + pack_one(fields) + _ARRAYS + pack_one([[_NAMES[a.dtype], a.shape] for a in ready])
+    if len(facts) <= bytes_max // 2:
+        body = Body(views)
+        return Content(facts + _BYTES + pack_one(body.nbytes), 3), body
+    facts = b"%c%b" % (_FIXMAP | 2, facts)
+    body = Body([facts, *views])
+    return Content(_FACTS_BYTES + pack_one(len(facts)) + _BYTES + pack_one(body.nbytes), 2), body
 
 
-def _is_short(fields: dict[str, Any], shapes: list[Any]) -> bool:
-    """True if they surely fit a header, without packing them."""
-    return (
-        len(fields) <= 16
-        and len(shapes) <= 16
-        and all(isinstance(v, _SCALARS) or (isinstance(v, str) and len(v) < 256) for v in fields.values())
-    )
+_FIELDS, _ARRAYS, _BYTES, _FACTS_BYTES = (msgpack.packb(n) for n in ("fields", "arrays", "bytes", "facts_bytes"))
 
 
 def _wire_array(array: Array) -> Array:
@@ -225,7 +240,7 @@ def _wire_array(array: Array) -> Array:
 class Inbox:
     """A body as it arrives: filled chunk by chunk, then read."""
 
-    __slots__ = ("_data", "_header", "filled", "nbytes")
+    __slots__ = ("_header", "data", "filled", "nbytes")
 
     def __init__(self, header: Header, *, bytes_max: int, shelf: Shelf | None = None) -> None:
         self._header = header
@@ -235,9 +250,9 @@ class Inbox:
         self.filled = 0
         try:
             if self.nbytes <= INLINE_BYTES:
-                self._data = memoryview(bytearray(self.nbytes))
+                self.data = memoryview(bytearray(self.nbytes))
             else:
-                self._data = shelf.take(self.nbytes) if shelf is not None else _untouched(self.nbytes)
+                self.data = shelf.take(self.nbytes) if shelf is not None else _untouched(self.nbytes)
         except MemoryError as error:
             raise Overloaded(f"no memory for a body of {self.nbytes} bytes; ask for less at once") from error
 
@@ -252,79 +267,47 @@ class Inbox:
             stop = self.filled + len(frame)
             if stop > self.nbytes:
                 raise BadRequest(f"body of {stop} bytes or more; its header declared {self.nbytes}")
-            self._data[self.filled : stop] = frame
+            self.data[self.filled : stop] = frame
             self.filled = stop
 
     def read(self) -> tuple[dict[str, Any], tuple[Array, ...]]:
-        """(fields, arrays) of the complete body; arrays are views into it, little-endian.
-
-        Raises:
-            BadRequest: incomplete, or descriptors and bytes do not agree.
-        """
+        """(fields, arrays) of the complete body; see `read_body`."""
         if not self.complete:
             raise BadRequest(f"body of {self.filled} bytes; its header declared {self.nbytes}")
-        facts_bytes = self._header.get("facts_bytes", 0)
-        if facts_bytes > min(self.nbytes, FACTS_BYTES_MAX):
-            raise BadRequest(f"facts of {facts_bytes} bytes in a body of {self.nbytes}; at most {FACTS_BYTES_MAX}")
-        facts = _decode(self._data[:facts_bytes]) if facts_bytes else cast(dict[str, Any], self._header)
-        fields, arrays = facts.get("fields", {}), facts.get("arrays", [])
-        if not isinstance(fields, dict) or not isinstance(arrays, list):
-            raise BadRequest("fields must be a map and arrays a list; see docs/PROTOCOL.md")
-        return fields, self._cut(check_shapes(arrays), facts_bytes + _padding(facts_bytes))
-
-    def _cut(self, shapes: list[Shape], start: int) -> tuple[Array, ...]:
-        found = []
-        for dtype, shape in shapes:
-            count = math.prod(shape)
-            nbytes = dtype.itemsize * count
-            if start + nbytes > self.nbytes:
-                raise BadRequest(f"arrays of more bytes than the {self.nbytes} of the body; shape product != bytes")
-            flat = np.frombuffer(self._data, dtype, count, start) if count else np.empty(0, dtype)
-            found.append(flat.reshape(shape))
-            start += nbytes + _padding(nbytes)
-        if start != self.nbytes:
-            raise BadRequest(f"arrays of {start} bytes in a body of {self.nbytes}; shape product != bytes")
-        return tuple(found)
+        return read_body(self._header, self.data)
 
 
-def counts_are_exact() -> bool:
-    """True if a reference count tells whether anybody else looks at an object: under CPython's lock, not without it."""
-    running: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
-    return sys.implementation.name == "cpython" and running() and not sysconfig.get_config_var("Py_GIL_DISABLED")
+def read_body(header: Header, data: memoryview) -> tuple[dict[str, Any], tuple[Array, ...]]:
+    """(fields, arrays) of a message with the whole body `data`; arrays are views into it, little-endian.
 
-
-class Shelf:
-    """Memory of bodies that nobody looks at any more, used again: fresh pages cost more than filling them.
-
-    Not for several threads. What it keeps stays below SHELF_BYTES_MAX. Whether anybody looks is told by reference
-    counts, so where these are not exact, as in a free-threaded Python, nothing is used again.
+    Raises:
+        BadRequest: descriptors and bytes do not agree.
     """
-
-    def __init__(self, *, reuses: bool | None = None) -> None:
-        self._kept: list[Array] = []
-        self._reuses = counts_are_exact() if reuses is None else reuses
-
-    def take(self, nbytes: int) -> memoryview:
-        """Memory for `nbytes`, with anything in it."""
-        if not self._reuses:
-            return np.empty(nbytes, np.uint8).data
-        for memory, references in _referenced(self._kept):
-            if memory.nbytes >= nbytes and references == _UNSEEN:
-                return memory.data[:nbytes]
-        memory = np.empty(nbytes, np.uint8)
-        if nbytes <= SHELF_BYTES_MAX:
-            self._kept.append(memory)
-            while sum(m.nbytes for m in self._kept) > SHELF_BYTES_MAX:
-                self._kept.pop(0)
-        return memory.data
+    facts_bytes = header.get("facts_bytes", 0)
+    if facts_bytes > min(len(data), FACTS_BYTES_MAX):
+        raise BadRequest(f"facts of {facts_bytes} bytes in a body of {len(data)}; at most {FACTS_BYTES_MAX}")
+    facts = _decode(data[:facts_bytes]) if facts_bytes else cast(dict[str, Any], header)
+    fields, arrays = facts.get("fields", {}), facts.get("arrays", [])
+    if not isinstance(fields, dict) or not isinstance(arrays, list):
+        raise BadRequest("fields must be a map and arrays a list; see docs/PROTOCOL.md")
+    if not (arrays or len(data)):
+        return fields, ()
+    return fields, _cut(check_shapes(arrays), data, facts_bytes + _padding(facts_bytes))
 
 
-def _referenced(kept: list[Array]) -> list[tuple[Array, int]]:
-    """Each array, and how many references to it there are; _UNSEEN where only the list has one."""
-    return [(memory, sys.getrefcount(memory)) for memory in kept]
-
-
-_UNSEEN = _referenced([np.empty(1, np.uint8)])[0][1]  # it differs between interpreters
+def _cut(shapes: list[Shape], data: memoryview, start: int) -> tuple[Array, ...]:
+    found = []
+    for dtype, shape in shapes:
+        count = math.prod(shape)
+        nbytes = dtype.itemsize * count
+        if start + nbytes > len(data):
+            raise BadRequest(f"arrays of more bytes than the {len(data)} of the body; shape product != bytes")
+        flat = np.frombuffer(data, dtype, count, start) if count else np.empty(0, dtype)
+        found.append(flat.reshape(shape))
+        start += nbytes + _padding(nbytes)
+    if start != len(data):
+        raise BadRequest(f"arrays of {start} bytes in a body of {len(data)}; shape product != bytes")
+    return tuple(found)
 
 
 def _untouched(nbytes: int) -> memoryview:

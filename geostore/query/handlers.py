@@ -6,17 +6,20 @@ import logging
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 from geostore.errors import BadRequest, DeadlineExpired, GeostoreError, UnsupportedFormat
+from geostore.query.bundle import BUNDLE_BYTES_MAX
 from geostore.query.calls import Call
-from geostore.query.frames import Body, Header, outgoing
+from geostore.query.frames import Body, Content, Header, outgoing
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Reply, Request, Role, parse
 from geostore.query.spool import Source, Spool
 from geostore.settings import Settings
 
+_AHEAD = 32  # requests given to the threads before the last are done
 _log = logging.getLogger(__name__)
 
 
@@ -39,7 +42,7 @@ class Asked:
 
 
 Handle = Callable[[Asked], Reply]
-Finished = Callable[[Call, Header, Source], None]
+Finished = Callable[[Call, Header, Content | None, Source], None]
 
 
 class Observer(Protocol):
@@ -47,6 +50,10 @@ class Observer(Protocol):
 
     def answered(self, verb: str, outcome: str, seconds: float) -> None:
         """A request was answered: "ok" or the kind of its error."""
+        ...
+
+    def recalled(self) -> None:
+        """A request was answered with an answer that was kept."""
         ...
 
     def moved(self, way: str, nbytes: int) -> None:
@@ -62,6 +69,9 @@ class Silent:
     """An Observer that counts nothing."""
 
     def answered(self, verb: str, outcome: str, seconds: float) -> None:
+        """Nothing."""
+
+    def recalled(self) -> None:
         """Nothing."""
 
     def moved(self, way: str, nbytes: int) -> None:
@@ -80,7 +90,7 @@ class Pool:
         self._handle, self._settings, self._spool = handle, settings, spool
         self._observer, self._finished = observer, finished
         self._work: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
-        self._arrived: list[Call] = []
+        self._arrived: deque[Call] = deque()
         self._threads = [
             threading.Thread(target=self._serve, name=f"geostore-handler-{i}", daemon=True)
             for i in range(settings.threads)
@@ -99,10 +109,9 @@ class Pool:
         self._arrived.append(call)
 
     def wake(self) -> None:
-        """Begin what was put; what came in one turn wakes the threads once."""
-        for call in self._arrived:
-            self._work.put(call)
-        self._arrived.clear()
+        """Begin what was put, at most _AHEAD at a time: threads that run out let the socket's thread send its share."""
+        while self._arrived and self._work.qsize() < _AHEAD:
+            self._work.put(self._arrived.popleft())
 
     def close(self) -> None:
         """End each thread after what it is at."""
@@ -111,34 +120,32 @@ class Pool:
 
     def _serve(self) -> None:
         while (call := self._work.get()) is not None:
-            outcome = "ok"
+            outcome, content, body = "ok", None, cast(Source, Body(()))
             try:
-                header, body = self._answer(call)
+                header, content, body = self._answer(call)
             except GeostoreError as error:
-                outcome = error.kind
-                header, body = refusal(call.header, error), Body(())
+                outcome, header = error.kind, refusal(call.header, error)
             except Exception:  # noqa: BLE001  one fault must not end the thread
-                outcome = GeostoreError.kind
                 _log.exception("fault while answering %s", call.verb)
                 fault = GeostoreError(f"{call.verb}: a fault in the daemon; its log says more")
-                header, body = refusal(call.header, fault), Body(())
+                outcome, header = fault.kind, refusal(call.header, fault)
             self._observer.answered(call.verb, outcome, time.monotonic() - call.began_s)
             self._observer.moved("in", call.inbox.nbytes)
-            self._finished(call, header, body)
-            del call, header, body  # a waiting thread holds no reply
+            self._finished(call, header, content, body)
+            del call, header, content, body  # a waiting thread holds no reply
 
-    def _answer(self, call: Call) -> tuple[Header, Source]:
+    def _answer(self, call: Call) -> tuple[Header, Content, Source]:
         if call.dropped or time.monotonic() > call.deadline_s:
             raise DeadlineExpired(f"{call.verb}: the deadline passed while the request waited; allow more time")
         fields, arrays = call.inbox.read()
         request = parse(call.verb, fields)
-        head: Header = _head(call.header, "ok")
+        head: Header = answered(call.header, "ok")
         if isinstance(request, Hello):
             head = {**head, "version": agree(request.versions), "limits": limits(self._settings)}
         user, session, number = call.key
         reply = self._handle(Asked(request, arrays, user, call.role, f"{user}:{session}:{number}"))
-        head, body = outgoing(head, reply.fields, reply.arrays, bytes_max=self._settings.header_bytes_max)
-        return head, self._spool.keep(body)
+        content, body = outgoing(reply.fields, reply.arrays, bytes_max=self._settings.header_bytes_max)
+        return head, content, self._spool.keep(body)
 
 
 def agree(versions: tuple[int, int]) -> int:
@@ -159,15 +166,17 @@ def agree(versions: tuple[int, int]) -> int:
 def limits(settings: Settings) -> dict[str, int]:
     """What a client must keep to."""
     names = ("header_bytes_max", "chunk_bytes", "credit", "upload_bytes_max", "inflight_max")
-    return {name: getattr(settings, name) for name in names}
+    bundle_bytes = min(settings.chunk_bytes, BUNDLE_BYTES_MAX)
+    return {**{name: getattr(settings, name) for name in names}, "bundle_bytes": bundle_bytes}
 
 
 def refusal(asked: Header, error: GeostoreError) -> Header:
     """The header of an error reply to the request with header `asked`, as far as that could be read."""
-    return {**_head(asked, "error"), "kind": error.kind, "message": str(error)[:4096], "bytes": 0}
+    return {**answered(asked, "error"), "kind": error.kind, "message": str(error)[:4096], "bytes": 0}
 
 
-def _head(asked: Header, status: str) -> Header:
+def answered(asked: Header, status: str) -> Header:
+    """The header that every reply to the request with header `asked` begins with."""
     return {
         "v": PROTOCOL_VERSION,
         "type": "reply",

@@ -20,6 +20,15 @@ def send(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> None:
         socket.send(frame, _MORE if i < last else _LAST, copy=len(frame) < COPIED_BYTES)
 
 
+def try_send(socket: zmq.Socket[bytes], frames: Sequence[Buffer]) -> bool:
+    """`send`, or False if the socket takes no more."""
+    try:
+        send(socket, frames)
+    except zmq.Again:
+        return False
+    return True
+
+
 def receive(socket: zmq.Socket[bytes]) -> list[zmq.Frame]:
     """The next message of `socket`. Raises zmq.Again if there is none."""
     frame = socket.recv(_LAST, copy=False)

@@ -24,8 +24,9 @@ ARRAYS = st.lists(
 
 
 def travel(fields, arrays, *, bytes_max: int = 65_536, chunk_bytes: int = 4096):
-    head, body = outgoing(HEAD, fields, arrays, bytes_max=bytes_max)
-    inbox = Inbox(unpack(pack(head), bytes_max=bytes_max), bytes_max=2**30)
+    content, body = outgoing(fields, arrays, bytes_max=bytes_max)
+    head = unpack(pack(HEAD, content), bytes_max=bytes_max)
+    inbox = Inbox(head, bytes_max=2**30)
     for start in range(0, body.nbytes, chunk_bytes):
         frames = body.frames(start, start + chunk_bytes)
         assert len(frames) <= FRAMES_MAX
@@ -62,7 +63,7 @@ def test_fields_too_large_for_the_header_travel_in_the_body():
 def test_large_arrays_are_not_copied_on_their_way_out():
     """The frames of a large body are views of the array itself."""
     array = np.zeros(2**20, np.uint16)
-    _, body = outgoing(HEAD, {}, [array], bytes_max=65_536)
+    _, body = outgoing({}, [array], bytes_max=65_536)
     frames = body.frames(0, 2**20)
     assert len(frames) == 1
     assert np.shares_memory(np.frombuffer(frames[0], np.uint8), array)
@@ -183,4 +184,4 @@ def test_arrays_that_do_not_travel_are_refused_by_the_sender():
     """bool and object arrays are the caller's mistake, found before they are sent."""
     for array in (np.zeros(3, bool), np.array([None]), np.zeros((1,) * 5, np.uint8)):
         with pytest.raises(BadRequest, match="does not travel"):
-            outgoing(HEAD, {}, [array], bytes_max=65_536)
+            outgoing({}, [array], bytes_max=65_536)

@@ -8,7 +8,7 @@ import sysconfig
 import numpy as np
 import pytest
 
-from geostore.query.frames import SHELF_BYTES_MAX, Shelf, counts_are_exact
+from geostore.query.shelf import SHELF_BYTES_MAX, Shelf, counts_are_exact
 
 SIZE = 1_048_576
 
