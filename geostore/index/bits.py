@@ -84,6 +84,15 @@ def set_rows(words: Words, rows: npt.NDArray[Any]) -> None:  # pragma: no cover 
 
 
 @compiled
+def bits_at(words: Words, rows: Rows) -> npt.NDArray[np.bool_]:  # pragma: no cover - compiled
+    """Whether each row's bit is set."""
+    out = np.empty(rows.size, np.bool_)
+    for i in range(rows.size):
+        out[i] = (words[rows[i] >> 6] >> np.uint64(rows[i] & 63)) & np.uint64(1) != 0
+    return out
+
+
+@compiled
 def count_bits(words: Words) -> int:  # pragma: no cover - compiled
     """How many bits are set."""
     total = 0
@@ -102,7 +111,7 @@ def count_in_runs(words: Words, runs: npt.NDArray[np.int64]) -> int:  # pragma: 
             continue
         first, last = start >> 6, (stop - 1) >> 6
         for w in range(first, last + 1):
-            total += popcount(words[w] & _between(w, start, stop))
+            total += popcount(words[w] & between(w, start, stop))
     return total
 
 
@@ -118,7 +127,7 @@ def rows_in_runs(
         if start >= stop:
             continue
         for w in range(start >> 6, ((stop - 1) >> 6) + 1):
-            word = words[w] & _between(w, start, stop)
+            word = words[w] & between(w, start, stop)
             while word:
                 low = word & (~word + np.uint64(1))
                 out[n] = (w << 6) + popcount(low - np.uint64(1))
@@ -128,7 +137,7 @@ def rows_in_runs(
 
 
 @compiled
-def _between(word: int, start: int, stop: int) -> np.uint64:  # pragma: no cover - compiled
+def between(word: int, start: int, stop: int) -> np.uint64:  # pragma: no cover - compiled
     """The bits of word number `word` whose rows lie in [start, stop)."""
     every = np.uint64(0xFFFFFFFFFFFFFFFF)
     low, high = start - (word << 6), stop - (word << 6)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInput
-from geostore.index.bits import Words, bitmap, bitmap_size, set_rows
+from geostore.index.bits import Rows, Words, bitmap, bitmap_size, set_rows
 from geostore.index.compiled import compiled
 
 STEPS = 32  # bitmaps a column of numbers keeps beside its order
@@ -31,12 +31,19 @@ class Numbers:
     order: npt.NDArray[np.uint32]
     steps: Words
 
-    def between(self, low: float | None, high: float | None) -> Words:
-        """The bitmap of rows with low <= value <= high; None is no bound."""
+    def span(self, low: float | None, high: float | None) -> tuple[int, int]:
+        """Positions in `order`, [start, stop), of rows with low <= value <= high; None is no bound."""
         start = 0 if low is None else int(_rank(self.values, self.order, low, False))
         stop = len(self.order) if high is None else int(_rank(self.values, self.order, high, True))
-        if start >= stop:
-            return np.zeros(bitmap_size(len(self.values)), np.uint64)
+        return start, max(start, stop)
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """The rows at these positions of `order`, ascending."""
+        return np.sort(self.order[start:stop]).astype(np.int64)
+
+    def between(self, low: float | None, high: float | None) -> Words:
+        """The bitmap of rows with low <= value <= high; None is no bound."""
+        start, stop = self.span(low, high)
         if stop - start <= len(self.order) // STEPS:
             out = np.zeros(bitmap_size(len(self.values)), np.uint64)
             set_rows(out, self.order[start:stop])

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 import numpy as np
 
 from geostore.errors import InvalidInput, NotComparable
-from geostore.index.bits import Words, count_in_runs
+from geostore.index.bits import Rows, Words, bitmap_size, bits_at, count_in_runs
 from geostore.index.labels import AtLeast, Exactly, Some
 from geostore.index.rows import SEASON, TIME, season_names
 from geostore.index.segment import Segment
-from geostore.index.selection import Selection, everything, select
+from geostore.index.selection import GATHER_SHARE, Selection, everything, of_rows, select
 from geostore.index.spatial import Where
 from geostore.keys import time_us
 
@@ -87,25 +86,60 @@ class Plan:
         return "scan" if self.selection.allowed is None else "masked scan"
 
 
+@dataclass(frozen=True)
+class _Condition:
+    """One condition on one segment: its bitmap, and its rows where they are few."""
+
+    what: str
+    bitmap: Callable[[], Words]
+    few: Callable[[], Rows] | None = None
+
+
 def plan(segment: Segment, wanted: Filter = ALL, *, alive: Words | None = None) -> Plan:
     """Choose the rows of a segment that meet `wanted` and are alive; counts are exact.
+
+    A condition that leaves few rows comes first, and the others are tested on these alone.
 
     Raises:
         InvalidInput: a label that the legend does not have.
     """
-    size, steps = len(segment), []
-    runs = everything(size).runs
+    steps: list[Step] = []
+    runs = everything(len(segment)).runs
     if wanted.within is not None:
         runs = wanted.within.runs(segment.cells, segment.precision)
-        rows = int((runs[:, 1] - runs[:, 0]).sum())
-        steps.append(Step(f"area: {len(runs)} run{'s' * (len(runs) != 1)} of rows", rows))
+        steps.append(
+            Step(f"area: {len(runs)} run{'s' * (len(runs) != 1)} of rows", int((runs[:, 1] - runs[:, 0]).sum()))
+        )
+    conditions = list(_conditions(segment, wanted))
+    first = next((c for c in conditions if c.few is not None), None)
+    if first is not None:
+        return Plan(_of_few(segment, first, conditions, runs, alive, steps), tuple(steps))
     allowed = alive
-    for what, bitmap in _bitmaps(segment, wanted):
-        allowed = bitmap if allowed is None else allowed & bitmap
-        steps.append(Step(what, int(count_in_runs(allowed, runs))))
+    for condition in conditions:
+        allowed = condition.bitmap() if allowed is None else allowed & condition.bitmap()
+        steps.append(Step(condition.what, int(count_in_runs(allowed, runs))))
         if not steps[-1].rows:
             break
-    return Plan(select(size, runs, allowed), tuple(steps))
+    return Plan(select(len(segment), runs, allowed), tuple(steps))
+
+
+def _of_few(
+    segment: Segment, first: _Condition, conditions: Sequence[_Condition], runs: Rows, alive: Words | None,
+    steps: list[Step],
+) -> Selection:  # fmt: skip
+    """The rows of `first` that lie in the runs, are alive and meet the other conditions."""
+    assert first.few is not None
+    rows = first.few()
+    at = np.searchsorted(runs[:, 1], rows, side="right")
+    rows = rows[(at < len(runs)) & (rows >= runs[np.minimum(at, len(runs) - 1), 0])] if len(runs) else rows[:0]
+    if alive is not None:
+        rows = rows[bits_at(alive, rows)]
+    steps.append(Step(first.what, len(rows)))
+    for condition in conditions:
+        if condition is not first and len(rows):
+            rows = rows[bits_at(condition.bitmap(), rows)]
+            steps.append(Step(condition.what, len(rows)))
+    return of_rows(len(segment), rows)
 
 
 def columns(segments: Iterable[Segment]) -> tuple[set[str], set[str]]:
@@ -132,24 +166,43 @@ def check_columns(segments: Sequence[Segment], wanted: Filter) -> None:
             raise InvalidInput(f"no column {strange}; this index has {sorted(known)}")
 
 
-def _bitmaps(segment: Segment, wanted: Filter) -> Iterable[tuple[str, Words]]:
-    """(condition in words, bitmap of the rows that meet it), one after the other."""
+def _conditions(segment: Segment, wanted: Filter) -> Iterable[_Condition]:
     if wanted.seasons:
-        yield f"season: {', '.join(wanted.seasons)}", segment.categories[SEASON].among(wanted.seasons)
+        yield _names(segment, SEASON, wanted.seasons)
     for name, names in wanted.categories.items():
-        known = segment.categories.get(name)
-        yield f"{name}: {', '.join(names)}", _none(segment) if known is None else known.among(names)
+        yield _names(segment, name, names)
     if wanted.labels is not None:
-        labels = segment.labels
-        yield f"labels: {wanted.labels}", _none(segment) if labels is None else labels.meeting(wanted.labels)
+        yield _labels(segment, wanted.labels)
     if wanted.start is not None or wanted.end is not None:
         low = None if wanted.start is None else time_us(wanted.start)
         high = None if wanted.end is None else time_us(wanted.end) - 1
-        yield f"time: {wanted.start} to {wanted.end}", segment.numbers[TIME].between(low, high)
-    for name, (low_, high_) in wanted.numbers.items():
-        column = segment.numbers.get(name)
-        yield f"{name}: {low_} to {high_}", _none(segment) if column is None else column.between(low_, high_)
+        yield _range(segment, TIME, (low, high), f"time: {wanted.start} to {wanted.end}")
+    for name, bounds in wanted.numbers.items():
+        yield _range(segment, name, bounds, f"{name}: {bounds[0]} to {bounds[1]}")
 
 
-def _none(segment: Segment) -> Any:
-    return np.zeros(-(-len(segment) // 64), np.uint64)
+def _names(segment: Segment, column: str, names: Sequence[str]) -> _Condition:
+    known, what = segment.categories.get(column), f"{column}: {', '.join(names)}"
+    return _never(segment, what) if known is None else _Condition(what, lambda: known.among(names))
+
+
+def _labels(segment: Segment, condition: Condition) -> _Condition:
+    labels, what = segment.labels, f"labels: {condition}"
+    if labels is None:
+        return _never(segment, what)
+    for name in condition.names:
+        labels.legend.positions(name)  # an unknown label is refused even where no row is left to have it
+    return _Condition(what, lambda: labels.meeting(condition))
+
+
+def _range(segment: Segment, column: str, bounds: Range, what: str) -> _Condition:
+    known = segment.numbers.get(column)
+    if known is None:
+        return _never(segment, what)
+    start, stop = known.span(*bounds)
+    few = (lambda: known.rows(start, stop)) if stop - start < GATHER_SHARE * len(segment) else None
+    return _Condition(what, lambda: known.between(*bounds), few)
+
+
+def _never(segment: Segment, what: str) -> _Condition:
+    return _Condition(what, lambda: np.zeros(bitmap_size(len(segment)), np.uint64), lambda: np.zeros(0, np.int64))

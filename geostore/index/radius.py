@@ -24,6 +24,7 @@ import numpy.typing as npt
 from geostore.index.bits import Rows, Words
 from geostore.index.compiled import compiled, popcount
 from geostore.index.hamming import Hits, check_radius, ordered, within
+from geostore.index.scan import far_at_most
 from geostore.index.selection import Selection, everything
 
 KEY_BITS = 16
@@ -172,17 +173,6 @@ def _bucketed(
 
 
 @compiled
-def _far_at_most(words: Words, row: int, query: Words, radius: int) -> int:  # pragma: no cover - compiled
-    """The distance; radius + 1 as soon as it is known to be larger, before the next word is fetched."""
-    total = 0
-    for w in range(words.shape[0]):
-        total += popcount(words[w, row] ^ query[w])
-        if total > radius:
-            return radius + 1
-    return total
-
-
-@compiled
 def _look_up(
     words: Words,
     query: Words,
@@ -207,7 +197,7 @@ def _look_up(
             v = key ^ np.int64(masks[m])
             for i in range(starts[t, v], starts[t, v + 1]):
                 row: Any = np.int64(lists[t, i])
-                far = _far_at_most(words, row, query, radius)
+                far = far_at_most(words, row, query, radius)
                 if far <= radius and _is_selected(row, runs, allowed) and _found_first(words, row, query, t, depths):
                     rows[found], far_of[found] = row, far
                     found += 1

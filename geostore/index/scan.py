@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from geostore.index.bits import Rows, Words
+from geostore.index.bits import Rows, Words, between
 from geostore.index.compiled import compiled, popcount
 
 BLOCK = 256  # rows ruled out together by the first half of their words
+FEW = 24  # rows that a bitmap leaves of a block; so few are looked at one by one
 GROUP = 32  # rows ruled out together by all of their words
 TILE = 1024  # rows that stay in the fastest cache while every query of a batch passes over them
 NEAR = 8  # bits a word; nearer limits are tried on the first half of the words first
@@ -79,12 +80,23 @@ def _least(words: Words, lo: int, hi: int, query: Words) -> int:  # pragma: no c
 
 
 @compiled
-def _empty(allowed: Words, lo: int, hi: int) -> bool:  # pragma: no cover - compiled
-    """True if the bitmap has no row of the words that hold [lo, hi)."""
-    found = np.uint64(0)
+def far_at_most(words: Words, row: int, query: Words, limit: int) -> int:  # pragma: no cover - compiled
+    """The distance; limit + 1 as soon as it is known to be larger, before the next word is fetched."""
+    total = 0
+    for w in range(words.shape[0]):
+        total += popcount(words[w, row] ^ query[w])
+        if total > limit:
+            return limit + 1
+    return total
+
+
+@compiled
+def _count(allowed: Words, lo: int, hi: int) -> int:  # pragma: no cover - compiled
+    """Rows of the bitmap in the words that hold [lo, hi)."""
+    total = 0
     for w in range(lo >> 6, ((hi - 1) >> 6) + 1):
-        found |= allowed[w]
-    return bool(found == 0)
+        total += popcount(allowed[w])
+    return total
 
 
 @compiled
@@ -177,7 +189,17 @@ def _scan_tile(
 ) -> None:  # pragma: no cover - compiled
     while lo < end:
         hi = min((lo // BLOCK + 1) * BLOCK, end)
-        if (allowed.size == 0 or not _empty(allowed, lo, hi)) and not _ruled_out(words, lo, hi, query, state[0]):
+        count = BLOCK if allowed.size == 0 else _count(allowed, lo, hi)
+        if 0 < count <= FEW:
+            for w in range(lo >> 6, ((hi - 1) >> 6) + 1):
+                word = allowed[w] & between(w, lo, hi)
+                while word:
+                    row = (w << 6) + popcount((word & (~word + np.uint64(1))) - np.uint64(1))
+                    word &= word - np.uint64(1)
+                    far = far_at_most(words, row, query, state[0] - 1)
+                    if far < state[0]:
+                        _take(base + row, far, k, state, tally, rows, far_of)
+        elif count and not _ruled_out(words, lo, hi, query, state[0]):
             while lo < hi:
                 stop = min((lo // GROUP + 1) * GROUP, hi)
                 if _least(words, lo, stop, query) < state[0]:
@@ -204,7 +226,7 @@ def scan_rows(
     """As `scan_runs`, for single rows: `chosen` is (M,), ascending."""
     for i in range(chosen.size):
         for j in range(queries.shape[0]):
-            far = distance(words, chosen[i], queries[j])
+            far = far_at_most(words, chosen[i], queries[j], state[j, 0] - 1)
             if far < state[j, 0]:
                 _take(base + chosen[i], far, k, state[j], tally[j], rows[j], far_of[j])
 
@@ -233,7 +255,7 @@ def hits_runs(
             if found + BLOCK > rows.size:
                 return found, r, lo
             hi = min((lo // BLOCK + 1) * BLOCK, runs[r, 1])
-            if (allowed.size == 0 or not _empty(allowed, lo, hi)) and not _ruled_out(words, lo, hi, query, radius + 1):
+            if (allowed.size == 0 or _count(allowed, lo, hi)) and not _ruled_out(words, lo, hi, query, radius + 1):
                 while lo < hi:
                     stop = min((lo // GROUP + 1) * GROUP, hi)
                     if _least(words, lo, stop, query) <= radius:
@@ -254,7 +276,7 @@ def hits_rows(
     """Rows among `chosen` within `radius`; how many were written to buffers as long as `chosen`."""
     found = 0
     for i in range(chosen.size):
-        far = distance(words, chosen[i], query)
+        far = far_at_most(words, chosen[i], query, radius)
         if far <= radius:
             rows[found], far_of[found] = chosen[i], far
             found += 1

@@ -1,8 +1,8 @@
 """Rows in an area, as runs: rows lie in the order of their cells, so an area is a few stretches of them.
 
 A row is in an area if its cell is among those that `partition.cover.cover` lists for it: cells that the area overlaps,
-or meets, where it has no size. Boxes are resolved in whole numbers, other areas by prefixes that hold them, with a test
-of each cell that lies only partly inside.
+or meets, where it has no size. Boxes are resolved in whole numbers, other areas by
+prefixes, cut finer along the outline where there are rows.
 """
 
 from __future__ import annotations
@@ -20,12 +20,11 @@ from shapely.geometry.base import BaseGeometry
 from geostore.errors import InvalidInput
 from geostore.index.bits import Rows
 from geostore.index.compiled import compiled
-from geostore.keys import check_geohash
+from geostore.keys import GEOHASH_ALPHABET, check_geohash
 from geostore.partition import geohash as gh
-from geostore.partition.cover import Area, cover_prefixes, parse_area
+from geostore.partition.cover import Area, parse_area
 
 Cells = npt.NDArray[np.int64]
-PREFIXES_MAX = 256
 FEW = 64  # rows; fewer are tested one by one, without a finer cut of their cells
 _CIRCLE = 128  # vertices
 
@@ -87,36 +86,36 @@ class Where:
         return [p.bounds for p in parts]
 
     def _shape_runs(self, cells: Cells, precision: int) -> list[Rows]:
-        found = []
-        for prefix, whole in self._prefixes(precision):
-            start, stop = (int(v) for v in _prefix_run(cells, precision, prefix)[0]) if prefix else (0, len(cells))
-            if start == stop:
-                continue
-            found.append(np.array([[start, stop]]) if whole else start + self._tested(cells[start:stop], precision))
+        """Prefixes are cut into their children while they lie partly inside and hold many rows."""
+        found: list[Rows] = []
+        partial = [("", 0, len(cells))]
+        shapely.prepare(self.shape)
+        while partial:
+            children = []
+            for name, start, stop in partial:
+                if stop - start > FEW and len(name) < precision:
+                    children += _children(cells, precision, (name, start, stop))
+                elif start < stop:
+                    found.append(start + self._tested(cells[start:stop], precision))
+            partial = []
+            if children:
+                met, inside = self._overlaps(shapely.box(*np.array([gh.bounds(name) for name, _, _ in children]).T))
+                found += [np.array([[c[1], c[2]]]) for c, i in zip(children, inside, strict=True) if i]
+                partial = [c for c, m, i in zip(children, met, inside, strict=True) if m and not i]
         return found
 
     def _tested(self, cells: Cells, precision: int) -> Rows:
         """Runs of the rows whose cell the area overlaps."""
         starts = np.flatnonzero(np.diff(cells, prepend=-1))
-        boxes = _boxes_of(cells[starts], precision)
+        met, _ = self._overlaps(_boxes_of(cells[starts], precision))
+        return np.asarray(np.column_stack([starts, np.append(starts[1:], len(cells))])[met])
+
+    def _overlaps(self, boxes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+        """Whether the area overlaps each box, and whether it covers it."""
         met = shapely.intersects(self.shape, boxes)
         if shapely.area(self.shape) > 0:
             met[met] = ~shapely.touches(self.shape, boxes[met])
-        stops = np.append(starts[1:], len(cells))
-        return np.asarray(np.column_stack([starts, stops])[met])
-
-    def _prefixes(self, precision: int) -> list[tuple[str, bool]]:
-        """Prefixes that hold the area, and whether they lie wholly inside."""
-        if precision not in self._known:
-            shapely.prepare(self.shape)
-            names = cover_prefixes(self.shape, precision, PREFIXES_MAX)
-            boxes = [shapely.box(*(gh.bounds(n) if n else (-180, -90, 180, 90))) for n in names]
-            self._known[precision] = list(zip(names, shapely.covers(self.shape, boxes).tolist(), strict=True))
-        return self._known[precision]
-
-    @cached_property
-    def _known(self) -> dict[int, list[tuple[str, bool]]]:
-        return {}
+        return met, shapely.covers(self.shape, boxes)
 
 
 def where(area: Area | Circle | str | Sequence[str] | Where) -> Where:
@@ -172,6 +171,18 @@ def _boxes_of(cells: Cells, precision: int) -> npt.NDArray[Any]:
     width, height = 360 / (1 << (5 * precision + 1) // 2), 180 / (1 << 5 * precision // 2)
     west, south = -180 + columns * width, -90 + rows * height
     return np.asarray(shapely.box(west, south, west + width, south + height))
+
+
+def _children(cells: Cells, precision: int, node: tuple[str, int, int]) -> list[tuple[str, int, int]]:
+    """(geohash, first row, end of rows) of the children of a geohash that have rows."""
+    name, start, stop = node
+    code, shift = (gh.code_of(name) << 5 if name else 0), 5 * (precision - len(name) - 1)
+    edges = start + np.searchsorted(cells[start:stop], (code + np.arange(33)) << shift)
+    return [
+        (name + letter, int(a), int(b))
+        for letter, a, b in zip(GEOHASH_ALPHABET, edges, edges[1:], strict=False)
+        if a < b
+    ]
 
 
 def _prefix_run(cells: Cells, precision: int, prefix: str) -> Rows:
@@ -263,14 +274,19 @@ def _extend(out: Rows, found: int, low: int, high: int) -> int:  # pragma: no co
 @compiled
 def _place(code: int, bits: int) -> tuple[int, int]:  # pragma: no cover - compiled
     """(column, row) of the first `bits` bits of a geohash code, longitude first."""
-    x = y = 0
-    for bit in range(bits):
-        value = (code >> (bits - 1 - bit)) & 1
-        if bit % 2 == 0:
-            x = x << 1 | value
-        else:
-            y = y << 1 | value
-    return x, y
+    last, other = _every_second(np.uint64(code)), _every_second(np.uint64(code) >> np.uint64(1))
+    return (last, other) if bits % 2 else (other, last)
+
+
+@compiled
+def _every_second(code: Any) -> int:  # pragma: no cover - compiled
+    """Bits 0, 2, 4, ... side by side."""
+    x = code & np.uint64(0x5555555555555555)
+    x = (x | (x >> np.uint64(1))) & np.uint64(0x3333333333333333)
+    x = (x | (x >> np.uint64(2))) & np.uint64(0x0F0F0F0F0F0F0F0F)
+    x = (x | (x >> np.uint64(4))) & np.uint64(0x00FF00FF00FF00FF)
+    x = (x | (x >> np.uint64(8))) & np.uint64(0x0000FFFF0000FFFF)
+    return np.int64((x | (x >> np.uint64(16))) & np.uint64(0x00000000FFFFFFFF))  # type: ignore[return-value]
 
 
 @compiled

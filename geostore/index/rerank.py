@@ -1,0 +1,98 @@
+"""The second stage: rows that signatures brought near, put in order by their int8 descriptors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.errors import InvalidInput
+from geostore.index.bits import Rows, Words
+from geostore.index.compiled import compiled
+from geostore.index.hamming import nearest
+from geostore.index.selection import Selection
+
+CANDIDATES = 2000  # rows the first stage hands over
+Floats = npt.NDArray[np.float32]
+Int8 = npt.NDArray[np.int8]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Rows by similarity.
+
+    Attributes:
+        rows: (n,) int64, most similar first, ties by row.
+        scores: (n,) float32, inner product with the query; of descriptors of length 1, the cosine.
+    """
+
+    rows: Rows
+    scores: Floats
+
+
+def quantise(descriptors: Floats) -> tuple[Int8, Floats]:
+    """(N, D) float32 -> (N, D) int8 and (N,) float32 scales: `descriptor = int8 * scale`, off by half a scale at most.
+
+    Raises:
+        InvalidInput: a value is not finite.
+    """
+    if descriptors.ndim != 2 or not np.isfinite(descriptors).all():
+        raise InvalidInput(f"descriptors {descriptors.shape} hold values that are not finite; give (rows, D) numbers")
+    scales = (np.abs(descriptors).max(axis=1, initial=0.0) / 127).astype(np.float32)
+    safe = np.where(scales > 0, scales, np.float32(1))
+    return np.rint(descriptors / safe[:, None]).astype(np.int8), scales
+
+
+def rerank(descriptors: Int8, scales: Floats, query: Floats, rows: Rows, k: int) -> Ranked:
+    """The k of `rows` whose descriptors have the largest inner product with a (D,) float32 query."""
+    if query.shape != descriptors.shape[1:] or not np.isfinite(query).all():
+        raise InvalidInput(f"a query of shape {query.shape}; descriptors have {descriptors.shape[1]} finite components")
+    scores = np.empty(len(rows), np.float32)
+    _products(descriptors, scales, np.ascontiguousarray(query, np.float32), rows, scores)
+    order = np.lexsort((rows, -scores))[:k]
+    return Ranked(rows[order], scores[order])
+
+
+def two_stage(
+    signatures: Words,
+    descriptors: Int8,
+    scales: Floats,
+    signature: Words,
+    query: Floats,
+    k: int,
+    *,
+    candidates: int = CANDIDATES,
+    selection: Selection | None = None,
+) -> Ranked:
+    """The k most similar of the selected rows: the `candidates` nearest by signature, in order of their descriptors.
+
+    Args:
+        signatures: (W, N) uint64.
+        descriptors: (N, D) int8.
+        scales: (N,) float32.
+        signature: (W,) uint64, of the query.
+        query: (D,) float32, of the query.
+        k: rows wanted.
+        candidates: rows of the first stage; more find more of the true neighbours, and cost more.
+        selection: which rows may be hits; decided before the first stage.
+    """
+    (hits,) = nearest(signatures, signature[None], max(k, candidates), selection=selection)
+    return rerank(descriptors, scales, query, np.sort(hits.rows), k)
+
+
+@compiled
+def _products(
+    descriptors: Int8, scales: Floats, query: Floats, rows: Rows, scores: Floats
+) -> None:  # pragma: no cover - compiled
+    for i in range(rows.size):
+        row = descriptors[rows[i]]
+        total = np.zeros(16, np.float32)
+        whole = row.size // 16 * 16
+        for j in range(0, whole, 16):
+            for lane in range(16):
+                total[lane] += np.float32(row[j + lane]) * query[j + lane]
+        rest = np.float32(0)
+        for j in range(whole, row.size):
+            rest += np.float32(row[j]) * query[j]
+        scores[i] = (total.sum() + rest) * scales[rows[i]]
