@@ -36,6 +36,7 @@ def measure(bench: Bench) -> None:
     found = rd_figures.Found(places, points)
     _tell(bench, workshop, places)
     rd_figures.tabulate(bench, found)
+    rd_figures.ratios(bench, found)
     rd_figures.bounded(bench, found)
     rd_figures.one_step(bench, found)
     rd_figures.as_stored(bench, found)
