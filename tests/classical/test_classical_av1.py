@@ -13,6 +13,7 @@ import av
 import numpy as np
 import pytest
 
+from geostore.classical import av1
 from geostore.classical.av1 import decode_frames, encode_frames, temporal_units, with_delimiters
 from geostore.errors import Corrupt
 
@@ -84,6 +85,7 @@ import ctypes, sys
 from hashlib import sha256
 from pathlib import Path
 import av
+from geostore.classical import av1
 from geostore.classical.av1 import decode_frames
 (library,) = Path(av.__file__).parents[1].glob("av.libs/libdav1d*")
 ctypes.CDLL(str(library)).dav1d_set_cpu_flags_mask(ctypes.c_uint(int(sys.argv[1], 16)))
@@ -111,3 +113,12 @@ def test_a_stream_of_another_shape_or_too_few_pictures_is_corrupt(stream: bytes)
         list(decode_frames(stream, 1, (64, 64)))
     with pytest.raises(Corrupt, match="inside the OBU"):
         list(decode_frames(stream[: len(stream) // 2], COUNT, SHAPE))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads and their priority are named by Linux")
+def test_the_encoder_takes_no_real_time_priority() -> None:
+    """Run by root or not, the encoder's threads wait their turn like all others."""
+    encoder = av1._encoder((1, 64, 64), 30.0, 8)
+    policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+    assert encoder.is_open
+    assert policies == {os.sched_getscheduler(0)}
