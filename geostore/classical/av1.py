@@ -16,6 +16,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,17 +126,27 @@ def _encoder(shape: Sequence[int], crf: float, preset: int) -> Any:
     encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
     # the parameter overrules the option, and knows quarters and values beyond 63
     encoder.options = {"preset": str(preset), "g": "-1", "svtav1-params": f"{_PARAMETERS}:crf={crf:.2f}"}
-    before = _threads()
-    encoder.open()
-    for thread in _threads() - before:  # run by root, SVT-AV1 gives its threads real-time priority: all else would wait
-        with contextlib.suppress(ProcessLookupError):  # it has ended
-            os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+    with _usual_priority():
+        encoder.open()
     return encoder
 
 
+@contextlib.contextmanager
+def _usual_priority() -> Iterator[None]:
+    """Undo what SVT-AV1 does when root runs it: it makes the caller and its own threads real-time; all else waits."""
+    if sys.platform != "linux":
+        yield
+        return
+    before, policy, priority = _threads(), os.sched_getscheduler(0), os.sched_getparam(0)
+    yield
+    for thread in {0} | _threads() - before:
+        with contextlib.suppress(ProcessLookupError):  # it has ended
+            os.sched_setscheduler(thread, policy, priority)
+
+
 def _threads() -> set[int]:
-    """This process's threads, where they can be named and given real-time priority: on Linux."""
-    return set(map(int, os.listdir("/proc/self/task"))) if sys.platform == "linux" else set()
+    """This process's threads."""
+    return {int(t.name) for t in Path("/proc/self/task").iterdir()}
 
 
 def _codec(name: str, mode: str) -> Any:

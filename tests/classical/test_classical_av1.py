@@ -119,6 +119,6 @@ def test_a_stream_of_another_shape_or_too_few_pictures_is_corrupt(stream: bytes)
 def test_the_encoder_takes_no_real_time_priority() -> None:
     """Run by root or not, the encoder's threads wait their turn like all others."""
     encoder = av1._encoder((1, 64, 64), 30.0, 8)
-    policies = {os.sched_getscheduler(int(thread)) for thread in os.listdir("/proc/self/task")}
+    policies = {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
     assert encoder.is_open
     assert policies == {os.sched_getscheduler(0)}
