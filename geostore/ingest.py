@@ -114,6 +114,7 @@ class Intake:
         self.cells.learn(client.cells(collection.name))
         self.complete = {s["id"] for s in client.scenes(collection.name) if s["complete"]}
         self._waiting: list[Ready] = []
+        self._named: set[str] = set()
         self._bytes = self._pieces = 0
         self._since = 0.0
 
@@ -147,7 +148,7 @@ class Intake:
             self._take(Ready(source, cut.scene, cut.pieces))
 
     def _take(self, ready: Ready) -> None:
-        known = ready.scene.id in self.complete or any(w.scene.id == ready.scene.id for w in self._waiting)
+        known = ready.scene.id in self.complete or ready.scene.id in self._named
         if known or ready.pieces is not None:
             self._join(Ready(ready.source, ready.scene, None if known else ready.pieces))
             return
@@ -168,12 +169,13 @@ class Intake:
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting.append(ready)
+        self._named.add(ready.scene.id)
         self._bytes, self._pieces = self._bytes + nbytes, self._pieces + len(pieces)
         self.cells.learn({(p.geohash, p.group): p.cell for p in pieces})
 
     def flush(self) -> None:
         """Put what waits. Raises as `take`."""
-        waiting, self._waiting, self._bytes, self._pieces = self._waiting, [], 0, 0
+        waiting, self._waiting, self._named, self._bytes, self._pieces = self._waiting, [], set(), 0, 0
         try:
             self._put_together([w for w in waiting if w.pieces is not None])
         except GeostoreError:  # one of them; which, shows one by one, and the others come in

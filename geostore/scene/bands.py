@@ -148,7 +148,7 @@ def _by_stac(stated: dict[str, Any], known: dict[str, tuple[str, ...]]) -> str |
 
 
 def _one(text: str, known: dict[str, tuple[str, ...]]) -> str | None:
-    found = named_in(text, list(known.values()))
+    found = named_in(text, tuple(known.values()))
     return None if found is None else list(known)[found]
 
 

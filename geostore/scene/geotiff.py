@@ -64,15 +64,18 @@ class RasterFile:
 
 
 def environment() -> Any:
-    """A context in which this thread reads many windows: entering GDAL takes longer than reading a small one."""
-    return rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES)
+    """A context with a bounded block cache in which this thread reads; one it is in already is kept.
+
+    Entering GDAL takes longer than reading a small window, so whoever reads many enters once.
+    """
+    return nullcontext() if hasenv() else rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES)
 
 
 @contextmanager
 def reading(href: str) -> Iterator[None]:
-    """Inside: a bounded block cache, and every fault of `href` raised as BadScene."""
+    """Inside: an `environment`, and every fault of `href` raised as BadScene."""
     try:
-        with nullcontext() if hasenv() else environment():
+        with environment():
             yield
     except (RasterioError, OSError) as error:
         exists = "://" in href or href.startswith("/vsi") or Path(href).exists()

@@ -143,6 +143,7 @@ def words(text: str) -> tuple[str, ...]:
     return tuple(re.sub(r"^([A-Z]*)0+([1-9])", r"\1\2", w.upper()) for w in _SPLIT.split(text) if w)
 
 
+@lru_cache(maxsize=4096)
 def find_word(text: str, wanted: str) -> tuple[int, int] | None:
     """Where the words of `wanted` last stand in those of `text`: (end, length) in words; None if nowhere."""
     have, want = words(text), words(wanted)
@@ -152,7 +153,8 @@ def find_word(text: str, wanted: str) -> tuple[int, int] | None:
     return None
 
 
-def named_in(text: str, names: list[tuple[str, ...]]) -> int | None:
+@lru_cache(maxsize=4096)
+def named_in(text: str, names: tuple[tuple[str, ...], ...]) -> int | None:
     """Which of `names` (each a band's spellings) `text` names, the last in it, the longest if two end there."""
     best: tuple[int, int, int] | None = None
     for i, spellings in enumerate(names):

@@ -109,11 +109,16 @@ class Scene:
     def _window(self, group: str, row: int, col: int, height: int, width: int) -> tuple[Pixels, Mask]:
         """A native window inside the scene."""
         native, bands = self._native(group)
-        numbers = self._stack([self.planes.bands[b.name] for b in bands], row, col, height, width)
+        planes, beside = [self.planes.bands[b.name] for b in bands], self._beside(group)
+        read = self._stack([*planes, *beside.values()], row, col, height, width)
+        numbers, classes = read[: len(planes)], dict(zip(beside, read[len(planes) :], strict=True))
         data = self._data(group, numbers, (row, col, height, width))
         usable = data.copy()
         for rule in self.collection.masks:
-            usable &= ~self._masked(rule, group, native.window(row, col, height, width))
+            if rule.source in classes:
+                usable &= ~masked_by(rule, classes[rule.source])
+            else:
+                usable &= ~self._masked(rule, group, native.window(row, col, height, width))
         pixels = np.empty((len(bands), height, width), bands.dtype)
         for i, band in enumerate(bands):
             href = self.planes.bands[band.name].file.href
@@ -128,6 +133,16 @@ class Scene:
             files.setdefault(plane.file.href, []).append(plane.index + 1)
         read = {href: dict(zip(at, self._reader.read(href, at, *window), strict=True)) for href, at in files.items()}
         return [read[p.file.href][p.index + 1] for p in planes]
+
+    def _beside(self, group: str) -> dict[str, Plane]:
+        """The mask planes, by source, that lie in a file with bands of the group and are read along with them."""
+        first = self.planes.bands[self.collection.groups[group].names[0]].file
+        found = {}
+        for rule in self.collection.masks:
+            plane = closest(self.planes.masks[rule.source], pixel_m(self.grids[group]), rule.source)
+            if plane.file.href == first.href and len(set(first.dtypes)) == 1:
+                found[rule.source] = plane
+        return found
 
     def _numbers(self, plane: Plane, row: int, col: int, height: int, width: int) -> Pixels:
         pixels: Pixels = self._reader.read(plane.file.href, [plane.index + 1], row, col, height, width)[0]
@@ -222,7 +237,7 @@ def _assemble(
     }
     grids = {group: _grid(items, planes) for group, items in collection.groups.items()}
     return Scene(
-        id=_id(scene_name([f.href for f in files], collection), at),
+        id=_id(found.name if found.files else scene_name([f.href for f in files], collection), at),
         time_us=at,
         platform=(facts and facts.platform) or product.platform or "unknown",
         product=collection.product,

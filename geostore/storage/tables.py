@@ -208,7 +208,8 @@ class SlotTable:
         self._epoch = epoch
         self.files.flush(f"{self.root}/{log_name(found)}")
         witness.note(self.files, self.root, [log_name(found).removeprefix(f"{LOG}/")])
-        self._pin_to(found)
+        if self._handle is not None:  # a table just made is opened once there is more to commit
+            self._handle.load_as_version(found)
         return found
 
     def _pin(self, state: Snapshot) -> None:
@@ -216,12 +217,6 @@ class SlotTable:
             self._handle = self._open(state.version)
         if state.version < 0:
             self._handle = None
-
-    def _pin_to(self, version: int) -> None:
-        if self._handle is None:
-            self._handle = self._open(version)
-        else:
-            self._handle.load_as_version(version)
 
     def _write_part(self, path: str, kind: str, data: bytes, count: int) -> AddAction:
         self.files.write(f"{self.root}/{path}", data)
