@@ -16,6 +16,7 @@ import numpy.typing as npt
 from geostore.codec import Lend
 from geostore.errors import Corrupt, NotFound, UnsupportedFormat
 from geostore.vae.model import Layout, decoder_layers
+from geostore.vae.prior import Prior
 
 VERSION = 1
 GAIN_UNIT = 64  # a delta's scales and biases are whole multiples of 1 / GAIN_UNIT
@@ -65,7 +66,8 @@ class Base:
 
     def taken(self, planes: Sequence[int]) -> Tensors:
         """The weights over these slots alone: other slots are as if always 0, and are not computed."""
-        whole, bands = {k: np.asarray(v) for k, v in self.tensors.items()}, self.layout.bands
+        whole = {k: np.asarray(v) for k, v in self.tensors.items() if not k.startswith("prior.")}
+        bands = self.layout.bands
         at = np.asarray(planes)
         for name in decoder_layers(self.layout):
             if name.startswith("see"):
@@ -128,10 +130,17 @@ class Borrowed:
         """The weights as they are used."""
         return changed(self.base.taken(self.planes), self.delta)
 
-    def header(self) -> dict[str, Any]:
-        """What names it in a codec."""
+    @cached_property
+    def prior(self) -> Prior | None:
+        """What latents are expected to be, as learned over the base's own places; None if the base has none."""
+        whole = Prior.take({k: np.asarray(v) for k, v in self.base.tensors.items()})
+        return None if whole is None else _prior_of(whole, self.planes, self.base.layout)
+
+    def header(self, prior: Prior | None = None) -> dict[str, Any]:
+        """What names it in a codec that expects its latents by `prior`."""
         size = "none" if not self.delta else "whole" if "head.s" in self.delta else "few"
-        return {"digest": self.base.digest, "planes": list(self.planes), "delta": size}
+        found = {"digest": self.base.digest, "planes": list(self.planes), "delta": size}
+        return found | ({"prior": True} if prior is not None and prior is self.prior else {})
 
     def tensors(self) -> Tensors:
         """What a codec stores of it: one int8 row, empty without a delta."""
@@ -157,6 +166,18 @@ class Borrowed:
         except (KeyError, IndexError, TypeError, ValueError) as error:
             raise Corrupt(f"a codec's delta on base {base.digest} does not read: {error}; fit again") from error
         return cls(base=base, planes=planes, delta=delta)
+
+
+def _prior_of(whole: Prior, planes: Sequence[int], layout: Layout) -> Prior:
+    """A base's prior for the bands at hand: the static features and the gains and levels of their slots."""
+    at, bands = np.asarray(planes), layout.bands
+    rows = np.concatenate([at, at + bands])
+    head = whole.head[:, rows]
+    if not whole.first.size:
+        return replace(whole, head=head)
+    last = whole.first.shape[1] - 1  # features end with the static image's, and a constant
+    columns = np.concatenate([np.arange(last - 2 * bands), rows + last - 2 * bands, [last]])
+    return replace(whole, first=whole.first[:, columns], head=head)
 
 
 def _delta_shapes(tensors: Frozen, size: str) -> dict[str, tuple[int, ...]]:

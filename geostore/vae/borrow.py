@@ -13,7 +13,8 @@ from geostore.collection import Policy
 from geostore.vae.adapt import CROP, Lesson, fit_deltas
 from geostore.vae.base import Base, Borrowed, Tensors, find
 from geostore.vae.codec import VaeCodec
-from geostore.vae.fit import assemble, prepare
+from geostore.vae.encoding import step_for
+from geostore.vae.fit import assemble, prepare, rounds_for
 from geostore.vae.quantize import BITS, LOG_STEPS
 from geostore.vae.samples import Samples
 
@@ -53,7 +54,9 @@ def borrow_codecs(
     base, planes = found
     progress("prepare", 0.0)
     samples = [prepare(series, "grid", policy) for series in many]
-    codecs = [_codec(Borrowed(base=base, planes=planes, delta={}), s, policy) for s in samples]
+    rounds = rounds_for(effort)
+    bare = Borrowed(base=base, planes=planes, delta={})
+    codecs = [_codec(bare, s, policy, rounds) for s in samples]
     if delta == "none":
         return codecs
     lessons = [lesson_of(codec, s.series, s) for codec, s in zip(codecs, samples, strict=True)]
@@ -70,7 +73,7 @@ def borrow_codecs(
         )
         deltas |= zip(chosen, fitted, strict=True)
     changed = [Borrowed(base=base, planes=planes, delta=d) for d in (deltas[i] for i in range(len(many)))]
-    return [_codec(b, s, policy) for b, s in zip(changed, samples, strict=True)]
+    return [_codec(b, s, policy, rounds) for b, s in zip(changed, samples, strict=True)]
 
 
 def _passes(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
@@ -86,10 +89,13 @@ def _passes(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
         yield chosen
 
 
-def _codec(borrowed: Borrowed, samples: Samples, policy: Policy) -> VaeCodec:
+def _codec(borrowed: Borrowed, samples: Samples, policy: Policy, rounds: int) -> VaeCodec:
     height, width = samples.series.pixels.shape[2:]
     layout = borrowed.base.narrowed(borrowed.planes, height, width)
-    return replace(assemble(layout, dict(borrowed.weights), samples, policy), borrowed=borrowed)
+    codec = assemble(layout, dict(borrowed.weights), samples, policy, counted=borrowed.prior is None)
+    if borrowed.prior is None:
+        return replace(codec, borrowed=borrowed, rounds=rounds)
+    return replace(codec, borrowed=borrowed, rounds=rounds, tables=None, prior=borrowed.prior)
 
 
 def lesson_of(codec: VaeCodec, series: Series, samples: Samples | None = None) -> Lesson:
@@ -109,5 +115,5 @@ def lesson_of(codec: VaeCodec, series: Series, samples: Samples | None = None) -
 def _log_step(codec: VaeCodec, series: Series) -> float:
     dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
     probed = dates[np.linspace(0, len(dates) - 1, min(_PROBED, len(dates))).round().astype(int)]
-    steps = [LOG_STEPS[codec.step_for(series.pixels[t], series.valid[t])] / (1 << BITS) for t in probed]
+    steps = [LOG_STEPS[step_for(codec, series.pixels[t], series.valid[t])] / (1 << BITS) for t in probed]
     return float(np.mean(steps)) if steps else 0.0

@@ -29,7 +29,10 @@ from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Static, Units
 from geostore.vae.stream import LATENT_LIMIT, Numbers, Shape, pack_chain, split, unpack_chain
 from geostore.vae.weights import VERSION, pack_codec, unpack_codec
 
-MODEL, DETAILED, CORRECTED, ROUNDED = range(4)  # a payload's kind: latents; + detail; + residual; rounded values
+# A payload's kind: latents; + detail; + residual; rounded values; and in context: residual, values near the latents'
+# raster, values alone
+MODEL, DETAILED, CORRECTED, ROUNDED, FOLLOWED, NEAR, STEPPED = range(7)
+ALONE = (ROUNDED, STEPPED)  # kinds without latents
 CHAIN = 8  # rasters of a group: each leans on the one before
 
 
@@ -183,12 +186,18 @@ class VaeCodec:
         kind = payload[0] >> 4
         if kind == ROUNDED:
             return residual.unpack_steps(payload[1:], shape, None, self._bands)
-        if kind > ROUNDED:
+        if kind == STEPPED:
+            return residual.unpack_in_context(payload[1:], None, None, valid, self._bands)
+        if kind > STEPPED:
             raise Corrupt(f"payload tag {payload[0]} names no layer of this codec; restore the raster or fit again")
         numbers, layer = self._read(payload, chain)
         base = self.synthesise(numbers)
         if kind == DETAILED:
             return add_detail(layer, base, self._bands, self.weights)
+        if kind == FOLLOWED:
+            return residual.unpack_in_context(layer, None, base, valid, self._bands)
+        if kind == NEAR:
+            return residual.unpack_in_context(layer, base, None, valid, self._bands)
         return base if kind == MODEL else residual.unpack_steps(layer, shape, base, self._bands)
 
     def _read(self, payload: bytes, chain: Sequence[Numbers]) -> tuple[Numbers, bytes]:
@@ -227,12 +236,15 @@ class VaeCodec:
         static: Tensors = {"static": np.frombuffer(self.static.data, np.uint8)}
         if self.tables is not None:
             static["tables"] = self.tables.to_array()
-        if self.prior is not None:
+        lent = self.borrowed is not None and self.prior is self.borrowed.prior
+        if self.prior is not None and not lent:
             static |= self.prior.to_tensors()
-        version = 1 if self.prior is None else VERSION
+        bounded = self.policy.max_error is not None or self.policy.index_max is not None
+        version = VERSION if self.prior is not None or bounded else 1
         if self.borrowed is None:
             return pack_codec(header, {**self.tensors, **static}, version)
-        return pack_codec({**header, "base": self.borrowed.header()}, {**self.borrowed.tensors(), **static}, version)
+        header["base"] = self.borrowed.header(self.prior)
+        return pack_codec(header, {**self.borrowed.tensors(), **static}, version)
 
     @classmethod
     def from_bytes(cls, data: bytes, lend: Lend | None = None) -> VaeCodec:
@@ -258,7 +270,7 @@ class VaeCodec:
                 scale=float(header["scale"]),
                 weights=np.array(header["weights"], np.float64),
                 tables=Tables.from_array(tensors.pop("tables"), layout.channels) if "tables" in tensors else None,
-                prior=Prior.take(tensors),
+                prior=borrowed.prior if borrowed and header["base"].get("prior") else Prior.take(tensors),
                 rounds=int(header.get("rounds", 0)),
                 tensors=tensors,
                 borrowed=borrowed,
@@ -320,12 +332,6 @@ class VaeCodec:
                 statics = (torch.from_numpy(self.decoder.maps[0].astype(np.float32) / (1 << BITS))[None],)
                 means, _ = self.encoder(left, statics, log_step)
         return np.asarray(means.numpy())
-
-    def step_for(self, pixels: Pixels, valid: Mask) -> int:
-        """Which of STEPS a raster needs to keep the policy; the finest if none is enough."""
-        from geostore.vae.encoding import step_for
-
-        return step_for(self, pixels, valid)
 
     def vector(self, numbers: Numbers) -> Int8:
         """(vector_size,) int8: means and deviations of every latent channel over the grid, then gains and levels."""

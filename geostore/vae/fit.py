@@ -140,8 +140,11 @@ def _lend(vae: Vae, parent: VaeCodec) -> bool:
     return True
 
 
-def assemble(layout: Layout, tensors: Tensors, samples: Samples, policy: Policy) -> VaeCodec:
-    """The codec as it will be stored: weights in integers, entropy tables counted on what they encode."""
+def assemble(layout: Layout, tensors: Tensors, samples: Samples, policy: Policy, *, counted: bool = True) -> VaeCodec:
+    """The codec as it will be stored: weights in integers, entropy tables counted on what they encode.
+
+    Latents' tables are left as they begin unless they are to be `counted`.
+    """
     start = Table(zero=32768, ratio=32768, limit=LATENT_LIMIT)
     tables = Tables(
         Table.of(samples.gains, GAIN_LIMIT),
@@ -159,7 +162,7 @@ def assemble(layout: Layout, tensors: Tensors, samples: Samples, policy: Policy)
         tensors=tensors,
         tables=tables,
     )
-    if not layout.channels:
+    if not layout.channels or not counted:
         return codec
     return replace(codec, tables=replace(tables, latents=count_tables(codec, samples)))
 

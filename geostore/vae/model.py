@@ -100,7 +100,7 @@ def _modulated_layers(layout: Layout) -> dict[str, Layer]:
     return {
         **see,
         **turn,
-        "prior": Layer("conv", h, layout.channels, 1, False),
+        "spread": Layer("conv", h, layout.channels, 1, False),
         "head": Layer("conv", layout.channels + 1, w0, 3, True),
         "skip": Layer("conv", layout.channels, b, 1, False),
         "mid": Layer("conv", w0, w0, 3, True),
@@ -137,12 +137,12 @@ def look(layout: Layout, apply: Apply, maps: Seen) -> Seen:
     if not layout.hidden:
         return maps
     features = apply("see3", maps[COARSEST], None)
-    turns, prior = [apply("turn3", features, None)], apply("prior", features, None)
+    turns, spread = [apply("turn3", features, None)], apply("spread", features, None)
     for k in range(COARSEST - 1, -1, -1):
         wider = functional.interpolate(features, scale_factor=2, mode="nearest")
         features = apply(f"see{k}", torch.cat((maps[k], wider), dim=1), None)
         turns.append(apply(f"turn{k}", features, None))
-    return (*turns[::-1], prior)
+    return (*turns[::-1], spread)
 
 
 def synthesise(layout: Layout, apply: Apply, z: Tensor, seen: Seen, log_step: Tensor | None = None) -> Tensor:

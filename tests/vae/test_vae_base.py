@@ -33,7 +33,7 @@ def base():
         torch.manual_seed(5)
         vae = SharedVae(SMALL)
         start_linear(vae)
-        for name in ("turn0", "turn1", "turn2", "turn3", "prior"):
+        for name in ("turn0", "turn1", "turn2", "turn3", "spread"):
             torch.nn.init.normal_(vae.decoder.biases[name], std=0.05)
         return base_of(vae, SLOTS, {"title": "random"})
 
