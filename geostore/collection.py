@@ -72,11 +72,23 @@ class MaskRule:
     source: str
     values: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
+        field: first and last bit of a number packed into the band: then `values` are that number's. () for none.
+
+    Raises:
+        InvalidInput: the field is not two bit positions of 0 to 62, ascending, or comes without values.
 
 
 @dataclass(frozen=True, kw_only=True)
 class Files:
     """How files are to be read where they do not say it themselves.
+    field: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.field and not (len(self.field) == 2 and 0 <= self.field[0] <= self.field[1] <= 62 and self.values):
+            raise InvalidInput(
+                f"mask of {self.source!r}: field {list(self.field)}, values {list(self.values)}; first and last bit "
+                "and values are needed, as in field = [0, 1], values = [1, 2]"
+            )
 
     Attributes:
         positional: band names in file order, for files that name no bands; () refuses such files.
@@ -286,7 +298,7 @@ _NUMBERS = {
     *("gsd_m", "scale", "offset", "valid_min", "valid_max", "wavelength_um"),
 }
 _WORDS = {"crs", "product", "time_pattern", "original", "codec", "baseline", "source", "dtype", "kind"}
-_LISTS = {"indices": str, "rivals": str, "positional": str, "bits": int, "values": int}
+_LISTS = {"indices": str, "rivals": str, "positional": str, "bits": int, "values": int, "field": int}
 
 
 def _check_types(values: Mapping[str, Any], where: str) -> None:

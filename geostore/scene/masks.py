@@ -12,10 +12,17 @@ from geostore.raster import Grid, Mask, Pixels
 
 
 def masked_by(rule: MaskRule, classes: Pixels) -> Mask:
-    """(height, width) bool, True where `classes` (integers) holds one of the rule's values or has one of its bits."""
-    bits = sum(1 << bit for bit in rule.bits)
-    found = np.isin(classes, np.array(rule.values, np.int64)) if rule.values else np.zeros(classes.shape, np.bool_)
-    return np.asarray(found | ((classes.astype(np.int64) & bits) != 0))
+    """(height, width) bool, True where `classes` (integers) holds one of the rule's values or has one of its bits.
+
+    The values are those of the rule's bit field, if it names one.
+    """
+    numbers, bits = classes.astype(np.int64), sum(1 << bit for bit in rule.bits)
+    told = numbers
+    if rule.field:
+        first, last = rule.field
+        told = (numbers >> first) & ((1 << (last - first + 1)) - 1)
+    found = np.isin(told, np.array(rule.values, np.int64)) if rule.values else np.zeros(classes.shape, np.bool_)
+    return np.asarray(found | ((numbers & bits) != 0))
 
 
 def nearest(grid: Grid, classes: Grid, href: str) -> tuple[slice, slice, Pixels, Pixels]:
