@@ -25,7 +25,7 @@ from geostore.collection import Policy
 from geostore.vae.base import find
 from geostore.vae.borrow import Delta, borrow_codec
 from geostore.vae.codec import VaeCodec
-from geostore.vae.fit import assemble, prepare
+from geostore.vae.fit import assemble, prepare, with_prior
 from geostore.vae.model import Layout
 from geostore.vae.quantize import pack_decoder, pack_encoder
 from geostore.vae.shared import CROP, Draw, Place, Training
@@ -33,9 +33,9 @@ from geostore.vae.shared import CROP, Draw, Place, Training
 STATIC_POLICY = Policy(mse_max=3e-4, index_mae_max=None)  # decides how well the static image is kept
 OWN_STEPS = (750, 1500, 3000)  # where the own decoder is looked at
 SPREAD = (0.6, 1.6)  # steps the own decoder is trained for: it has one rate to serve
-TARGETS = (1.6, 1.27, 1.0, 0.79, 0.63)  # of the place's MSE at which curves are taken
+TARGETS = (1.6, 1.0, 0.63)  # of the place's MSE at which curves are taken
 QUALIFIES = 1.2  # largest unseen/seen MSE of an own decoder that is a fair reference
-CELLS = 4  # held-out cells of Peru that get an own decoder
+CELLS = 2  # held-out cells of Peru that get an own decoder
 _DELTAS: tuple[Delta, ...] = ("none", "few", "whole")
 
 
@@ -66,14 +66,24 @@ Curve = list[tuple[float, float]]  # (bytes a raster, MSE), coarse to fine
 
 
 def cases(quick: bool) -> Iterator[Case]:
-    """Every place at hand that fits a base."""
-    names = ("synthetic-small",) if quick else ("romania", "romania-20m", "synthetic-soft", "synthetic-fields")
+    """Every place at hand that a base never saw, real ones first."""
+    names = ("synthetic-small",) if quick else ("romania", "romania-20m")
+    yield from _loaded(names)
+    if quick:
+        return
+    if (DATA / "landsat_peru_timeseries").exists():
+        yield from _peru_cells()
+    yield from _loaded(("synthetic-soft",))
+
+
+def _loaded(names: Sequence[str]) -> Iterator[Case]:
     for name in names:
         place = rd_places.load(name)
         if place is not None:
             yield Case(name, place.title, place.series, 3e-4, not place.synthetic)
-    if quick or not (DATA / "landsat_peru_timeseries").exists():
-        return
+
+
+def _peru_cells() -> Iterator[Case]:
     stack = peru_stack()
     rows, columns = PERU_HELD_OUT[0]
     for number in range(CELLS):
@@ -85,16 +95,15 @@ def cases(quick: bool) -> Iterator[Case]:
 
 
 def curve(codec: VaeCodec, series: Series, mse: float) -> Curve:
-    """Mean payload bytes and mean MSE of rasters encoded one by one at each of TARGETS."""
+    """Mean bytes of an embedding, shared ones divided, and mean MSE of the series, at each of TARGETS."""
     points = []
     for factor in TARGETS:
         bound = replace(codec, policy=Policy(mse_max=factor * mse, index_mae_max=None), indices=())
-        sizes, errors = [], []
-        for pixels, valid in zip(series.pixels, series.valid, strict=True):
-            payload = bound.encode(pixels, valid).payload
-            errors.append(measure(pixels, bound.decode(payload, valid), valid, series.bands, ()).mse)
-            sizes.append(len(payload))
-        points.append((float(np.mean(sizes)), float(np.mean(errors))))
+        encoded = bound.encode_series(series)
+        size = sum(len(e.payload) for e in encoded) + sum(map(len, {e.shared for e in encoded}))
+        frames = zip(encoded, series.pixels, series.valid, strict=True)
+        errors = [measure(p, bound.decode(e.payload, v, e.shared), v, series.bands, ()).mse for e, p, v in frames]
+        points.append((size / len(encoded), float(np.mean(errors))))
     return points
 
 
@@ -135,7 +144,8 @@ def own_codecs(case: Case, steps: Sequence[int], seed: int, folder: Path | None)
         if kept is not None and not kept.exists():
             torch.save(training.state(), kept)
         vae = training.kept
-        yield at, assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, STATIC_POLICY)
+        codec = assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, STATIC_POLICY)
+        yield at, with_prior(codec, seen, rounds=0, seed=seed)
 
 
 def _tall(values: np.ndarray) -> np.ndarray:
@@ -159,6 +169,7 @@ def measure_case(bench: Bench, case: Case, steps: Sequence[int], own: Path | Non
         begun = time.process_time()
         shared = borrow_codec(seen, policy=STATIC_POLICY, effort=Effort(seed=bench.seed), progress=quiet, delta=delta)
         assert shared is not None
+        shared = replace(shared, rounds=0)  # nor are those of the own decoder refined
         seconds = time.process_time() - begun
         points, learned = curve(shared, unseen, case.mse), curve(shared, some, case.mse)
         found[delta] = mse_at(points, size) / mse_at(reference, size)
@@ -216,17 +227,22 @@ def main(bench: Bench) -> None:
         if find(case.series.bands.names) is None:
             bench.row(place=case.name, not_shown=f"no base takes the bands {', '.join(case.series.bands.names)}")
             continue
-        few = len(case.series) < 16
-        results[case.name] = case, measure_case(bench, case, steps[:2] if few else steps, own)
-    _figures(bench, results)
+        results[case.name] = case, measure_case(bench, case, steps if case.name == "romania" else steps[:2], own)
+        case, found = results[case.name]
+        if not _fair(case, found):
+            why = f"own unseen/seen {found['own_unseen_over_seen']:.2f}" if case.real else "generated dates"
+            bench.row(place=case.name, not_among_the_real=why, gap_whole=found["whole"], gap_none=found["none"])
+        _figures(bench, results)
+        bench.write()
+
+
+def _fair(case: Case, found: dict[str, float]) -> bool:
+    """True where the own decoder is a reference: real dates, and it does not memorise."""
+    return case.real and found["own_unseen_over_seen"] <= QUALIFIES
 
 
 def _figures(bench: Bench, results: dict[str, tuple[Case, dict[str, float]]]) -> None:
-    fair = {n: f for n, (c, f) in results.items() if c.real and f["own_unseen_over_seen"] <= QUALIFIES}
-    for name, (case, f) in results.items():
-        if name not in fair:
-            why = "generated dates" if not case.real else f"own unseen/seen {f['own_unseen_over_seen']:.2f}"
-            bench.row(place=name, not_in_the_median=why, gap_whole=f["whole"], gap_none=f["none"])
+    fair = {n: f for n, (c, f) in results.items() if _fair(c, f)}
     wanted: list[tuple[str, str, float | None]] = [
         ("gap_delta", "whole", 1.15),
         ("gap_few", "few", None),

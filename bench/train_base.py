@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from bench.base_places import HELD_OUT, NAMES, places
-from geostore.vae.base import Base
+from bench.base_prior import base_prior
+from geostore.vae.base import Base, pack_base
 from geostore.vae.model import Layout
 from geostore.vae.shared import CROP, Draw, Place, Training, base_of
 
@@ -88,7 +89,9 @@ def _base(training: Training, asked: argparse.Namespace) -> Base:
         "loss": {name: round(value, 4) for name, value in training.shown.items()},
         "command": f"python -m bench.train_base {asked.bands} --folder WORK --seconds {asked.seconds:.0f}",
     }
-    return base_of(training.kept, SLOTS[asked.bands], card)
+    bare = base_of(training.kept, SLOTS[asked.bands], card)
+    prior = base_prior(bare, asked.seed).to_tensors()
+    return pack_base(bare.layout, bare.slots, card, {**bare.tensors, **prior})
 
 
 def _places(asked: argparse.Namespace) -> list[Place]:
