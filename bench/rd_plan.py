@@ -137,7 +137,7 @@ def ours(place: Place, families: Iterable[str], *, steps: int, seed: int) -> lis
         alone = "vae" + OWN
         cells += [_own(place, alone, "mse", {"mse_max": mse}, effort) for mse in _own_policies(place)]
         one_step = {"mse_max": ONE_STEP_MSE, "one_step": 1.0}
-        if place.table == "reflectance":
+        if place.table == "reflectance" and not place.synthetic:
             cells += [_own(place, f, "one step", one_step, effort) for f in ("vae", alone, "vae-flat")]
     return cells
 
@@ -157,7 +157,7 @@ def _policies(place: Place) -> list[tuple[str, dict[str, float]]]:
     if place.series.indices:
         out += [("ndvi", {"index_mae_max": mae}) for mae in _NDVI_POLICIES]
         out += [(f"max NDVI {b}", {"index_max": b}) for b in (INDEX_BOUNDS if thorough else INDEX_BOUNDS[:1])]
-    return out + [(f"max {bound}", {"max_error": bound}) for bound in MAX_BOUNDS]
+    return out + [(f"max {b}", {"max_error": b}) for b in (MAX_BOUNDS if thorough else MAX_BOUNDS[:1])]
 
 
 def _default_policy(place: Place) -> dict[str, float]:
