@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 import os
+from collections import Counter
 from pathlib import Path
 
 from bench import rd_figures, rd_plan, rd_plot
@@ -23,6 +24,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     """What this bench takes beside the common options."""
     parser.add_argument("--work", type=Path, help="folder of what was measured before; it is not measured again")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes; 0 for this one alone")
+    parser.add_argument("--kept", action="store_true", help="measure nothing: a result from what --work holds so far")
     parser.add_argument("--place", action="append", help="only this place; may be given again")
 
 
@@ -30,7 +32,8 @@ def measure(bench: Bench) -> None:
     """Every place through every codec; then tables, figures and curves."""
     with workplace() as folder:
         work = bench.options.get("work") or folder
-        workshop = Workshop(Path(work), 0 if bench.quick else bench.options.get("workers") or 0)
+        workers = 0 if bench.quick else bench.options.get("workers") or 0
+        workshop = Workshop(Path(work), None if bench.options.get("kept") else workers)
         places = _places(bench)
         points = _points(bench, workshop, places)
     found = rd_figures.Found(places, points)
@@ -85,6 +88,8 @@ def _tell(bench: Bench, workshop: Workshop, places: list[Place]) -> None:
     for codec in NEEDS:
         if package := missing(codec):
             bench.row(codec=codec, not_run=f"the package {package} is not installed; `make bench` installs it")
+    for (place, codec), count in Counter((c.place, c.codec) for c in workshop.left).items():
+        bench.row(place=place, codec=codec, settings_left_out=count)
     for cell, error in workshop.failed:
         bench.row(place=cell.place, codec=cell.codec, variant=cell.variant, setting=str(cell.setting), failed=error)
 

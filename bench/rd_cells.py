@@ -118,12 +118,14 @@ class Workshop:
 
     Attributes:
         folder: results already there are read, not measured again, unless code or data have changed.
-        workers: processes; 0 measures in this one.
+        workers: processes; 0 measures in this one, None measures nothing and takes what is there.
+        left: cells that were not measured.
         failed: (cell, what went wrong), for cells that raised.
     """
 
     folder: Path
-    workers: int
+    workers: int | None
+    left: list[Cell] = field(default_factory=list)
     failed: list[tuple[Cell, str]] = field(default_factory=list)
 
     def run(self, cells: Sequence[Cell], title: str) -> list[Point]:
@@ -149,15 +151,18 @@ class Workshop:
                 yield cell, Point.from_dict(json.loads(path.read_text()))
             else:
                 todo.append(cell)
-        yield from self._measured(todo)
+        if self.workers is None:
+            self.left += todo
+        else:
+            yield from self._measured(todo, self.workers)
 
-    def _measured(self, cells: Iterable[Cell]) -> Iterator[tuple[Cell, Point | None]]:
-        if not self.workers:
+    def _measured(self, cells: Iterable[Cell], workers: int) -> Iterator[tuple[Cell, Point | None]]:
+        if not workers:
             for cell in cells:
                 yield cell, self._keep(cell, _attempt(cell))
             return
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(self.workers, context, initializer=_one_thread) as pool:
+        with ProcessPoolExecutor(workers, context, initializer=_one_thread) as pool:
             running = {pool.submit(_attempt, cell): cell for cell in cells}
             for done in as_completed(running):
                 yield running[done], self._keep(running[done], done.result())

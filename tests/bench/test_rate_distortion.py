@@ -177,6 +177,10 @@ def test_a_cell_is_measured_once_and_again_when_it_changes(tmp_path: Path) -> No
     broken = replace(cell, setting={})
     assert len(shop.run([cell, finer, broken], "test")) == 2
     assert [(c.setting, "KeyError" in why) for c, why in shop.failed] == [({}, True)]
+    reader = Workshop(tmp_path, None)
+    other = replace(cell, setting={"quality": 0.03})
+    assert len(reader.run([cell, other], "test")) == 1
+    assert reader.left == [other]
 
 
 def test_variants_far_above_the_best_are_not_run_further() -> None:
