@@ -50,6 +50,11 @@ class Policy:
         """The families to fit, each once: none beside the lossless one."""
         return (self.codec,) if self.codec == "raw" else tuple(dict.fromkeys((self.codec, *self.rivals)))
 
+    @property
+    def bounded(self) -> bool:
+        """True if an error of every single pixel has a bound."""
+        return self.max_error is not None or self.index_max is not None
+
     def __post_init__(self) -> None:
         for name in ("mse_max", "max_error", "index_mae_max", "index_p99_max", "index_max"):
             value = getattr(self, name)
@@ -67,20 +72,15 @@ class MaskRule:
         source: the file's band that holds the classes or bits ("SCL", "QA_PIXEL").
         values: category values to mask.
         bits: bit positions to mask wherever set.
+        field: first and last bit of a number packed into the band: then `values` are that number's. () for none.
+
+    Raises:
+        InvalidInput: the field is not two bit positions of 0 to 62, ascending, or comes without values.
     """
 
     source: str
     values: tuple[int, ...] = ()
     bits: tuple[int, ...] = ()
-        field: first and last bit of a number packed into the band: then `values` are that number's. () for none.
-
-    Raises:
-        InvalidInput: the field is not two bit positions of 0 to 62, ascending, or comes without values.
-
-
-@dataclass(frozen=True, kw_only=True)
-class Files:
-    """How files are to be read where they do not say it themselves.
     field: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -89,6 +89,11 @@ class Files:
                 f"mask of {self.source!r}: field {list(self.field)}, values {list(self.values)}; first and last bit "
                 "and values are needed, as in field = [0, 1], values = [1, 2]"
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    """How files are to be read where they do not say it themselves.
 
     Attributes:
         positional: band names in file order, for files that name no bands; () refuses such files.

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from itertools import islice
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,8 +29,7 @@ from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Static, Units
 from geostore.vae.stream import LATENT_LIMIT, Numbers, Shape, pack_chain, split, unpack_chain
 from geostore.vae.weights import VERSION, pack_codec, unpack_codec
 
-# A payload's kind: latents; + detail; + residual; rounded values; and in context: residual, values near the latents'
-# raster, values alone
+# A payload's kind: latents; + detail; + residual; rounded values; in context: residual, values near the base, alone
 MODEL, DETAILED, CORRECTED, ROUNDED, FOLLOWED, NEAR, STEPPED = range(7)
 ALONE = (ROUNDED, STEPPED)  # kinds without latents
 CHAIN = 8  # rasters of a group: each leans on the one before
@@ -184,20 +183,19 @@ class VaeCodec:
             zero = np.zeros(len(self._bands), np.int32)
             return self.units.to_stored(self.static.predict(zero, zero), self._bands)
         kind = payload[0] >> 4
+        if kind > STEPPED:
+            raise Corrupt(f"payload tag {payload[0]} names no layer of this codec; restore the raster or fit again")
         if kind == ROUNDED:
             return residual.unpack_steps(payload[1:], shape, None, self._bands)
         if kind == STEPPED:
             return residual.unpack_in_context(payload[1:], None, None, valid, self._bands)
-        if kind > STEPPED:
-            raise Corrupt(f"payload tag {payload[0]} names no layer of this codec; restore the raster or fit again")
         numbers, layer = self._read(payload, chain)
         base = self.synthesise(numbers)
         if kind == DETAILED:
             return add_detail(layer, base, self._bands, self.weights)
-        if kind == FOLLOWED:
-            return residual.unpack_in_context(layer, None, base, valid, self._bands)
-        if kind == NEAR:
-            return residual.unpack_in_context(layer, base, None, valid, self._bands)
+        if kind in (FOLLOWED, NEAR):
+            near, over = (base, None) if kind == NEAR else (None, base)
+            return residual.unpack_in_context(layer, near, over, valid, self._bands)
         return base if kind == MODEL else residual.unpack_steps(layer, shape, base, self._bands)
 
     def _read(self, payload: bytes, chain: Sequence[Numbers]) -> tuple[Numbers, bytes]:
@@ -239,8 +237,7 @@ class VaeCodec:
         lent = self.borrowed is not None and self.prior is self.borrowed.prior
         if self.prior is not None and not lent:
             static |= self.prior.to_tensors()
-        bounded = self.policy.max_error is not None or self.policy.index_max is not None
-        version = VERSION if self.prior is not None or bounded else 1
+        version = 1 if self.prior is None and not self.policy.bounded else VERSION
         if self.borrowed is None:
             return pack_codec(header, {**self.tensors, **static}, version)
         header["base"] = self.borrowed.header(self.prior)
@@ -260,7 +257,8 @@ class VaeCodec:
             tensors |= borrowed.weights
         try:
             bands = bands_from_json(json.dumps(header["bands"]).encode())
-            layout = _layout(header["layout"])
+            shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["layout"].items()}
+            layout = Layout(**shape)
             return cls(
                 _bands=bands,
                 policy=Policy(**header["policy"]),
@@ -395,11 +393,6 @@ class VaeCodec:
                 f"a raster of {seen} does not fit this codec of {len(self._bands)} bands on {want[0]} x {want[1]} "
                 "pixels; place it in the codec's window first"
             )
-
-
-def _layout(fields: dict[str, Any]) -> Layout:
-    plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    return Layout(**plain)
 
 
 def _held(values: npt.NDArray[np.generic]) -> Int8:

@@ -16,7 +16,20 @@ from geostore.collection import Policy
 from geostore.errors import PolicyMissed
 from geostore.raster import Mask, Pixels
 from geostore.vae import residual
-from geostore.vae.codec import CHAIN, CORRECTED, DETAILED, MODEL, ROUNDED, Latent, VaeCodec, held
+from geostore.vae.codec import (
+    ALONE,
+    CHAIN,
+    CORRECTED,
+    DETAILED,
+    FOLLOWED,
+    MODEL,
+    NEAR,
+    ROUNDED,
+    STEPPED,
+    Latent,
+    VaeCodec,
+    held,
+)
 from geostore.vae.detail import coarsest
 from geostore.vae.losses import laplace_bits_about
 from geostore.vae.model import Decoder
@@ -126,7 +139,7 @@ def _encode_chain(frames: Sequence[Frame]) -> list[Encoded]:
     chosen = choose_numbers(frames)
     codec = frames[0].codec
     alone = [_finished(frame, numbers) for frame, numbers in zip(frames, chosen, strict=True)]
-    chained = [i for i, e in enumerate(alone) if e.payload[0] >> 4 != ROUNDED]
+    chained = [i for i, e in enumerate(alone) if e.payload[0] >> 4 not in ALONE]
     if codec.prior is None or len(chained) < 2:
         return alone
     shared = pack_chain([chosen[i] for i in chained], codec.prior, codec.static_features)
@@ -156,7 +169,7 @@ def _finished(frame: Frame, numbers: Numbers) -> Encoded:
     stream, best = codec.pack(numbers), Encoded(payload=b"")
     for kind, name, layer in _layers(frame, codec.synthesise(numbers)):
         tag = bytes([kind << 4 | place])
-        if kind == ROUNDED:
+        if kind in ALONE:
             tried = Encoded(payload=tag + layer, vector=vector, layers=(name,))
         elif codec.prior:
             tried = Encoded(payload=tag + join(stream, layer), vector=vector, layers=(*model, name))
@@ -176,11 +189,25 @@ def _layers(frame: Frame, base: Pixels) -> Iterator[tuple[int, str, bytes]]:
     def keeps(decoded: Pixels) -> bool:
         return frame.measured(decoded).keeps(policy)
 
-    bounded = policy.max_error is not None or policy.index_max is not None
-    if not bounded and (stream := coarsest(frame.pixels, frame.valid, base, codec.bands, codec.weights, keeps)):
+    if not policy.bounded and (stream := coarsest(frame.pixels, frame.valid, base, codec.bands, codec.weights, keeps)):
         yield DETAILED, "detail", stream
-    for kind, name, near in ((CORRECTED, "residual", base), (ROUNDED, "rounded", None)):
-        if stream := residual.tightest(frame.pixels, frame.valid, near, codec.bands, policy, codec.indices):
+    for over in (base, None):
+        found = residual.tightest(frame.pixels, frame.valid, over, codec.bands, policy, codec.indices)
+        if found is not None:
+            yield from _bounded(found, base, frame)
+
+
+def _bounded(found: residual.Bounded, base: Pixels, frame: Frame) -> Iterator[tuple[int, str, bytes]]:
+    """Steps as an image and in context, over a base or without one."""
+    in_context: tuple[tuple[int, Pixels | None], ...]
+    image, in_context = (ROUNDED, ((STEPPED, None), (NEAR, base)))
+    name = "rounded"
+    if found.base is not None:
+        image, in_context, name = CORRECTED, ((FOLLOWED, None),), "residual"
+    if stream := found.as_image():
+        yield image, name, stream
+    for kind, near in in_context:
+        if stream := found.as_planes(near, frame.valid, frame.codec.bands):
             yield kind, name, stream
 
 

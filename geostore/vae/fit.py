@@ -33,6 +33,7 @@ from geostore.vae.train import Goal, train
 
 _MARGIN = 0.8  # mean error of a raster over its bound: what is left is for rasters of one kind to differ
 _CALIBRATED_DATES = 400
+_BELOW_A_BOUND = 4.0  # error left to the layer that keeps a bound, over what that layer leaves
 _LOOKED_DATES = 12
 _LOOKED_CHAINS = 3  # from which a prior is learned
 _ROUNDS = 40  # at most, in refining latents
@@ -98,6 +99,8 @@ def choose_layout(series: Series, mode: Mode, plan: sizing.Plan) -> Layout:
 def goal_of(policy: Policy, mode: Mode) -> Goal:
     """Mean errors to steer to, below the policy's bounds, which hold for every single raster."""
     mse = _MARGIN * policy.mse_max if policy.mse_max is not None else None
+    if mse is None and policy.max_error is not None:
+        mse = _BELOW_A_BOUND * sizing.mse_bound(policy)
     index = sizing.index_bound(policy)
     return Goal(
         mse=mse,

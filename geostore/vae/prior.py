@@ -127,7 +127,7 @@ def static_features(maps: tuple[npt.NDArray[np.float64], ...]) -> Ints:
     b, h, w = coarse.shape
     blocks = full.reshape(b, h, full.shape[1] // h, w, full.shape[2] // w)
     away = np.abs(blocks - coarse[:, :, None, :, None]).sum(axis=(2, 4)) * h * w // full[0].size
-    activity = np.array([_octaves(int(v) // 8 + 4) for v in away.reshape(-1)]).reshape(away.shape) - 64
+    activity = np.array([log2_16ths(int(v) // 8 + 4) for v in away.reshape(-1)]).reshape(away.shape) - 64
     return np.ascontiguousarray(np.concatenate([coarse >> 6, activity]), np.int32)
 
 
@@ -145,7 +145,7 @@ def before(past: Past | None, shape: tuple[int, ...]) -> tuple[Ints, Ints, Ints,
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _octaves(value: int) -> int:
+def log2_16ths(value: int) -> int:
     """16 * log2 of a positive whole number, by straight lines between powers of two."""
     bits = 0
     while value >> (bits + 1):
@@ -156,7 +156,7 @@ def _octaves(value: int) -> int:
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _size(z: int) -> int:
     """How large a latent is, as a feature: 0 for 0."""
-    return _octaves(abs(z) + 4) - 32
+    return log2_16ths(abs(z) + 4) - 32
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -196,7 +196,7 @@ def context(
     at += 6
     for k in range(static.shape[0]):
         f[at + k] = static[k, y, x]
-    f[at + static.shape[0]] = _octaves(step) - 64
+    f[at + static.shape[0]] = log2_16ths(step) - 64
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]

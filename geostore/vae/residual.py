@@ -16,10 +16,13 @@ from geostore.collection import Policy
 from geostore.errors import Corrupt
 from geostore.raster import Bands, Mask, Pixels
 from geostore.spectral import FLOOR
+from geostore.vae.planes import pack_planes, unpack_planes
 
 _COARSEST = 0.1  # where the search begins without a bound on the largest error, physical units
 _RUNGS = 40
 _HEAD = struct.Struct("<dI")
+_SHORT = struct.Struct("<HI")  # of integer dtypes: a step is at most 65535
+_STEPS_MAX = 1 << 18  # a value in context
 Longs = npt.NDArray[np.int64]
 
 
@@ -43,7 +46,7 @@ class Rounding:
         scale = max(b.scale for b in bands)
         if bands.dtype.kind == "f":
             return cls(2 * error / scale * (1 - 2**-10))
-        return cls(float(2 * int(Fraction(error) / Fraction(scale) * (1 + Fraction(1, 10**9))) + 1))
+        return cls(float(min(2 * int(Fraction(error) / Fraction(scale) * (1 + Fraction(1, 10**9))) + 1, 65535)))
 
     def finer(self, bands: Bands) -> Rounding:
         """The next finer one; of a step of 1 there is none finer for integers."""
@@ -52,15 +55,41 @@ class Rounding:
         return Rounding(float(max(1, 2 * int(self.step * 0.7 / 2) + 1 if self.step > 3 else 1)))
 
 
+@dataclass(frozen=True)
+class Bounded:
+    """A raster in steps that keep a bound.
+
+    Attributes:
+        steps: (B, H, W) whole numbers: of what a base misses, or of the values alone.
+        rounding: what a step is.
+        base: (B, H, W) stored values that are corrected, or None.
+    """
+
+    steps: Longs
+    rounding: Rounding
+    base: Pixels | None
+
+    def as_image(self) -> bytes | None:
+        """The steps as one lossless image; None beyond 16 bits."""
+        return _pack_planes(self.steps, _HEAD.pack(self.rounding.step, self.rounding.relative))
+
+    def as_planes(self, near: Pixels | None, valid: Mask, bands: Bands) -> bytes | None:
+        """The steps in context, where valid, expected at those of `near` (stored values) if given; None if too many."""
+        expected = np.zeros_like(self.steps) if near is None else _sixteenths(near, self.rounding, bands)
+        if max(int(np.abs(self.steps).max()), int(np.abs(expected).max()) >> 4) > _STEPS_MAX:
+            return None
+        return _head(self.rounding, bands) + pack_planes(self.steps, expected, valid)
+
+
 def tightest(
     pixels: Pixels, valid: Mask, base: Pixels | None, bands: Bands, policy: Policy, indices: tuple[str, ...]
-) -> bytes | None:
-    """The coarsest layer whose decoded raster keeps `policy`, as measured; None if none does.
+) -> Bounded | None:
+    """The coarsest steps whose decoded raster keeps `policy`, as measured; None if none does.
 
     Args:
         pixels: (B, H, W) stored values.
         valid: (H, W); masked pixels are coded as whatever is cheapest.
-        base: (B, H, W) stored values the layer corrects, or None to code rounded values alone.
+        base: (B, H, W) stored values that are corrected, or None to round values alone.
         bands: what the planes are.
         policy: the bounds.
         indices: spectral indices measured.
@@ -69,12 +98,48 @@ def tightest(
         steps = _quantise(pixels, valid, base, bands, rounding)
         decoded = _restore(steps, base, bands, rounding)
         if measure(pixels, decoded, valid, bands, indices).keeps(policy):
-            return _pack_planes(steps, _HEAD.pack(rounding.step, rounding.relative))
+            return Bounded(steps, rounding, base)
     return None
 
 
+def unpack_in_context(data: bytes, near: Pixels | None, base: Pixels | None, valid: Mask, bands: Bands) -> Pixels:
+    """The (B, H, W) stored values of `Bounded.as_planes` over the same `near` and `base`.
+
+    Raises:
+        Corrupt: the bytes are not such a layer.
+    """
+    kind = _HEAD if bands.dtype.kind == "f" else _SHORT
+    if len(data) < kind.size:
+        raise Corrupt(f"a bounded layer of {len(data)} bytes is too short; restore the raster")
+    rounding = Rounding(*kind.unpack_from(data))
+    if not 0 < rounding.step < float("inf"):
+        raise Corrupt(f"a bounded layer states a step of {rounding.step}; restore the raster")
+    expected = np.zeros((len(bands), *valid.shape), np.int64)
+    expected = expected if near is None else _sixteenths(near, rounding, bands)
+    return _restore(unpack_planes(data[kind.size :], expected, valid), base, bands, rounding)
+
+
+def _head(rounding: Rounding, bands: Bands) -> bytes:
+    if bands.dtype.kind == "f":
+        return _HEAD.pack(rounding.step, rounding.relative)
+    return _SHORT.pack(int(rounding.step), rounding.relative)
+
+
+def _sixteenths(near: Pixels, rounding: Rounding, bands: Bands) -> Longs:
+    """Where stored values lie among the steps, in 1/16, by arithmetic that is the same everywhere."""
+    if not rounding.relative:
+        return np.floor(near.astype(np.float64) * 16 / rounding.step).astype(np.int64)
+    out = np.empty(near.shape, np.int64)
+    for i, edges in enumerate(_edges(rounding, bands)):
+        values = near[i].astype(np.int64)
+        cell = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+        width = edges[cell + 1] - edges[cell]
+        out[i] = 16 * cell + (values - edges[cell]) * 16 // width - 8 * (width > 1)
+    return out
+
+
 def unpack_steps(data: bytes, shape: tuple[int, int, int], base: Pixels | None, bands: Bands) -> Pixels:
-    """The (B, H, W) stored values of a layer `tightest` made over the same `base`.
+    """The (B, H, W) stored values of `Bounded.as_image` over the same `base`.
 
     Raises:
         Corrupt: the bytes are not such a layer.

@@ -138,14 +138,14 @@ def network_bytes(series: Series, policy: Policy) -> float:
     bits = water_filling_bits(series, policy)
     share = min(max(0.2 + 2 * bits, 0.5), 1.4)  # as measured on Sentinel-2, Landsat and NAIP series, within a factor 2
     expected = bits * bands * height * width / 8 * share + bands * _DATE_BYTES
-    if policy.max_error is not None or policy.index_max is not None:
+    if policy.bounded:
         expected = max(expected, 0.6 * rounded_bytes(series, policy))
     return float(expected)
 
 
 def still_bytes(series: Series, policy: Policy) -> float:
     """Bytes of one raster as gain, level and detail on the static image, from coding the middle of a few."""
-    if policy.max_error is not None or policy.index_max is not None:
+    if policy.bounded:
         return rounded_bytes(series, policy)
     units, (height, width) = Units.of(series.bands), series.pixels.shape[2:]
     rows, columns = (slice((n - min(n, _LOOK)) // 2, (n + min(n, _LOOK)) // 2) for n in (height, width))
@@ -181,10 +181,10 @@ def rounded_bytes(series: Series, policy: Policy) -> float:
     """Mean bytes of a raster whose values are rounded as coarsely as the bounds allow; 0 where none can be."""
     from geostore.vae.residual import tightest
 
-    sizes = [
-        len(tightest(series.pixels[t], series.valid[t], None, series.bands, policy, series.indices) or b"")
-        for t in _sample(series)[:3]
-    ]
+    sizes = []
+    for t in _sample(series)[:3]:
+        found = tightest(series.pixels[t], series.valid[t], None, series.bands, policy, series.indices)
+        sizes.append(len(found.as_planes(None, series.valid[t], series.bands) or b"") if found else 0)
     return float(np.mean(sizes)) if sizes else 0.0
 
 

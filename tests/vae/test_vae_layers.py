@@ -32,6 +32,16 @@ def hostile(seed, dtype="uint16", shape=(4, 19, 13)):
     return stored, valid, bands
 
 
+def every_way(found, near, valid, bands):
+    """What a bounded raster decodes to, from an image and from planes in context, near something or not."""
+    shape = (len(bands), *valid.shape)
+    if image := found.as_image():
+        yield residual.unpack_steps(image, shape, found.base, bands)
+    for beside in (None, near):
+        if planes := found.as_planes(beside, valid, bands):
+            yield residual.unpack_in_context(planes, beside, found.base, valid, bands)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -44,11 +54,11 @@ def test_no_value_breaks_the_bound(seed, bound, dtype, over):
     pixels, valid, bands = hostile(seed, dtype)
     noise = np.random.default_rng(seed).normal(0, 0.05, pixels.shape)
     base = bands.to_stored(bands.to_physical(pixels) + noise) if over else None
-    data = residual.tightest(pixels, valid, base, bands, Policy(**NOTHING, max_error=bound), ())
-    assert data is not None
-    decoded = residual.unpack_steps(data, pixels.shape, base, bands)
-    off = np.abs(pixels.astype(float) - decoded.astype(float))[:, valid] * bands.items[0].scale
-    assert int((off > bound * (1 + 1e-6)).sum()) == 0  # certificates are float32
+    found = residual.tightest(pixels, valid, base, bands, Policy(**NOTHING, max_error=bound), ())
+    assert found is not None
+    for decoded in every_way(found, bands.to_stored(bands.to_physical(pixels) + noise), valid, bands):
+        off = np.abs(pixels.astype(float) - decoded.astype(float))[:, valid] * bands.items[0].scale
+        assert int((off > bound * (1 + 1e-6)).sum()) == 0  # certificates are float32
 
 
 @settings(max_examples=20, deadline=None)
@@ -56,10 +66,11 @@ def test_no_value_breaks_the_bound(seed, bound, dtype, over):
 def test_no_pixel_breaks_the_index_bound(seed, bound):
     """Proves that 0 valid pixels miss NDVI by more than index_max, though dark ones need finer steps than bright."""
     pixels, valid, bands = hostile(seed)
-    data = residual.tightest(pixels, valid, None, bands, Policy(**NOTHING, index_max=bound), ("NDVI",))
-    assert data is not None
-    decoded = residual.unpack_steps(data, pixels.shape, None, bands)
-    assert measure(pixels, decoded, valid, bands, ("NDVI",)).indices["NDVI"].max <= bound
+    found = residual.tightest(pixels, valid, None, bands, Policy(**NOTHING, index_max=bound), ("NDVI",))
+    assert found is not None
+    near = np.random.default_rng(seed).integers(0, 20000, pixels.shape).astype(pixels.dtype)
+    for decoded in every_way(found, near, valid, bands):
+        assert measure(pixels, decoded, valid, bands, ("NDVI",)).indices["NDVI"].max <= bound
 
 
 def test_steps_relative_to_reflectance_are_smaller_than_equal_ones():
@@ -71,13 +82,14 @@ def test_steps_relative_to_reflectance_are_smaller_than_equal_ones():
     equal = residual.tightest(pixels, valid, np.zeros_like(pixels), bands, policy, ("NDVI",))
     assert relative is not None
     assert equal is not None
-    assert len(relative) < len(equal)
+    assert len(relative.as_image()) < len(equal.as_image())
 
 
 def test_what_no_rounding_can_keep_is_none():
     """Proves that a bound finer than float32 steps of 16 bits can code gives None, not a wrong layer."""
     pixels, valid, bands = hostile(1, "float32")
-    assert residual.tightest(pixels, valid, None, bands, Policy(**NOTHING, max_error=1e-9), ()) is None
+    found = residual.tightest(pixels, valid, None, bands, Policy(**NOTHING, max_error=1e-9), ())
+    assert found is None or (found.as_image() is None and found.as_planes(None, valid, bands) is None)
 
 
 @pytest.mark.parametrize("data", [b"", b"x" * 30, bytes(40)])
@@ -85,6 +97,8 @@ def test_damaged_layers_are_corrupt(data):
     """Proves that bytes that are no layer raise Corrupt."""
     with pytest.raises(Corrupt):
         residual.unpack_steps(data, (1, 4, 4), None, reflectance_bands(1))
+    with pytest.raises(Corrupt):
+        residual.unpack_in_context(data[:5], None, None, np.ones((4, 4), bool), reflectance_bands(1))
     with pytest.raises(Corrupt):
         add_detail(data, np.zeros((1, 4, 4), np.uint16), reflectance_bands(1), np.ones(1))
     with pytest.raises(Corrupt):
