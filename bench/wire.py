@@ -54,16 +54,20 @@ def measure(bench: Bench) -> None:
 
 
 def _small(bench: Bench, folder: Path) -> None:
-    """Gets of about 1 kB, IN_FLIGHT at once: bare echo, the wire alone, and a daemon on a store."""
+    """Gets of about 1 kB, IN_FLIGHT at once: bare echo, the wire alone, daemons that keep answers and that do not.
+
+    One and the same request comes again and again, so the first daemon works on it once; the second shows what
+    an answer costs that nobody had asked for.
+    """
     count = 20 if bench.quick else 3000
     key = Key(collection="small", geohash=CELL, group="10m", time_us=0)
     facts = Rasters(collection="small", geohash=CELL, start_us=0, end_us=1)
     with ExitStack() as stack:
         bare = stack.enter_context(served(_bare_echo))
-        wire = stack.enter_context(Dealer(stack.enter_context(served(_wire, {})), Settings()))
-        daemon = stack.enter_context(
-            Dealer(stack.enter_context(served(_daemon, str(folder / "small.store"))), Settings())
-        )
+        wire = _greeted(stack, stack.enter_context(served(_wire, {})))
+        daemon = _greeted(stack, stack.enter_context(served(_daemon, str(folder / "small.store"), {})))
+        fresh = {"answers_bytes_max": 0}
+        worker = _greeted(stack, stack.enter_context(served(_daemon, str(folder / "fresh.store"), fresh)))
         sizes = {"facts": _reply_bytes(daemon, facts), "pixels": _reply_bytes(daemon, Decode(keys=[key]))}
         tasks: dict[str, Callable[[], object]] = {
             "bare zmq echo, 1 kB": lambda: _echo(bare, count, 1024),
@@ -72,16 +76,27 @@ def _small(bench: Bench, folder: Path) -> None:
             "wire alone, 1 kB": lambda: _ask(wire, Collections(), count),
             "daemon, rasters: facts of one raster": lambda: _ask(daemon, facts, count),
             "daemon, decode: 1 kB of pixels": lambda: _ask(daemon, Decode(keys=[key]), count),
+            "daemon, rasters, no answer kept": lambda: _ask(worker, facts, count),
+            "daemon, decode, no answer kept": lambda: _ask(worker, Decode(keys=[key]), count),
         }
         seconds = interleaved(tasks, rounds=0 if bench.quick else ROUNDS)
     for name, taken in seconds.items():
         rate = None if bench.quick else count / median(taken)
         bench.row(what=name, in_flight=IN_FLIGHT, requests=count, per_second=rate)
     names = list(seconds)
-    for figure, theirs, ours in (("wire_alone", 0, 3), ("get_facts", 1, 4), ("get_pixels", 2, 5)):
+    figures = {"wire_alone": (0, 3), "get_facts": (1, 4), "get_pixels": (2, 5)}
+    for figure, (theirs, ours) in {**figures, "get_facts_worked": (1, 6), "get_pixels_worked": (2, 7)}.items():
         value = None if bench.quick else ratio(seconds[names[theirs]], seconds[names[ours]])
-        what = f"requests/s of a {names[theirs]}, {IN_FLIGHT} in flight"
-        bench.figure(f"small.{figure}", value, bar=ECHO_BAR, better="higher", baseline=what, n=len(seconds[names[0]]))
+        what = f"requests/s of a {names[theirs]}, {IN_FLIGHT} in flight; {names[ours]}"
+        bar, n = ECHO_BAR if figure in figures else None, len(seconds[names[0]])
+        bench.figure(f"small.{figure}", value, bar=bar, better="higher", baseline=what, n=n)
+
+
+def _greeted(stack: ExitStack, address: str) -> Dealer:
+    """A connection that has agreed with its daemon, as `geostore.connect` makes them."""
+    dealer = stack.enter_context(Dealer(address, Settings()))
+    dealer.hello()
+    return dealer
 
 
 def _reply_bytes(dealer: Dealer, request: Request) -> int:
@@ -127,7 +142,7 @@ def _large(bench: Bench, folder: Path, *, curve: bool) -> None:
         dealer = stack.enter_context(Dealer(address, Settings(), pair=pair, server_key=server_key))
         tasks: dict[str, Callable[[], object]] = {
             "bare": lambda: _stream(bare, count * LARGE, bare_pair),
-            "wire": lambda: [dealer.ask(Decode(keys=[])) for _ in range(count)],
+            "wire": lambda: _replies(dealer, count),
         }
         seconds = interleaved(tasks, rounds=0 if bench.quick else ROUNDS)
     under = "CURVE" if curve else "plain"
@@ -140,6 +155,12 @@ def _large(bench: Bench, folder: Path, *, curve: bool) -> None:
     bar = CURVE_BAR if curve else STREAM_BAR
     figure = "large.curve" if curve else "large.plain"
     bench.figure(figure, value, bar=bar, better="higher", baseline=what, n=len(seconds["bare"]))
+
+
+def _replies(dealer: Dealer, count: int) -> None:
+    """Take `count` large replies, keeping none, as `_stream` keeps no chunk."""
+    for _ in range(count):
+        assert dealer.ask(Decode(keys=[])).arrays[0].nbytes == LARGE
 
 
 def _keys(folder: Path) -> tuple[KeyPair, dict[str, Any]]:
@@ -280,9 +301,9 @@ def _route(pipe: Connection, settings: dict[str, Any], handle: Callable[[Asked],
         _until_left(pipe, router.address)
 
 
-def _daemon(pipe: Connection, url: str) -> None:
+def _daemon(pipe: Connection, url: str, settings: dict[str, Any]) -> None:
     """A daemon on a store with one tiny raster."""
-    service = Service(Settings(store=url, **_LOOPBACK), create=True)
+    service = Service(Settings(store=url, **_LOOPBACK, **settings), create=True)
     client = Client(Dealer(service.router.address, Settings()))
     _put_tiny(client)
     client.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future
 
+from geostore.errors import DeadlineExpired, Forbidden, GeostoreError, Unreachable
 from geostore.query.frames import INLINE_BYTES, Body, Buffer, Content, Header, Inbox, pack
 from geostore.query.messages import PROTOCOL_VERSION, Reply
 
@@ -55,6 +56,17 @@ class Asking:
         self.header["deadline_ms"] = max(1, int((self.deadline_s - now_s) * 1000))
         return pack(self.header, self.content)
 
+    def chunk(self) -> list[Buffer]:
+        """The next message of the upload."""
+        head = self.head("chunk")
+        head["seq"] = self.sent // self.chunk_bytes
+        return [pack(head), *self.body.frames(self.sent, self.sent + self.chunk_bytes)]
+
+    def late(self, address: str) -> DeadlineExpired:
+        """What is told when its deadline passed."""
+        seconds = self.deadline_s - self.asked_s
+        return DeadlineExpired(f"{self.header['verb']}: no answer from {address} in {seconds:.3g} s; allow more")
+
     def head(self, kind: str) -> Header:
         """The header of a further message about this request."""
         asked = self.header
@@ -65,3 +77,13 @@ class Asking:
             "attempt": self.attempt,
             "session": asked["session"],
         }
+
+
+def misfit(address: str) -> GeostoreError:
+    """What is told when somebody is there, and cuts the handshake off."""
+    return Forbidden(f"{address} answers, but the keys do not fit; check --client-key and --server-key")
+
+
+def absent(address: str) -> GeostoreError:
+    """What is told when nobody is there."""
+    return Unreachable(f"no daemon answers at {address}; start one with `geostore-node --store ...`")

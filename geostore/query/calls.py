@@ -139,7 +139,11 @@ class Window:
         """True if `call` may send `size` more bytes now."""
         if not call.acknowledged or call.peer.under_way == 0:
             return True
-        return len(call.under_way) < call.credit and self.under_way + size <= self.bytes_max
+        return len(call.under_way) < call.credit and self.has_room(size)
+
+    def has_room(self, size: int) -> bool:
+        """True if `size` more bytes stay below the limit."""
+        return self.under_way + size <= self.bytes_max
 
     def add(self, call: Call, size: int) -> None:
         """`size` more bytes are under way (fewer, if negative)."""

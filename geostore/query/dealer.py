@@ -19,21 +19,30 @@ from zmq.utils.monitor import recv_monitor_message
 from geostore.errors import (
     BadRequest,
     Cancelled,
-    DeadlineExpired,
     Forbidden,
     GeostoreError,
     InvalidInput,
     Unreachable,
     from_kind,
 )
-from geostore.query.asking import Asking
+from geostore.query.asking import Asking, absent, misfit
 from geostore.query.auth import KeyPair
 from geostore.query.bundle import BUNDLE_BYTES_MAX, Bundle, is_bundle, unbundle
-from geostore.query.frames import INLINE_BYTES, Header, Inbox, outgoing, pack, read_body, unpack
+from geostore.query.frames import (
+    INLINE_BYTES,
+    REPLY_CHUNK_BYTES,
+    Header,
+    Inbox,
+    Pieces,
+    outgoing,
+    pack,
+    read_body,
+    unpack,
+)
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Progress, Reply, Request
 from geostore.query.multipart import receive_some, try_send
 from geostore.query.shelf import Shelf
-from geostore.query.sockets import Waker, asking, watched
+from geostore.query.sockets import Waker, connecting
 from geostore.settings import Settings
 
 HEADER_BYTES_MAX = 2**20
@@ -80,9 +89,11 @@ class Dealer:
         self._suspected: GeostoreError | None = None
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._waker = Waker()
-        self._socket = asking(self._context, pair, server_key)
-        self._monitor = watched(self._socket)
-        self._connect()
+        try:
+            self._socket, self._monitor = connecting(self._context, address, pair, server_key)
+        except InvalidInput:
+            self._waker.close()
+            raise
         self._thread = threading.Thread(target=self._run, name="geostore-dealer", daemon=True)
         self._thread.start()
 
@@ -148,6 +159,7 @@ class Dealer:
             "session": self._session,
             "verb": request.verb,
             "credit": self._settings.credit,
+            "chunk_bytes": REPLY_CHUNK_BYTES,
         }
         fields = request.__pydantic_serializer__.to_python(request, exclude_defaults=True)
         content, body = outgoing(fields, arrays, bytes_max=self._settings.header_bytes_max)
@@ -171,15 +183,6 @@ class Dealer:
 
     # --- the thread that owns the socket ---------------------------------------------------------------------------
 
-    def _connect(self) -> None:
-        try:
-            self._socket.connect(self.address)
-        except zmq.ZMQError as error:
-            self._socket.disable_monitor()
-            self._context.destroy(linger=0)
-            self._waker.close()
-            raise InvalidInput(f"{self.address!r} is no address ({error}); use tcp://host:port") from error
-
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._socket, zmq.POLLIN)
@@ -187,8 +190,7 @@ class Dealer:
         poller.register(self._waker.fileno(), zmq.POLLIN)
         ticked_s = 0.0
         while not self._closing:
-            busy = self._calls or self._unsent
-            ready = dict(poller.poll(int(_TICK_S * 1000) if busy else 1000))
+            ready = dict(poller.poll(int(_TICK_S * 1000) if self._calls or self._unsent else 1000))
             if self._monitor in ready:
                 self._notice()
             if self._socket in ready:
@@ -228,9 +230,9 @@ class Dealer:
         elif event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
             self._refused = Forbidden(f"{self.address} does not know this client's key; ask its operator to let it in")
         elif event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
-            self._refused = self._misfit()
+            self._refused = misfit(self.address)
         else:  # cut off without a word: a wrong server key, or a daemon that is just stopping
-            self._suspected = self._misfit()
+            self._suspected = misfit(self.address)
 
     def _again(self) -> None:
         """Everything under way was lost with the connection: ask it again."""
@@ -312,9 +314,7 @@ class Dealer:
         """Send as many chunks as were granted, and the socket takes."""
         self._uploading[call.header["id"]] = call
         while call.granted and call.sent < call.body.nbytes:
-            head = call.head("chunk")
-            head["seq"] = call.sent // call.chunk_bytes
-            if not try_send(self._socket, [pack(head), *call.body.frames(call.sent, call.sent + call.chunk_bytes)]):
+            if not try_send(self._socket, call.chunk()):
                 return
             call.granted -= 1
             call.sent += call.chunk_bytes
@@ -325,24 +325,32 @@ class Dealer:
         if header["type"] == "reply":
             call.reply = header
             if header["bytes"] <= INLINE_BYTES:
-                self._finish(call, header, memoryview(bytearray().join(body)))
+                self._finish(call, header, Pieces((memoryview(bytearray().join(body)),)))
+                return
+            whole = Pieces(body)
+            if whole.nbytes == header["bytes"]:
+                self._owe(call)
+                self._finish(call, header, whole)
                 return
             call.inbox = Inbox(header, bytes_max=2**40, shelf=self._shelf)
         if call.reply is None or call.inbox is None:
             raise BadRequest(f"{self.address} sent a chunk before its reply")
         call.inbox.add(body)
+        self._owe(call)
+        if call.inbox.complete:
+            self._finish(call, call.reply, Pieces((call.inbox.data,)))
+
+    def _owe(self, call: Asking) -> None:
         call.ungranted += 1
         self._owed[call.header["id"]] = call
-        if call.inbox.complete:
-            self._finish(call, call.reply, call.inbox.data)
 
-    def _finish(self, call: Asking, reply: Header, data: memoryview) -> None:
-        if len(data) != reply["bytes"]:
-            raise BadRequest(f"{self.address} sent a body of {len(data)} bytes and declared {reply['bytes']}")
+    def _finish(self, call: Asking, reply: Header, body: Pieces) -> None:
+        if body.nbytes != reply["bytes"]:
+            raise BadRequest(f"{self.address} sent a body of {body.nbytes} bytes and declared {reply['bytes']}")
         if reply["status"] != "ok":
             self._drop(call, from_kind(reply.get("kind", ""), reply.get("message", "")), tell=False)
             return
-        fields, arrays = read_body(reply, data)
+        fields, arrays = read_body(reply, body)
         del self._calls[call.header["id"]]
         if "limits" in reply:
             self._agree(reply["limits"])
@@ -363,27 +371,22 @@ class Dealer:
             if call.future.cancelled():
                 self._drop(call, Cancelled("the request was given up"))
             elif now_s > call.deadline_s:
-                self._drop(call, self._late(call))
+                self._drop(call, call.late(self.address))
         for call in list(self._unsent):
-            if call.future.cancelled():
+            error = self._hopeless(call, now_s)
+            if error is not None:
                 self._unsent.remove(call)
-                continue
-            waited_s = now_s - max(call.asked_s, self._down_s)
-            if now_s > call.deadline_s or (not self._connected and (self._refused or waited_s > self._connect_s)):
-                self._unsent.remove(call)
-                self._fail(call, self._late(call) if self._connected else self._refused or self._absent())
+                self._fail(call, error)
 
-    def _late(self, call: Asking) -> GeostoreError:
-        seconds = call.deadline_s - call.asked_s
-        return DeadlineExpired(f"{call.header['verb']}: no answer from {self.address} in {seconds:.3g} s; allow more")
-
-    def _misfit(self) -> GeostoreError:
-        return Forbidden(f"{self.address} answers, but the keys do not fit; check --client-key and --server-key")
-
-    def _absent(self) -> GeostoreError:
-        return self._suspected or Unreachable(
-            f"no daemon answers at {self.address}; start one with `geostore-node --store ...`"
-        )
+    def _hopeless(self, call: Asking, now_s: float) -> GeostoreError | None:
+        """Why a call that waits to be sent waits in vain."""
+        if call.future.cancelled():
+            return Cancelled("the request was given up")
+        late = now_s > call.deadline_s
+        if self._connected:
+            return call.late(self.address) if late else None
+        gone = late or now_s - max(call.asked_s, self._down_s) > self._connect_s
+        return self._refused or (self._suspected or absent(self.address) if gone else None)
 
     def _drop(self, call: Asking, error: GeostoreError, *, tell: bool = True) -> None:
         self._calls.pop(call.header["id"], None)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import zmq
 
 from geostore.query.calls import Call, CallKey, Window
-from geostore.query.frames import Buffer, pack
+from geostore.query.frames import REPLY_CHUNK_BYTES, Buffer, pack
 from geostore.query.handlers import Observer
 from geostore.query.outbox import Outbox
 from geostore.settings import Settings
@@ -88,7 +88,7 @@ class Delivery:
         if call.fits_bundle and self.enclose(call):
             return
         while call.source is not None and not call.all_sent:
-            size = min(self._settings.chunk_bytes, call.source.nbytes - call.sent)
+            size = self._chunk(call, call.source.nbytes - call.sent)
             if not self._window.admits(call, size):
                 self._hold(call)
                 return
@@ -97,6 +97,13 @@ class Delivery:
             self._observer.moved("out", size)
         if call.done:
             self._done(call)
+
+    def _chunk(self, call: Call, left: int) -> int:
+        """Bytes of the next chunk: what the reader takes at once, while there is room for much under way."""
+        large = min(call.header.get("chunk_bytes", 0), REPLY_CHUNK_BYTES, left)
+        if large > self._settings.chunk_bytes and self._window.has_room(large):
+            return large
+        return min(self._settings.chunk_bytes, left)
 
     def _hold(self, call: Call) -> None:
         if len(call.under_way) < call.credit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 import sys
 import threading
@@ -17,6 +18,7 @@ from geostore.query.messages import ARRAY_DTYPES, Array
 from geostore.query.shelf import Shelf
 
 INLINE_BYTES = 65_536  # a body up to this size rides with its header and needs no credit
+REPLY_CHUNK_BYTES = 8 * 2**20  # largest chunk of a reply that is asked for, or sent: most replies are one message
 FACTS_BYTES_MAX = 256 * 2**20  # largest `fields` + `arrays` that may travel in the body
 ITEMS_MAX = 1_000_000  # items of one list or map
 TEXT_MAX = 1_000_000  # characters of one string
@@ -58,7 +60,7 @@ class Header(TypedDict, total=False):
 FIELDS_OF: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "request": (
         ("v", "type", "id", "attempt", "session", "verb", "bytes"),
-        ("deadline_ms", "credit", "fields", "arrays", "facts_bytes"),
+        ("deadline_ms", "credit", "chunk_bytes", "fields", "arrays", "facts_bytes"),
     ),
     "reply": (
         ("v", "type", "id", "attempt", "status", "bytes"),
@@ -274,39 +276,59 @@ class Inbox:
         """(fields, arrays) of the complete body; see `read_body`."""
         if not self.complete:
             raise BadRequest(f"body of {self.filled} bytes; its header declared {self.nbytes}")
-        return read_body(self._header, self.data)
+        return read_body(self._header, Pieces([self.data]))
 
 
-def read_body(header: Header, data: memoryview) -> tuple[dict[str, Any], tuple[Array, ...]]:
-    """(fields, arrays) of a message with the whole body `data`; arrays are views into it, little-endian.
+class Pieces:
+    """A whole body as the buffers it came in."""
+
+    __slots__ = ("_parts", "_starts", "nbytes")
+
+    def __init__(self, parts: Iterable[memoryview]) -> None:
+        self._parts = [part for part in parts if len(part)]
+        self._starts = [0, *itertools.accumulate(map(len, self._parts))]
+        self.nbytes = self._starts[-1]
+
+    def cut(self, start: int, stop: int) -> memoryview:
+        """Bytes start to stop: a view where one buffer holds them all, else a copy."""
+        first = bisect.bisect_right(self._starts, start) - 1
+        if stop <= self._starts[first + 1]:
+            return self._parts[first][start - self._starts[first] : stop - self._starts[first]]
+        last = bisect.bisect_left(self._starts, stop)
+        whole = bytearray().join(self._parts[first:last])
+        return memoryview(whole)[start - self._starts[first] : stop - self._starts[first]]
+
+
+def read_body(header: Header, body: Pieces) -> tuple[dict[str, Any], tuple[Array, ...]]:
+    """(fields, arrays) of a message with the whole `body`; arrays are views into it where they can be, little-endian.
 
     Raises:
         BadRequest: descriptors and bytes do not agree.
     """
     facts_bytes = header.get("facts_bytes", 0)
-    if facts_bytes > min(len(data), FACTS_BYTES_MAX):
-        raise BadRequest(f"facts of {facts_bytes} bytes in a body of {len(data)}; at most {FACTS_BYTES_MAX}")
-    facts = _decode(data[:facts_bytes]) if facts_bytes else cast(dict[str, Any], header)
+    if facts_bytes > min(body.nbytes, FACTS_BYTES_MAX):
+        raise BadRequest(f"facts of {facts_bytes} bytes in a body of {body.nbytes}; at most {FACTS_BYTES_MAX}")
+    facts = _decode(body.cut(0, facts_bytes)) if facts_bytes else cast(dict[str, Any], header)
     fields, arrays = facts.get("fields", {}), facts.get("arrays", [])
     if not isinstance(fields, dict) or not isinstance(arrays, list):
         raise BadRequest("fields must be a map and arrays a list; see docs/PROTOCOL.md")
-    if not (arrays or len(data)):
+    if not (arrays or body.nbytes):
         return fields, ()
-    return fields, _cut(check_shapes(arrays), data, facts_bytes + _padding(facts_bytes))
+    return fields, _cut(check_shapes(arrays), body, facts_bytes + _padding(facts_bytes))
 
 
-def _cut(shapes: list[Shape], data: memoryview, start: int) -> tuple[Array, ...]:
+def _cut(shapes: list[Shape], body: Pieces, start: int) -> tuple[Array, ...]:
     found = []
     for dtype, shape in shapes:
         count = math.prod(shape)
         nbytes = dtype.itemsize * count
-        if start + nbytes > len(data):
-            raise BadRequest(f"arrays of more bytes than the {len(data)} of the body; shape product != bytes")
-        flat = np.frombuffer(data, dtype, count, start) if count else np.empty(0, dtype)
+        if start + nbytes > body.nbytes:
+            raise BadRequest(f"arrays of more bytes than the {body.nbytes} of the body; shape product != bytes")
+        flat = np.frombuffer(body.cut(start, start + nbytes), dtype) if count else np.empty(0, dtype)
         found.append(flat.reshape(shape))
         start += nbytes + _padding(nbytes)
-    if start != len(data):
-        raise BadRequest(f"arrays of {start} bytes in a body of {len(data)}; shape product != bytes")
+    if start != body.nbytes:
+        raise BadRequest(f"arrays of {start} bytes in a body of {body.nbytes}; shape product != bytes")
     return tuple(found)
 
 

@@ -48,8 +48,12 @@ def listening(context: Context, settings: Settings, keys: Keys | None) -> Socket
     return router
 
 
-def asking(context: Context, pair: KeyPair | None, server_key: str) -> Socket:
-    """A DEALER, not connected yet."""
+def connecting(context: Context, address: str, pair: KeyPair | None, server_key: str) -> tuple[Socket, Socket]:
+    """A DEALER on its way to `address`, and a socket that tells how it fares: up, refused, gone.
+
+    Raises:
+        InvalidInput: the address is none; the context is closed then.
+    """
     dealer = context.socket(zmq.DEALER)
     dealer.linger = 0
     dealer.immediate = True  # nothing queues for a connection that is not there
@@ -59,13 +63,14 @@ def asking(context: Context, pair: KeyPair | None, server_key: str) -> Socket:
     _beat(dealer)
     if pair is not None:
         secure_client(dealer, pair, server_key)
-    return dealer
-
-
-def watched(dealer: Socket) -> Socket:
-    """A socket that tells how the dealer's connection fares: up, refused, gone."""
-    monitor: Socket = dealer.get_monitor_socket(_EVENTS)
-    return monitor
+    monitor = dealer.get_monitor_socket(_EVENTS)
+    try:
+        dealer.connect(address)
+    except zmq.ZMQError as error:
+        dealer.disable_monitor()
+        context.destroy(linger=0)
+        raise InvalidInput(f"{address!r} is no address ({error}); use tcp://host:port") from error
+    return dealer, monitor
 
 
 def _beat(either: Socket) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 
 import msgpack
 import numpy as np
@@ -11,7 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geostore.errors import BadRequest, Overloaded
-from geostore.query.frames import FRAMES_MAX, INLINE_BYTES, Body, Header, Inbox, check_shapes, outgoing, pack, unpack
+from geostore.query.frames import (
+    FRAMES_MAX,
+    INLINE_BYTES,
+    Body,
+    Header,
+    Inbox,
+    Pieces,
+    check_shapes,
+    outgoing,
+    pack,
+    read_body,
+    unpack,
+)
 from geostore.query.messages import ARRAY_DTYPES
 
 HEAD: Header = {"v": 1, "type": "request", "id": 1, "attempt": 0, "session": "s", "verb": "put"}
@@ -185,3 +198,27 @@ def test_arrays_that_do_not_travel_are_refused_by_the_sender():
     for array in (np.zeros(3, bool), np.array([None]), np.zeros((1,) * 5, np.uint8)):
         with pytest.raises(BadRequest, match="does not travel"):
             outgoing({}, [array], bytes_max=65_536)
+
+
+@settings(deadline=None, max_examples=60)
+@given(arrays=ARRAYS, cuts=st.lists(st.integers(0, 2000), max_size=7))
+def test_a_body_is_read_from_whatever_buffers_it_came_in(arrays, cuts):
+    """Round trip over any division into buffers."""
+    content, body = outgoing({"a": 1}, arrays, bytes_max=65_536)
+    whole = b"".join(body.frames(0, body.nbytes))
+    at = [0, *sorted(c for c in cuts if c < len(whole)), len(whole)]
+    parts = [memoryview(bytearray(whole[low:high])) for low, high in itertools.pairwise(at)]
+    fields, back = read_body(unpack(pack(HEAD, content), bytes_max=65_536), Pieces(parts))
+    assert fields == {"a": 1}
+    for sent, got in zip(arrays, back, strict=True):
+        assert got.tobytes() == sent.tobytes()
+        assert not got.size or got.flags.writeable
+
+
+def test_an_array_that_came_in_one_buffer_is_a_view_of_it():
+    """No copy between the socket's memory and the caller."""
+    parts = [memoryview(bytearray(n)) for n in (16, 8)]
+    head = {**HEAD, "fields": {}, "arrays": [["uint16", [2, 4]], ["uint8", [8]]]}
+    _, back = read_body(head, Pieces(parts))
+    for array, part in zip(back, parts, strict=True):
+        assert np.shares_memory(array, np.frombuffer(part, np.uint8))

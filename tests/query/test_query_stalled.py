@@ -66,7 +66,7 @@ def stop_reading(context: zmq.Context, address: str, number: int) -> zmq.Socket:
     peer.linger, peer.rcvhwm, peer.rcvbuf = 0, 1, 16_384
     peer.connect(address)
     ask = {"v": 1, "type": "request", "id": 1, "attempt": 0, "session": str(number), "verb": "decode", "bytes": 0}
-    peer.send(msgpack.packb({**ask, "credit": 64, "fields": {"keys": []}}))
+    peer.send(msgpack.packb({**ask, "credit": 64, "chunk_bytes": 2**30, "fields": {"keys": []}}))
     return peer
 
 

@@ -365,3 +365,21 @@ def test_an_ipc_address_serves_the_same(echo, tmp_path):
     """ipc:// needs no keys: the file system guards it."""
     with Router(echo, Settings(listen=f"ipc://{tmp_path}/s")) as router, Dealer(router.address) as dealer:
         assert dealer.ask(messages.Decode(keys=[])).arrays[0].nbytes == echo.reply_bytes
+
+
+def test_a_reply_in_one_message_lies_where_it_was_received(router):
+    """6 MiB asked for in chunks of 8 come as one frame, granted once, and are the caller's to write to."""
+    with Dealer(router.address) as dealer:
+        first, second = (dealer.ask(messages.Decode(keys=[])).arrays[0] for _ in range(2))
+        assert first.flags.writeable
+        first[:] = 1
+        np.testing.assert_array_equal(second, np.arange(second.size, dtype=np.uint16))
+    ask = {"v": 1, "type": "request", "id": 1, "attempt": 0, "session": "s", "verb": "decode", "bytes": 0}
+    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
+        stranger.linger = 0
+        stranger.connect(router.address)
+        for chunk_bytes, sizes in ((2**40, [6 * 2**20]), (5 * 2**20, [5 * 2**20, 2**20]), (1, [2**20] * 6)):
+            stranger.send(msgpack.packb({**ask, "credit": 8, "chunk_bytes": chunk_bytes, "fields": {"keys": []}}))
+            assert [len(stranger.recv_multipart()[1]) for _ in sizes] == sizes
+            grant = {"v": 1, "type": "grant", "id": 1, "attempt": 0, "chunks": len(sizes), "session": "s"}
+            stranger.send(msgpack.packb(grant))
