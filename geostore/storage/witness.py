@@ -59,10 +59,10 @@ def mend(files: Files, root: str) -> None:
 def settle(files: Files, root: str) -> None:
     """After a writer that did not close: only what is noted of log entries stays, which never change once written."""
     path = _path(files, root)
-    if path is None or not _there(files, root):
+    there = _there(files, root)
+    if path is None or not (there or path.exists()):
         return
     known, _ = _noted(path)
-    there = _there(files, root)
     _complete(files, root, path, {n: d for n, d in known.items() if n in there and n.endswith(".json")})
 
 
