@@ -84,6 +84,14 @@ def set_rows(words: Words, rows: npt.NDArray[Any]) -> None:  # pragma: no cover 
 
 
 @compiled
+def clear_rows(words: Words, rows: npt.NDArray[Any]) -> None:  # pragma: no cover - compiled
+    """Clear the bit of each row, in place."""
+    for i in range(rows.size):
+        row = np.uint64(rows[i])
+        words[row >> np.uint64(6)] &= ~(np.uint64(1) << (row & np.uint64(63)))
+
+
+@compiled
 def bits_at(words: Words, rows: Rows) -> npt.NDArray[np.bool_]:  # pragma: no cover - compiled
     """Whether each row's bit is set."""
     out = np.empty(rows.size, np.bool_)

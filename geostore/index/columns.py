@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInput
-from geostore.index.bits import Rows, Words, bitmap, bitmap_size, set_rows
+from geostore.index.bits import Rows, Words, bitmap, bitmap_size, clear_rows, set_rows
 from geostore.index.compiled import compiled
 
 STEPS = 32  # bitmaps a column of numbers keeps beside its order
@@ -55,9 +55,14 @@ class Numbers:
 
     def _first(self, count: int) -> Words:
         """The bitmap of the first `count` rows of the order: from the nearest step, by the rows between."""
-        step = min(count * STEPS // max(len(self.order), 1), STEPS - 1)
+        total = len(self.order)
+        step = min((2 * count * STEPS + total) // (2 * total), STEPS - 1)
         out = np.zeros(bitmap_size(len(self.values)), np.uint64) if step == 0 else self.steps[step - 1].copy()
-        set_rows(out, self.order[len(self.order) * step // STEPS : count])
+        at = total * step // STEPS
+        if at <= count:
+            set_rows(out, self.order[at:count])
+        else:
+            clear_rows(out, self.order[count:at])
         return out
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore.errors import InvalidInput, NotComparable
 from geostore.index.bits import Rows, Words, bitmap_size, bits_at, count_in_runs
 from geostore.index.labels import AtLeast, Exactly, Some
 from geostore.index.rows import SEASON, TIME, season_names
 from geostore.index.segment import Segment
-from geostore.index.selection import GATHER_SHARE, Selection, everything, of_rows, select
+from geostore.index.selection import GATHER_SHARE, Selection, chosen, everything
 from geostore.index.spatial import Where
 from geostore.keys import time_us
 
@@ -113,25 +114,25 @@ def plan(segment: Segment, wanted: Filter = ALL, *, alive: Words | None = None) 
     conditions = list(_conditions(segment, wanted))
     first = next((c for c in conditions if c.few is not None), None)
     if first is not None:
-        return Plan(_of_few(segment, first, conditions, runs, alive, steps), tuple(steps))
+        return Plan(_of_few(segment, wanted, first, conditions, runs, alive, steps), tuple(steps))
     allowed = alive
     for condition in conditions:
         allowed = condition.bitmap() if allowed is None else allowed & condition.bitmap()
         steps.append(Step(condition.what, int(count_in_runs(allowed, runs))))
         if not steps[-1].rows:
             break
-    return Plan(select(len(segment), runs, allowed), tuple(steps))
+    return Plan(chosen(len(segment), runs, allowed), tuple(steps))
 
 
 def _of_few(
-    segment: Segment, first: _Condition, conditions: Sequence[_Condition], runs: Rows, alive: Words | None,
-    steps: list[Step],
+    segment: Segment, wanted: Filter, first: _Condition, conditions: Sequence[_Condition], runs: Rows,
+    alive: Words | None, steps: list[Step],
 ) -> Selection:  # fmt: skip
     """The rows of `first` that lie in the runs, are alive and meet the other conditions."""
     assert first.few is not None
     rows = first.few()
-    at = np.searchsorted(runs[:, 1], rows, side="right")
-    rows = rows[(at < len(runs)) & (rows >= runs[np.minimum(at, len(runs) - 1), 0])] if len(runs) else rows[:0]
+    if wanted.within is not None:
+        rows = rows[_inside(rows, runs)]
     if alive is not None:
         rows = rows[bits_at(alive, rows)]
     steps.append(Step(first.what, len(rows)))
@@ -139,7 +140,15 @@ def _of_few(
         if condition is not first and len(rows):
             rows = rows[bits_at(condition.bitmap(), rows)]
             steps.append(Step(condition.what, len(rows)))
-    return of_rows(len(segment), rows)
+    return Selection(len(segment), len(rows), runs[:0], None, rows)
+
+
+def _inside(rows: Rows, runs: Rows) -> npt.NDArray[np.bool_]:
+    """Whether each row lies in a run."""
+    at = np.searchsorted(runs[:, 1], rows, side="right")
+    inside = at < len(runs)
+    inside[inside] = rows[inside] >= runs[at[inside], 0]
+    return np.asarray(inside)
 
 
 def columns(segments: Iterable[Segment]) -> tuple[set[str], set[str]]:

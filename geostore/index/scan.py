@@ -16,7 +16,7 @@ from geostore.index.bits import Rows, Words, between
 from geostore.index.compiled import compiled, popcount
 
 BLOCK = 256  # rows ruled out together by the first half of their words
-FEW = 24  # rows that a bitmap leaves of a block; so few are looked at one by one
+FEW = 64  # rows that a bitmap leaves of a block; so few are looked at one by one
 GROUP = 32  # rows ruled out together by all of their words
 TILE = 1024  # rows that stay in the fastest cache while every query of a batch passes over them
 NEAR = 8  # bits a word; nearer limits are tried on the first half of the words first
@@ -59,17 +59,6 @@ def _least_4(a: Words, b: Words, c: Words, d: Words, query: Words) -> int:  # pr
 
 
 @compiled
-def _ruled_out(words: Words, lo: int, hi: int, query: Words, limit: int) -> bool:  # pragma: no cover - compiled
-    """True if the first half of the words shows that all rows in [lo, hi) are at `limit` or more; a bound, no test."""
-    count = words.shape[0]
-    if limit > NEAR * count:
-        return False
-    if count <= 2:
-        return _least_1(words[0, lo:hi], query[0]) >= limit
-    return _least_2(words[0, lo:hi], words[1, lo:hi], query[0], query[1]) >= limit
-
-
-@compiled
 def _least(words: Words, lo: int, hi: int, query: Words) -> int:  # pragma: no cover - compiled
     """The smallest distance of rows in [lo, hi)."""
     if words.shape[0] == 1:
@@ -77,6 +66,17 @@ def _least(words: Words, lo: int, hi: int, query: Words) -> int:  # pragma: no c
     if words.shape[0] == 2:
         return _least_2(words[0, lo:hi], words[1, lo:hi], query[0], query[1])
     return _least_4(words[0, lo:hi], words[1, lo:hi], words[2, lo:hi], words[3, lo:hi], query)
+
+
+@compiled
+def _ruled_out(words: Words, lo: int, hi: int, query: Words, limit: int) -> bool:  # pragma: no cover - compiled
+    """True if a bound (for near limits that of half the words) puts all rows in [lo, hi) at `limit` or more."""
+    count = words.shape[0]
+    if limit > NEAR * count or count == 1:
+        return _least(words, lo, hi, query) >= limit
+    if count == 2:
+        return _least_1(words[0, lo:hi], query[0]) >= limit
+    return _least_2(words[0, lo:hi], words[1, lo:hi], query[0], query[1]) >= limit
 
 
 @compiled
@@ -190,25 +190,61 @@ def _scan_tile(
     while lo < end:
         hi = min((lo // BLOCK + 1) * BLOCK, end)
         count = BLOCK if allowed.size == 0 else _count(allowed, lo, hi)
-        if 0 < count <= FEW:
-            for w in range(lo >> 6, ((hi - 1) >> 6) + 1):
-                word = allowed[w] & between(w, lo, hi)
-                while word:
-                    row = (w << 6) + popcount((word & (~word + np.uint64(1))) - np.uint64(1))
-                    word &= word - np.uint64(1)
-                    far = far_at_most(words, row, query, state[0] - 1)
-                    if far < state[0]:
-                        _take(base + row, far, k, state, tally, rows, far_of)
-        elif count and not _ruled_out(words, lo, hi, query, state[0]):
-            while lo < hi:
-                stop = min((lo // GROUP + 1) * GROUP, hi)
-                if _least(words, lo, stop, query) < state[0]:
-                    for row in range(lo, stop):
-                        far = distance(words, row, query)
-                        if far < state[0] and _has(allowed, row):
-                            _take(base + row, far, k, state, tally, rows, far_of)
-                lo = stop
+        if count and not _ruled_out(words, lo, hi, query, state[0]):
+            if count <= FEW:
+                _offer_few(words, base, query, lo, hi, allowed, k, state, tally, rows, far_of)
+            else:
+                _offer(words, base, query, lo, hi, allowed, k, state, tally, rows, far_of)
         lo = hi
+
+
+@compiled
+def _offer(
+    words: Words,
+    base: int,
+    query: Words,
+    lo: int,
+    hi: int,
+    allowed: Words,
+    k: int,
+    state: Rows,
+    tally: Rows,
+    rows: Rows,
+    far_of: Int16s,
+) -> None:  # pragma: no cover - compiled
+    while lo < hi:
+        stop = min((lo // GROUP + 1) * GROUP, hi)
+        if _least(words, lo, stop, query) < state[0]:
+            for row in range(lo, stop):
+                far = distance(words, row, query)
+                if far < state[0] and _has(allowed, row):
+                    _take(base + row, far, k, state, tally, rows, far_of)
+        lo = stop
+
+
+@compiled
+def _offer_few(
+    words: Words,
+    base: int,
+    query: Words,
+    lo: int,
+    hi: int,
+    allowed: Words,
+    k: int,
+    state: Rows,
+    tally: Rows,
+    rows: Rows,
+    far_of: Int16s,
+) -> None:  # pragma: no cover - compiled
+    """As `_offer`, from one set bit of the bitmap to the next."""
+    for w in range(lo >> 6, ((hi - 1) >> 6) + 1):
+        word = allowed[w] & between(w, lo, hi)
+        while word:
+            row = (w << 6) + popcount((word & (~word + np.uint64(1))) - np.uint64(1))
+            word &= word - np.uint64(1)
+            far = far_at_most(words, row, query, state[0] - 1)
+            if far < state[0]:
+                _take(base + row, far, k, state, tally, rows, far_of)
 
 
 @compiled

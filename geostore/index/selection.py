@@ -12,6 +12,7 @@ import numpy.typing as npt
 from geostore.errors import InvalidInput
 from geostore.index.bits import Rows, Words, bitmap_size, count_in_runs, rows_in_runs
 
+_NO_RUNS = np.zeros((0, 2), np.int64)
 GATHER_SHARE = 0.02  # of the rows of the runs; below it single rows are read faster than blocks
 
 
@@ -62,22 +63,28 @@ def select(size: int, runs: npt.NDArray[Any] | None = None, allowed: Words | Non
         InvalidInput: runs are not ascending [start, stop) within `size`, or the bitmap is of another size.
     """
     kept = everything(size).runs if runs is None else _check_runs(np.asarray(runs, np.int64), size)
-    if allowed is None:
-        return Selection(size, int((kept[:, 1] - kept[:, 0]).sum()), kept)
-    if allowed.shape != (bitmap_size(size),):
+    if allowed is not None and allowed.shape != (bitmap_size(size),):
         raise InvalidInput(f"a bitmap of {allowed.shape} words for {size} rows; it needs {bitmap_size(size)}")
-    count, span = int(count_in_runs(allowed, kept)), int((kept[:, 1] - kept[:, 0]).sum())
+    return chosen(size, kept, allowed)
+
+
+def chosen(size: int, runs: Rows, allowed: Words | None) -> Selection:
+    """As `select`, of runs and a bitmap that are known to be right."""
+    span = int((runs[:, 1] - runs[:, 0]).sum())
+    if allowed is None:
+        return Selection(size, span, runs)
+    count = int(count_in_runs(allowed, runs))
     if count < GATHER_SHARE * span:
-        return Selection(size, count, kept, None, rows_in_runs(allowed, kept, count))
-    return Selection(size, count, kept, allowed)
+        return Selection(size, count, runs, None, rows_in_runs(allowed, runs, count))
+    return Selection(size, count, runs, allowed)
 
 
 def of_rows(size: int, rows: npt.NDArray[Any]) -> Selection:
     """The rows of an ascending integer array without doubles."""
-    chosen = np.asarray(rows, np.int64)
-    if len(chosen) and not (chosen[0] >= 0 and chosen[-1] < size and (np.diff(chosen) > 0).all()):
-        raise InvalidInput(f"rows {chosen[:4]}... are not ascending within 0..{size - 1}")
-    return Selection(size, len(chosen), np.zeros((0, 2), np.int64), None, chosen)
+    kept = np.asarray(rows, np.int64)
+    if len(kept) and not (kept[0] >= 0 and kept[-1] < size and (np.diff(kept) > 0).all()):
+        raise InvalidInput(f"rows {kept[:4]}... are not ascending within 0..{size - 1}")
+    return Selection(size, len(kept), _NO_RUNS, None, kept)
 
 
 def _check_runs(runs: Rows, size: int) -> Rows:

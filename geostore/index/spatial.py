@@ -75,7 +75,7 @@ class Where:
             found = [_box_runs(cells, precision, box) for box in self._boxes]
         else:
             found = self._shape_runs(cells, precision)
-        return _joined(np.concatenate([np.zeros((0, 2), np.int64), *found]))
+        return found[0] if len(found) == 1 else _joined(np.concatenate([np.zeros((0, 2), np.int64), *found]))
 
     @cached_property
     def _boxes(self) -> list[tuple[float, float, float, float]] | None:
@@ -93,7 +93,7 @@ class Where:
         while partial:
             children = []
             for name, start, stop in partial:
-                if stop - start > FEW and len(name) < precision:
+                if stop - start > FEW and cells[start] < cells[stop - 1]:
                     children += _children(cells, precision, (name, start, stop))
                 elif start < stop:
                     found.append(start + self._tested(cells[start:stop], precision))
@@ -189,7 +189,8 @@ def _prefix_run(cells: Cells, precision: int, prefix: str) -> Rows:
     """The one run of rows below a prefix; of a finer geohash, the rows of the cell that holds it."""
     code, shift = gh.code_of(prefix), 5 * (precision - len(prefix))
     low, high = (code << shift, (code + 1) << shift) if shift >= 0 else (code >> -shift, (code >> -shift) + 1)
-    return np.searchsorted(cells, [[low, high]]).astype(np.int64)
+    start, stop = (int(v) for v in np.searchsorted(cells, (low, high)))
+    return np.array([[start, stop]] if start < stop else [], np.int64).reshape(-1, 2)
 
 
 def _box_runs(cells: Cells, precision: int, box: tuple[float, float, float, float]) -> Rows:
@@ -246,11 +247,16 @@ def _cut(
             continue
         if left >= x0 and right <= x1 and bottom >= y0 and upper <= y1:
             found = _extend(out, found, low, high)
-        elif high - low <= FEW:
-            for row in range(low, high):
-                column, line = _place(cells[row], total)
+        elif high - low <= FEW or cells[low] == cells[high - 1]:
+            start = low
+            while start < high:
+                stop = start + 1
+                while stop < high and cells[stop] == cells[start]:
+                    stop += 1
+                column, line = _place(cells[start], total)
                 if x0 <= column <= x1 and y0 <= line <= y1:
-                    found = _extend(out, found, row, row + 1)
+                    found = _extend(out, found, start, stop)
+                start = stop
         else:
             middle = (2 * code + 1) << (total - depth - 1)
             at = low + np.searchsorted(cells[low:high], middle)
