@@ -1,11 +1,12 @@
 """The long run: a hundred kills and twenty power losses, resumable, into bench/results/soak.json.
 
-Progress lies in pytest's cache, so a run that was interrupted goes on; `--cache-clear` begins anew.
+Progress lies in pytest's cache, so a run that was interrupted goes on; `--cache-clear` begins anew, and so does another
+commit: a result is of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,23 +28,31 @@ Rows = dict[str, list[dict[str, Any]]]
 
 
 class Progress:
-    """Rows done so far, kept across runs."""
+    """Rows done so far at this commit, kept across runs."""
 
     def __init__(self, config: pytest.Config) -> None:
-        assert config.cache is not None, "the soak keeps its progress in pytest's cache; run it with the cache on"
-        self._cache = config.cache
-        self.rows: Rows = self._cache.get(KEY, {"kill": [], "power": [], "broken": []})
+        from bench.harness import commit
 
-    def todo(self, part: str, seeds: range) -> list[int]:
-        """Seeds of `part` that are not done."""
+        assert config.cache is not None, "the soak keeps its progress in pytest's cache; run it with the cache on"
+        self._cache, self._commit = config.cache, commit()
+        kept: Rows = self._cache.get(KEY, {})
+        self.rows: Rows = {
+            part: [row for row in kept.get(part, []) if row["commit"] == self._commit]
+            for part in ("kill", "power", "broken")
+        }
+
+    def todo(self, part: str, seeds: range) -> Iterator[int]:
+        """Seeds of `part` that are not done, each told before its turn."""
         done = {row["seed"] for row in self.rows[part]}
-        return [seed for seed in seeds if seed not in done]
+        print(f"{part}: {len(done)} of {len(seeds)} done at {self._commit}", flush=True)
+        for seed in seeds:
+            if seed not in done:
+                print(f"{part}, seed {seed} ...", flush=True)
+                yield seed
 
     def add(self, part: str, row: dict[str, Any]) -> None:
         """Keep one row, with the commit it was measured at."""
-        from bench.harness import commit
-
-        self.rows[part].append({**row, "commit": commit()})
+        self.rows[part].append({**row, "commit": self._commit})
         self._cache.set(KEY, self.rows)
         print(part, row, flush=True)
 
