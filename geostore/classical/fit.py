@@ -56,12 +56,13 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     scale, crf = _choose_scale(scout, policy, progress)
     guess = replace(make_codec(scout, policy, scale), crf=crf)
     chosen = _choose_coding(guess, scout, _most(series), progress)
-    whole = make_codec(series, policy, scale)
+    whole = _first(make_codec(series, policy, scale), chosen.klt.components)
     final = replace(whole, crf=chosen.crf, dates=chosen.dates, preset=_preset(series, effort))
     if scout is not series or final.dates == 1:
         return final
-    near = {(c.crf, c.dates): c for c in _near(final, min(whole.dates, _most(series)))}
-    return min(near.values(), key=lambda codec: coded_bytes(codec.encode_series(series)))
+    sizes = {chosen.dates, min(whole.dates, _most(series))}  # a slower preset may like other groups than a fast one
+    tried = [_better_crf(replace(final, dates=dates), series, progress) for dates in sorted(sizes)]
+    return min(tried, key=lambda item: item[0])[1]
 
 
 def make_codec(series: Series, policy: Policy, scale: Scale) -> KltAv1Codec:
@@ -118,14 +119,6 @@ def _most(series: Series) -> int:
 def _preset(series: Series, effort: Effort) -> int:
     fast: int = next(preset for samples, preset in _PRESETS if series.pixels.size <= samples)
     return max(0, fast - 2) if effort.steps >= _PATIENT else fast
-
-
-def _near(codec: KltAv1Codec, most: int) -> Iterator[KltAv1Codec]:
-    """The codec, and others a little off: what was chosen by a faster preset may not be the best of a slower one."""
-    yield codec
-    yield replace(codec, crf=max(codec.crf - _STRIDES[-1], CRF_MIN))
-    yield replace(codec, crf=min(codec.crf + _STRIDES[-1], CRF_MAX))
-    yield replace(codec, dates=most)
 
 
 # --- the scale
@@ -201,7 +194,26 @@ def _choose_coding(codec: KltAv1Codec, series: Series, most: int, progress: Prog
     size, best = _better_crf(replace(codec, dates=min(count, most)), series, progress)
     if best.dates > 2 * _DATES and (short := coded_bytes(replace(best, dates=_DATES).encode_series(series))) < size:
         size, best = short, replace(best, dates=_DATES)
-    return replace(best, dates=1) if _alone_bytes(best, series) < size else best
+    if _alone_bytes(best, series) < size:
+        return replace(best, dates=1)
+    return _fewer_components(best, series, size, progress)
+
+
+def _fewer_components(codec: KltAv1Codec, series: Series, size: int, progress: Progress) -> KltAv1Codec:
+    """The codec without its last components as long as that takes fewer bytes, its own included."""
+    total = size + len(codec.to_bytes())
+    while codec.klt.components > 1:
+        fewer = _first(codec, codec.klt.components * 3 // 4)
+        now = coded_bytes(fewer.encode_series(series)) + len(fewer.to_bytes())
+        progress("choose components", 0.9)
+        if now >= total:
+            break
+        codec, total = fewer, now
+    return codec
+
+
+def _first(codec: KltAv1Codec, components: int) -> KltAv1Codec:
+    return replace(codec, klt=codec.klt.first(components))
 
 
 def _better_crf(codec: KltAv1Codec, series: Series, progress: Progress) -> tuple[int, KltAv1Codec]:
