@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -77,6 +78,8 @@ def load_settings(file: Path | None, **flags: Any) -> Any:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(p) for p in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise InvalidInput(f"no setting {where!r}; there are {', '.join(sorted(Settings.model_fields))}") from error
         raise InvalidInput(f"setting {where!r}: {first['msg']}; see docs/guides/settings.md") from error
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"the settings file is not TOML: {error}; see docs/guides/settings.md") from error
@@ -98,10 +101,22 @@ def errors_as_exits(*, debug: bool) -> Iterator[None]:
         if debug:
             raise
         _leave(error.kind, str(error), exit_codes.code_of(error))
+    except OSError as error:
+        if debug:
+            raise
+        _leave(*_of_the_disk(error))
     except Exception as error:
         if debug:
             raise
         _leave("internal", f"{type(error).__name__}: {error}; run again with --debug", exit_codes.INTERNAL)
+
+
+def _of_the_disk(error: OSError) -> tuple[str, str, int]:
+    """Kind, message and exit code of a file that cannot be read or written."""
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "storage-full", f"{where}{error.strerror}; make room and run it again", exit_codes.STORAGE_FULL
+    return "invalid-input", f"{where}{error.strerror or error}; give a path that can be used", exit_codes.USAGE
 
 
 def _leave(kind: str, message: str, code: int) -> NoReturn:

@@ -180,3 +180,16 @@ def test_an_interrupt_is_clean_and_says_how_to_go_on(world, tmp_path):
         [sys.executable, "-m", "geostore.cli", *arguments, "--json"], capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout)["scenes"] + json.loads(done.stdout)["unchanged"] == 6
+
+
+def test_a_misspelt_setting_and_an_unusable_path_are_told(run, world, tmp_path):
+    """The settings there are; the file that stands where a folder is wanted: one line each, exit code 2."""
+    (tmp_path / "c.toml").write_text('stroe = "x"\n')
+    misspelt = run("status", "--config", tmp_path / "c.toml")
+    assert misspelt.code == 2
+    assert "no setting 'stroe'; there are " in misspelt.err
+    (tmp_path / "file").write_text("")
+    unusable = run("report", "--store", world.store, "-o", tmp_path / "file")
+    assert unusable.code == 2
+    assert unusable.err.startswith("invalid-input: ")
+    assert str(tmp_path / "file") in unusable.err
