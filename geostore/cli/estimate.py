@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,7 +25,7 @@ def estimate(
     cells: Annotated[int, typer.Option(help="Cells looked at; more is slower and truer.", min=1, max=1000)] = 3,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps per partition the fit would take.")] = None,
 ) -> None:
-    """What ingest and fit would cost and give. Reads a few cells, writes nothing."""
+    """What ingest and fit would cost and give. Reads a few cells, fits one in small, writes nothing."""
     from geostore.cli.declared import find_collection
     from geostore.estimate import estimate as look
 
@@ -52,11 +53,12 @@ def _show(out: Console, f: dict[str, Any]) -> None:
     rows = [
         ("scenes", f["scenes"], ""),
         ("partitions", f["partitions"], f"{f['cells_sampled']} looked at"),
-        ("rasters", f["rasters"], ""),
-        ("as LZW GeoTIFF", size(f["bytes_lzw"]), ""),
-        ("as lossless JPEG XL", size(f["bytes_jxl"]), "masked pixels zero, as in LZW"),
+        ("rasters", f["rasters"], f"{f['rasters_sampled']} read"),
+        ("as LZW GeoTIFF", size(f["bytes_lzw"]), _between(f["bytes_lzw_interval"])),
+        ("as lossless JPEG XL", size(f["bytes_jxl"]), _between(f["bytes_jxl_interval"])),
         ("embeddings", size(f["bytes_embeddings"]), ratio(f["ratio_embeddings"]) + " against LZW"),
         ("codecs", size(f["bytes_codecs"]), ""),
+        ("with codecs and masks", size(f["bytes_stored"]), _between(f["bytes_stored_interval"])),
         ("everything durable", size(f["bytes_durable"]), ratio(f["ratio_durable"]) + " against LZW"),
         ("ingest", duration(f["seconds_ingest"]), ""),
         ("fit", duration(f["seconds_fit"]), f"{f['workers']} workers"),
@@ -64,3 +66,7 @@ def _show(out: Console, f: dict[str, Any]) -> None:
     ]
     out.print(show.table(f"Estimate, {f['collection']}", ("", ">", ""), rows))
     out.print(f"advice: {f['advice']}")
+
+
+def _between(interval: Sequence[int]) -> str:
+    return f"{size(interval[0])} to {size(interval[1])}"

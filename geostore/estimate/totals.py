@@ -1,30 +1,28 @@
-"""estimate: what ingest and fit would cost and give, from a few cells, before anything is written."""
+"""totals: what was measured on a sample, and a fit in small, brought to all the scenes."""
 
 from __future__ import annotations
 
 import math
 import os
-import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
 
 from geostore.amounts import quotient
-from geostore.codec import Series, quiet
-from geostore.collection import Collection
+from geostore.codec import RawCodec, Series, quiet
+from geostore.collection import Collection, Policy
 from geostore.dht.ring import slot_of
 from geostore.errors import BadScene
-from geostore.partition.grid import cell_grid, owned
-from geostore.partition.split import Split, cut, footprint, scene_cells
-from geostore.raster import Grid
+from geostore.estimate.sampling import VALUES_MAX, Sample, half_interval, look_at, places_of, spread
+from geostore.node.pilot import RASTERS_MAX, Pilot, pilot
 from geostore.scene import Scene, find_scenes, open_scene
-from geostore.vae import sizing
 
-DATES_SAMPLED = 16  # rasters read of each cell looked at
+PILOT_STEPS = 150
+FIT_LOW, FIT_HIGH = 0.5, 1.6  # a whole fit against its pilot, as measured on real and synthetic series
+LEAST = 0.02  # half an interval where everything was read: a fit puts rasters on the window of their partition
 SLOT_BYTES = 32_768  # tables beyond payloads, after compact: a touched slot, and a raster
 RASTER_BYTES = 120
 COMMIT_SECONDS = 0.3  # durable commits of one scene at 16 slots
@@ -34,11 +32,18 @@ COMMIT_SECONDS = 0.3  # durable commits of one scene at 16 slots
 class Estimate:
     """Expected bytes, seconds and break-even; figures are extrapolated from `cells_sampled` cells.
 
+    An interval is a pair (low, high). Those of the baselines hold what the sample leaves open, at 95 %: between dates,
+    and between cells by Student's t. Those of what a fit gives hold besides how far it may be from its pilot,
+    FIT_LOW to FIT_HIGH.
+
     Attributes:
         collection: its name. scenes, partitions, rasters: counts, band groups apart; edge cells may be a few too many.
+        rasters_sampled: rasters read.
         pixels: per band, that hold data.
-        bytes_lzw, bytes_jxl: the rasters as LZW GeoTIFF and lossless JPEG XL, measured on the sample.
+        bytes_lzw, bytes_jxl: the rasters as LZW GeoTIFF and lossless JPEG XL, masked pixels 0, measured on the sample.
+        bytes_lzw_interval, bytes_jxl_interval: of the two.
         bytes_embeddings: payloads after a fit, lossless where that is smaller. bytes_codecs: codecs beside them.
+        bytes_stored, bytes_stored_interval: the two, masks, and networks that places share.
         bytes_durable: with tables too, after prune and compact.
         ratio_embeddings, ratio_durable: against LZW. ratio_jxl_durable: against JPEG XL.
         break_even_dates: dates a cell from which codec and embeddings are smaller than the lossless rasters; None if
@@ -53,11 +58,16 @@ class Estimate:
     partitions: int
     rasters: int
     cells_sampled: int
+    rasters_sampled: int
     pixels: int
     bytes_lzw: int
+    bytes_lzw_interval: tuple[int, int]
     bytes_jxl: int
+    bytes_jxl_interval: tuple[int, int]
     bytes_embeddings: int
     bytes_codecs: int
+    bytes_stored: int
+    bytes_stored_interval: tuple[int, int]
     bytes_durable: int
     ratio_embeddings: float | None
     ratio_durable: float | None
@@ -71,19 +81,6 @@ class Estimate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    """One cell of one band group that was looked at; bytes and seconds are sums over its rasters, but for `fit`."""
-
-    rasters: int
-    pixels: int
-    pixels_covered: int  # in the cell and the scene, with data or without
-    bytes_lzw: int
-    bytes_jxl: int
-    seconds: float
-    fit: sizing.Estimate
-
-
-@dataclass(frozen=True, kw_only=True)
 class Group:
     """One band group extrapolated."""
 
@@ -93,10 +90,14 @@ class Group:
     pixels: float
     bytes_lzw: float
     bytes_jxl: float
+    unsure: tuple[float, float]  # share of bytes_lzw and of bytes_jxl that the sample leaves open, either way
+    bytes_masks: float
     bytes_embedded: float
-    bytes_codec: float  # one partition's
+    bytes_codec: float  # one partition's, the lossless one apart
+    bytes_lossless_codec: int
     seconds_read: float
     seconds_fit: float  # one partition's
+    networks: dict[str, int]  # bytes of what its codecs share, by digest
     learned: bool  # the policy asks for a learned codec
 
     @property
@@ -117,6 +118,7 @@ def estimate(
     *,
     cells: int = 3,
     steps: int = 1500,
+    pilot_steps: int = PILOT_STEPS,
     workers: int = 0,
     acquired: datetime | None = None,
     progress: Callable[[str, float], None] = quiet,
@@ -128,6 +130,7 @@ def estimate(
         collection: how they would be stored, and the policy a fit would keep.
         cells: cells looked at, spread over all.
         steps: optimiser steps per partition.
+        pilot_steps: those of the fit in small that is made of one cell of each band group.
         workers: fit processes; 0 means one a core.
         acquired: time of the scene, for files that tell none.
         progress: told (what, share).
@@ -138,87 +141,35 @@ def estimate(
     scenes = [open_scene(s, collection, time=acquired) for s in find_scenes([str(s) for s in sources], collection)]
     if not scenes:
         raise BadScene(f"no scene found in {[str(s) for s in sources]}; name files, folders, globs or STAC items")
-    groups, sampled = [], 0
+    groups, sampled, read = [], 0, 0
     for i, name in enumerate(collection.groups):
-        places = _places(scenes, name, collection.precision)
+        places = places_of(scenes, name, collection.precision)
         samples = []
-        for k, geohash in enumerate(_spread(sorted(places), cells)):
-            progress(f"look at {geohash} {name}", (i + k / cells) / len(collection.groups))
-            sample = _look(places[geohash], geohash, name, collection, steps)
-            samples += [sample] if sample is not None else []
-        sampled += len(samples)
-        groups.append(_extrapolate(name, places, samples, scenes, collection))
-    slots = {slot_of(g, 16) for g in _places(scenes, next(iter(collection.groups)), collection.precision)}
-    return _total(collection, len(scenes), groups, sampled, len(slots), workers or os.cpu_count() or 1)
+        chosen = spread(sorted(places), cells)
+        for k, geohash in enumerate(chosen):
+            progress(f"look at {geohash} {name}", (i + k / len(chosen)) / len(collection.groups))
+            samples.append(look_at(places[geohash], geohash, name, collection, VALUES_MAX // len(chosen)))
+        progress(f"fit in small {name}", (i + 0.9) / len(collection.groups))
+        tried = _try(samples, collection.policy, min(pilot_steps, steps))
+        sampled, read = sampled + len(samples), read + sum(len(s.looks) for s in samples)
+        groups.append(_extrapolate(name, places, samples, scenes, tried, steps / max(min(pilot_steps, steps), 1)))
+    slots = {slot_of(g, 16) for g in places_of(scenes, next(iter(collection.groups)), collection.precision)}
+    return _total(collection, len(scenes), groups, (sampled, read), len(slots), workers or os.cpu_count() or 1)
 
 
-def _places(scenes: Sequence[Scene], group: str, precision: int) -> dict[str, list[Scene]]:
-    """The scenes of each cell."""
-    known: dict[Grid, list[str]] = {}
-    places: dict[str, list[Scene]] = defaultdict(list)
-    for scene in scenes:
-        grid = scene.grids[group]
-        if grid not in known:
-            known[grid] = scene_cells([grid], precision)
-        for geohash in known[grid]:
-            places[geohash].append(scene)
-    return dict(places)
-
-
-def _spread(items: Sequence[str], count: int) -> list[str]:
-    """`count` of `items`, evenly spread, the middle one first in mind."""
-    if len(items) <= count:
-        return list(items)
-    return [items[int((k + 0.5) * len(items) / count)] for k in range(count)]
-
-
-def _look(scenes: Sequence[Scene], geohash: str, group: str, collection: Collection, steps: int) -> Sample | None:
-    """Read up to DATES_SAMPLED rasters of one cell; None where the scenes hold nothing of it."""
-    from geostore.scene.writer import jxl_size, lzw_size
-
-    native = scenes[0].grids[group]
-    cell = cell_grid(geohash, collection.crs or native.crs, native.xres, native.yres, (native.left, native.top))
-    chosen = [scenes[i] for i in np.unique(np.linspace(0, len(scenes) - 1, DATES_SAMPLED).round().astype(int))]
-    begun = time.monotonic()
-    splits, covered, lzw, jxl = [], 0, 0, 0
-    for scene in chosen:
-        covered += int((owned(geohash, cell) & footprint(scene.grids[group], cell)).sum())
-        split = cut(scene, geohash, group, cell)
-        if split is None:
-            continue
-        splits.append((scene.time_us, split))
-        lzw += lzw_size(split.raster)
-        jxl += jxl_size(split.raster)
-    seconds = time.monotonic() - begun
-    if not splits:
+def _try(samples: Sequence[Sample], policy: Policy, steps: int) -> Pilot | None:
+    """A fit in small of the cell that holds most; None where there is nothing to fit."""
+    best = max(samples, key=lambda s: s.sum("bytes_jxl"), default=None)
+    if best is None or best.series is None or policy.codec == "raw" or not best.series.valid.any():
         return None
-    series = _series(splits, collection, group)
-    return Sample(
-        rasters=len(splits),
-        pixels=sum(int((s.raster.pixels != 0).any(0).sum()) for _, s in splits),
-        pixels_covered=covered,
-        bytes_lzw=lzw,
-        bytes_jxl=jxl,
-        seconds=seconds * len(splits) / len(chosen),
-        fit=sizing.worthwhile(series, collection.policy, steps=steps),
-    )
+    return pilot(_repeated(best.series, best.dates * len(best.series) // len(best.looks)), policy, steps=steps)
 
 
-def _series(splits: Sequence[tuple[int, Split]], collection: Collection, group: str) -> Series:
-    """The rasters on the box of them all, oldest first."""
-    splits = sorted(splits, key=lambda item: item[0])
-    top, left = min(s.row for _, s in splits), min(s.col for _, s in splits)
-    height = max(s.row + s.raster.grid.height for _, s in splits) - top
-    width = max(s.col + s.raster.grid.width for _, s in splits) - left
-    bands = collection.groups[group]
-    pixels = np.zeros((len(splits), len(bands), height, width), bands.dtype)
-    valid = np.zeros((len(splits), height, width), np.bool_)
-    for i, (_, s) in enumerate(splits):
-        rows = slice(s.row - top, s.row - top + s.raster.grid.height)
-        cols = slice(s.col - left, s.col - left + s.raster.grid.width)
-        pixels[i, :, rows, cols], valid[i, rows, cols] = s.raster.pixels, s.raster.valid
-    times = np.array([t for t, _ in splits], np.int64)
-    return Series(pixels=pixels, valid=valid, times_us=times, bands=bands, indices=collection.indices_of(group))
+def _repeated(series: Series, count: int) -> Series:
+    """Up to `count` rasters, those read standing in for those between: how many there are decides what a fit makes."""
+    at = np.linspace(0, len(series) - 1, max(len(series), min(count, RASTERS_MAX))).round().astype(int)
+    times = np.sort(series.times_us[at]) + np.arange(len(at))
+    return replace(series, pixels=series.pixels[at], valid=series.valid[at], times_us=times)
 
 
 def _extrapolate(
@@ -226,38 +177,53 @@ def _extrapolate(
     places: dict[str, list[Scene]],
     samples: Sequence[Sample],
     scenes: Sequence[Scene],
-    collection: Collection,
+    tried: Pilot | None,
+    more_steps: float,
 ) -> Group:
-    """The sample's bytes per pixel over the pixels of all scenes."""
-    seen = sum(s.pixels for s in samples)
-    filled = seen / max(sum(s.pixels_covered for s in samples), 1)
-    pixels = filled * sum(s.grids[name].height * s.grids[name].width for s in scenes)
-    share = pixels / seen if seen else 0.0
-    count = max(len(samples), 1)
+    """The sample's bytes per pixel covered, over what all scenes cover; of the fit what its pilot took."""
+    covered = float(sum(s.grids[name].height * s.grids[name].width for s in scenes))
+    rasters = sum(len(found) for found in places.values())
+    share = covered / max(sum(s.sum("covered") for s in samples), 1)
+    jxl = share * sum(s.sum("bytes_jxl") for s in samples)
+    fit = tried and tried.scaled(covered / max(rasters, 1), rasters / max(len(places), 1), more_steps)
     return Group(
         name=name,
         partitions=len(places),
-        rasters=sum(len(found) for found in places.values()),
-        pixels=pixels,
-        bytes_lzw=share * sum(s.bytes_lzw for s in samples),
-        bytes_jxl=share * sum(s.bytes_jxl for s in samples),
-        bytes_embedded=share * sum(s.rasters * s.fit.bytes_per_raster for s in samples),
-        bytes_codec=sum(s.fit.bytes_codec for s in samples) / count,
+        rasters=rasters,
+        pixels=share * sum(s.sum("pixels") for s in samples),
+        bytes_lzw=share * sum(s.sum("bytes_lzw") for s in samples),
+        bytes_jxl=jxl,
+        unsure=(half_interval(samples, "bytes_lzw", len(places)), half_interval(samples, "bytes_jxl", len(places))),
+        bytes_masks=share * sum(s.sum("bytes_mask") for s in samples),
+        bytes_embedded=jxl * fit.payloads if fit else jxl,
+        bytes_codec=fit.codec if fit else 0.0,
+        bytes_lossless_codec=len(RawCodec(scenes[0].collection.groups[name]).to_bytes()),
         seconds_read=share * sum(s.seconds for s in samples),
-        seconds_fit=sum(s.fit.seconds for s in samples) / count,
-        learned=collection.policy.codec != "raw",
+        seconds_fit=fit.seconds if fit else 0.0,
+        networks=tried.networks if tried else {},
+        learned=fit is not None,
     )
 
 
+def _interval(value: float, unsure: float, low: float = 1 - LEAST, high: float = 1 + LEAST) -> tuple[int, int]:
+    return round(value * low * max(0.0, 1 - unsure)), round(value * high * (1 + unsure))
+
+
 def _total(
-    collection: Collection, scenes: int, groups: Sequence[Group], sampled: int, slots: int, workers: int
+    collection: Collection, scenes: int, groups: Sequence[Group], sampled: tuple[int, int], slots: int, workers: int
 ) -> Estimate:
     paying = [g for g in groups if g.pays]
     rasters = sum(g.rasters for g in groups)
     lzw, jxl = sum(g.bytes_lzw for g in groups), sum(g.bytes_jxl for g in groups)
+    unsure = [
+        sum(g.unsure[k] * (g.bytes_lzw, g.bytes_jxl)[k] for g in groups) / (total or 1.0)
+        for k, total in enumerate((lzw, jxl))
+    ]
     payloads = sum(g.bytes_embedded if g.pays else g.bytes_jxl for g in groups)
-    codecs = sum(g.partitions * g.bytes_codec for g in paying)
-    durable = payloads + codecs + slots * SLOT_BYTES + rasters * RASTER_BYTES
+    codecs = sum(g.partitions * (g.bytes_lossless_codec + g.bytes_codec * g.pays) for g in groups)
+    networks = sum({k: v for g in paying for k, v in g.networks.items()}.values())
+    stored = payloads + codecs + networks + sum(g.bytes_masks for g in groups)
+    durable = stored + slots * SLOT_BYTES + rasters * RASTER_BYTES
     even = min((g.break_even for g in groups if g.learned), default=math.inf)
     break_even = None if math.isinf(even) else math.ceil(even)
     return Estimate(
@@ -265,12 +231,17 @@ def _total(
         scenes=scenes,
         partitions=sum(g.partitions for g in groups),
         rasters=rasters,
-        cells_sampled=sampled,
+        cells_sampled=sampled[0],
+        rasters_sampled=sampled[1],
         pixels=round(sum(g.pixels for g in groups)),
         bytes_lzw=round(lzw),
+        bytes_lzw_interval=_interval(lzw, unsure[0]),
         bytes_jxl=round(jxl),
+        bytes_jxl_interval=_interval(jxl, unsure[1]),
         bytes_embeddings=round(payloads),
         bytes_codecs=round(codecs),
+        bytes_stored=round(stored),
+        bytes_stored_interval=_interval(stored, unsure[1], FIT_LOW, FIT_HIGH),
         bytes_durable=round(durable),
         ratio_embeddings=quotient(lzw, payloads),
         ratio_durable=quotient(lzw, durable),
