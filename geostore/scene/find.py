@@ -12,7 +12,7 @@ from geostore.errors import BadScene
 from geostore.scene.bands import spellings
 from geostore.scene.geotiff import SUFFIXES
 from geostore.scene.names import product_of, scene_stem
-from geostore.scene.stac import catalogue_items, is_item, read_json
+from geostore.scene.stac import catalogue_items, is_item, is_remote, read_json
 
 _CATALOGUE_NAMES = ("catalog.json", "collection.json")
 # Words that name a file of a product whatever bands a collection asks for.
@@ -49,7 +49,7 @@ def find_scenes(sources: Sequence[str | Path], collection: Collection) -> Iterat
 
     Args:
         sources: raster files, folders (searched to the bottom; a folder with catalog.json or collection.json is a
-            catalogue), globs, STAC items and catalogues (.json), URLs of raster files.
+            catalogue), globs, STAC items and catalogues (.json), URLs of raster files, items and catalogues.
         collection: whose band names to look for in file names.
 
     Raises:
@@ -62,19 +62,21 @@ def find_scenes(sources: Sequence[str | Path], collection: Collection) -> Iterat
         if not found:
             raise BadScene(f"{source} holds no scene; wanted files {', '.join(SUFFIXES)} or STAC items (.json)")
         for path in found:
-            (items if path.endswith(".json") else files)[path] = None
+            (items if _is_json(path) else files)[path] = None
     return iter([*_grouped(list(files), collection), *(SceneSource(Path(i).stem, item=i) for i in items)])
 
 
 def _listed(source: str) -> list[str]:
     """Raster files and STAC items (their paths end in .json) of one source."""
     path = Path(source)
+    if is_remote(source) and _is_json(source):
+        return _json(source)
     if "://" in source or source.startswith("/vsi"):
         return [source]
     if path.is_dir():
         return _folder(path)
     if path.is_file():
-        return _json(path) if path.suffix == ".json" else [str(path.absolute())]
+        return _json(str(path.absolute())) if path.suffix == ".json" else [str(path.absolute())]
     if any(c in source for c in "*?["):
         matched = sorted(glob.glob(source, recursive=True))  # noqa: PTH207 - Path.glob takes no absolute pattern
         return [
@@ -83,10 +85,14 @@ def _listed(source: str) -> list[str]:
     raise BadScene(f"{source} does not exist; give a file, a folder, a glob or a STAC item")
 
 
+def _is_json(href: str) -> bool:
+    return href.partition("?")[0].endswith(".json")
+
+
 def _folder(path: Path) -> list[str]:
     for name in _CATALOGUE_NAMES:
         if (path / name).is_file():
-            return _json(path / name)
+            return _json(str((path / name).resolve()))
     files = sorted(p for p in path.rglob("*") if p.is_file())
     rasters = [str(p.absolute()) for p in files if _may_be(p.name, SUFFIXES)]
     return rasters or [str(p.absolute()) for p in files if p.suffix == ".json" and is_item(read_json(p))]
@@ -97,13 +103,13 @@ def _may_be(name: str, suffixes: tuple[str, ...]) -> bool:
     return name.lower().endswith(suffixes) and not Path(name).name.startswith("MSK_")
 
 
-def _json(path: Path) -> list[str]:
-    table = read_json(path)
+def _json(href: str) -> list[str]:
+    table = read_json(href)
     if is_item(table):
-        return [str(path.absolute())]
+        return [href]
     if table.get("type") in ("Catalog", "Collection"):
-        return list(catalogue_items(str(path.resolve())))
-    raise BadScene(f"{path} is type {table.get('type')!r}, not a STAC item, catalogue or collection; give one of those")
+        return list(catalogue_items(href))
+    raise BadScene(f"{href} is type {table.get('type')!r}, not a STAC item, catalogue or collection; give one of those")
 
 
 def _grouped(files: list[str], collection: Collection) -> list[SceneSource]:

@@ -23,6 +23,7 @@ from geostore.errors import BadScene
 from geostore.raster import Grid, Mask, Pixels
 
 BLOCK_CACHE_BYTES = 64 * 2**20  # decoded blocks GDAL may hold, all files together
+HTTP_TIMEOUT_S, HTTP_TRIES = 30, 3  # of one request to a server that holds a scene
 OPEN_FILES_MAX = 32  # files one scene keeps open
 _OPENING = threading.Lock()  # Python's warning filters belong to all threads
 SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".vrt")
@@ -64,11 +65,12 @@ class RasterFile:
 
 
 def environment() -> Any:
-    """A context with a bounded block cache in which this thread reads; one it is in already is kept.
+    """A context with a bounded block cache, and bounded patience with servers; one the thread is in already is kept.
 
     Entering GDAL takes longer than reading a small window, so whoever reads many enters once.
     """
-    return nullcontext() if hasenv() else rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES)
+    remote = {"GDAL_HTTP_TIMEOUT": HTTP_TIMEOUT_S, "GDAL_HTTP_MAX_RETRY": HTTP_TRIES - 1, "GDAL_HTTP_RETRY_DELAY": 1}
+    return nullcontext() if hasenv() else rasterio.Env(GDAL_CACHEMAX=BLOCK_CACHE_BYTES, **remote)
 
 
 @contextmanager

@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pystac
 from pystac.utils import make_absolute_href
@@ -15,7 +17,7 @@ from pystac.utils import make_absolute_href
 from geostore.collection import Collection, band_of, collection_of
 from geostore.errors import BadScene, InvalidInput
 from geostore.raster import Band, Bands
-from geostore.scene.geotiff import SUFFIXES
+from geostore.scene.geotiff import HTTP_TIMEOUT_S, SUFFIXES
 from geostore.scene.names import find_word, time_from_text
 
 _UNUSED_ROLES = {"thumbnail", "overview", "visual", "metadata"}
@@ -30,6 +32,7 @@ _BAND_WORDS = {  # a STAC member -> our word for it, over all versions of the eo
     "nodata": "nodata",
 }
 _CATALOGUES_MAX = 10_000
+JSON_BYTES_MAX = 2**24
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,20 @@ def _may_hold(asset: ItemAsset, names: list[str]) -> bool:
     return any(find_word(text, name) for text in (*told, file) for name in names)
 
 
+def is_remote(href: str | Path) -> bool:
+    """True for an http or https address."""
+    return str(href).lower().startswith(("http://", "https://"))
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
-    """The JSON object in a file.
+    """The JSON object in a file, or at an http or https address.
 
     Raises:
-        BadScene: it cannot be read, or is none.
+        BadScene: it cannot be read, is larger than JSON_BYTES_MAX, or is none.
     """
     try:
-        table = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
+        table = json.loads(_fetch(str(path)) if is_remote(path) else Path(path).read_text(encoding="utf-8"))
+    except (OSError, HTTPException) as error:
         raise BadScene(f"{path} cannot be read ({error}); give a STAC file") from None
     except ValueError as error:
         raise BadScene(f"{path} is not JSON ({error}); give a whole STAC file") from None
@@ -86,13 +94,21 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return table
 
 
+def _fetch(address: str) -> bytes:
+    with urlopen(address, timeout=HTTP_TIMEOUT_S) as answer:
+        data: bytes = answer.read(JSON_BYTES_MAX + 1)
+    if len(data) > JSON_BYTES_MAX:
+        raise BadScene(f"{address} is larger than {JSON_BYTES_MAX} bytes; name a STAC item or a smaller catalogue")
+    return data
+
+
 def is_item(table: Mapping[str, Any]) -> bool:
     """True for a STAC Item (a GeoJSON Feature)."""
     return table.get("type") == "Feature"
 
 
 def read_item(href: str) -> ItemFacts:
-    """What the STAC item at the path `href` says.
+    """What the STAC item at the path or address `href` says.
 
     Raises:
         BadScene: it is no item, or has no time, no geometry, or no raster asset.
@@ -160,7 +176,7 @@ def _offset_told(band: dict[str, Any], properties: dict[str, Any], baseline: str
 
 
 def catalogue_items(href: str) -> Iterator[str]:
-    """Absolute paths of all items under the static catalogue at the path `href`, in the order of its links.
+    """Absolute paths or addresses of all items under the static catalogue `href`, in the order of its links.
 
     Raises:
         BadScene: a catalogue cannot be read, or there are more than 10,000.
@@ -180,8 +196,8 @@ def catalogue_items(href: str) -> Iterator[str]:
 
 def _catalogue(href: str) -> Any:
     try:
-        found = pystac.read_file(href)
-    except (OSError, ValueError, KeyError, TypeError, pystac.STACError) as error:
+        found = pystac.read_dict(read_json(href), href=href)
+    except (ValueError, KeyError, TypeError, pystac.STACError) as error:
         raise BadScene(f"{href} cannot be read as a STAC catalogue: {error!r}; give whole JSON files") from error
     if not isinstance(found, pystac.Catalog):
         raise BadScene(f"{href} is a {type(found).__name__}, not a STAC catalogue or collection; name items one by one")
