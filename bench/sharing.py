@@ -7,6 +7,7 @@ bytes of the embeddings, on dates that no fit saw (every fourth), at a place the
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -133,7 +134,8 @@ def own_codecs(case: Case, steps: Sequence[int], seed: int, folder: Path | None)
     )
     training = Training(replace(layout, height=CROP, width=CROP), seed)
     residual = np.stack([samples.residual(t) for t in np.flatnonzero(seen.valid.any(axis=(1, 2)))])
-    place = Place("own", _tall(residual), _tall(samples.static.maps(10, (height, width))[0][None] / 1024)[0])
+    static = samples.static.maps(10, layout.padded)[0][:, :height, :width]
+    place = Place("own", _tall(residual), _tall(static[None] / 1024)[0])
     draw = Draw([place], {"own": 1.0}, np.random.default_rng(seed), steps=SPREAD)
     for at in steps:
         kept = None if folder is None else folder / f"{case.name}-{at}-{seed}.pt"
@@ -148,6 +150,24 @@ def own_codecs(case: Case, steps: Sequence[int], seed: int, folder: Path | None)
         yield at, with_prior(codec, seen, rounds=0, seed=seed)
 
 
+def own_curves(
+    case: Case, steps: Sequence[int], seed: int, folder: Path | None, unseen: Series, some: Series
+) -> Iterator[tuple[int, int, Curve, Curve]]:
+    """(steps, bytes of the codec, curve on unseen dates, curve on seen ones), kept in `folder` for other runs."""
+    codecs = own_codecs(case, steps, seed, folder)
+    for at in steps:
+        kept = None if folder is None else folder / f"{case.name}-{at}-{seed}.json"
+        if kept is None or not kept.exists():
+            found = next(codec for reached, codec in codecs if reached == at)
+            curves = curve(found, unseen, case.mse), curve(found, some, case.mse)
+            if kept is not None:
+                kept.write_text(json.dumps([len(found.to_bytes()), *curves]))
+            yield at, len(found.to_bytes()), *curves
+        else:
+            size, reference, learned = json.loads(kept.read_text())
+            yield at, size, [tuple(p) for p in reference], [tuple(p) for p in learned]
+
+
 def _tall(values: np.ndarray) -> np.ndarray:
     """Mirrored below and to the right to at least CROP pixels a side."""
     short = [max(0, CROP - n) for n in values.shape[-2:]]
@@ -160,11 +180,10 @@ def measure_case(bench: Bench, case: Case, steps: Sequence[int], own: Path | Non
     some = rd_places.part(seen, np.arange(len(seen)) % max(1, len(seen) // max(len(unseen), 1)) == 0)
     reference: Curve = []
     found: dict[str, float] = {}
-    for at, codec in own_codecs(case, steps, bench.seed, own):
-        reference, learned = curve(codec, unseen, case.mse), curve(codec, some, case.mse)
+    for at, codec_bytes, reference, learned in own_curves(case, steps, bench.seed, own, unseen, some):
         size = reference[len(TARGETS) // 2][0]
         found["own_unseen_over_seen"] = mse_at(reference, size) / mse_at(learned, size)
-        _row(bench, case, "own decoder", at, None, len(codec.to_bytes()), size, reference, reference, learned)
+        _row(bench, case, "own decoder", at, None, codec_bytes, size, reference, reference, learned)
     for delta in _DELTAS:
         begun = time.process_time()
         shared = borrow_codec(seen, policy=STATIC_POLICY, effort=Effort(seed=bench.seed), progress=quiet, delta=delta)
