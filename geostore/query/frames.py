@@ -291,6 +291,8 @@ class Pieces:
 
     def cut(self, start: int, stop: int) -> memoryview:
         """Bytes start to stop: a view where one buffer holds them all, else a copy."""
+        if len(self._parts) == 1:
+            return self._parts[0][start:stop]
         first = bisect.bisect_right(self._starts, start) - 1
         if stop <= self._starts[first + 1]:
             return self._parts[first][start - self._starts[first] : stop - self._starts[first]]
@@ -324,8 +326,7 @@ def _cut(shapes: list[Shape], body: Pieces, start: int) -> tuple[Array, ...]:
         nbytes = dtype.itemsize * count
         if start + nbytes > body.nbytes:
             raise BadRequest(f"arrays of more bytes than the {body.nbytes} of the body; shape product != bytes")
-        flat = np.frombuffer(body.cut(start, start + nbytes), dtype) if count else np.empty(0, dtype)
-        found.append(flat.reshape(shape))
+        found.append(np.ndarray(shape, dtype, body.cut(start, start + nbytes) if count else None))
         start += nbytes + _padding(nbytes)
     if start != body.nbytes:
         raise BadRequest(f"arrays of {start} bytes in a body of {body.nbytes}; shape product != bytes")
@@ -352,8 +353,11 @@ def check_shapes(arrays: list[Any]) -> list[Shape]:
         name, dims = item
         if not isinstance(name, str) or name not in _DTYPES:
             raise BadRequest(f"array dtype {str(name)[:40]!r} does not travel; use one of {', '.join(sorted(_DTYPES))}")
-        if len(dims) > NDIM_MAX or not all(type(n) is int and 0 <= n < 2**40 for n in dims):
-            raise BadRequest(f"array dimensions must be at most {NDIM_MAX} sizes below 2^40")
+        if len(dims) > NDIM_MAX:
+            raise BadRequest(f"array of {len(dims)} dimensions; at most {NDIM_MAX}")
+        for n in dims:
+            if type(n) is not int or not 0 <= n < 2**40:
+                raise BadRequest(f"array dimension {str(n)[:40]}; wanted a size below 2^40")
         found.append((_DTYPES[name], tuple(dims)))
     return found
 
