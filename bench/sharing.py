@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from bench.base_places import PERU_HELD_OUT, counts, peru_stack
 from bench.datasets import DATA
 from bench.harness import Bench, run
 from geostore.certificate import measure
-from geostore.codec import Effort, Series, quiet
+from geostore.codec import Effort, Series
 from geostore.collection import Policy
 from geostore.vae.base import find
 from geostore.vae.borrow import Delta, borrow_codec
@@ -32,10 +33,11 @@ from geostore.vae.quantize import pack_decoder, pack_encoder
 from geostore.vae.shared import CROP, Draw, Place, Training
 
 STATIC_POLICY = Policy(mse_max=3e-4, index_mae_max=None)  # decides how well the static image is kept
-OWN_STEPS = (750, 1500, 3000)  # where the own decoder is looked at
+OWN_STEPS = (1500, 3000)  # where the own decoder is looked at
 SPREAD = (0.6, 1.6)  # steps the own decoder is trained for: it has one rate to serve
-TARGETS = (1.6, 1.0, 0.63)  # of the place's MSE at which curves are taken
+TARGETS = (1.3, 0.8)  # of the place's MSE at which curves are taken
 QUALIFIES = 1.2  # largest unseen/seen MSE of an own decoder that is a fair reference
+LOOKED = 8  # seen dates that curves are taken on
 CELLS = 2  # held-out cells of Peru that get an own decoder
 _DELTAS: tuple[Delta, ...] = ("none", "few", "whole")
 
@@ -177,26 +179,31 @@ def _tall(values: np.ndarray) -> np.ndarray:
 def measure_case(bench: Bench, case: Case, steps: Sequence[int], own: Path | None) -> dict[str, float]:
     """Rows of one place; its gaps by delta, and what tells whether it qualifies."""
     seen, unseen = case.part(False), case.part(True)
-    some = rd_places.part(seen, np.arange(len(seen)) % max(1, len(seen) // max(len(unseen), 1)) == 0)
+    some = rd_places.part(seen, np.arange(len(seen)) % max(1, len(seen) // LOOKED) == 0)
+    shared = [(delta, *_on_base(case, delta, bench.seed, unseen, some)) for delta in _DELTAS]
     reference: Curve = []
     found: dict[str, float] = {}
     for at, codec_bytes, reference, learned in own_curves(case, steps, bench.seed, own, unseen, some):
-        size = reference[len(TARGETS) // 2][0]
+        size = math.sqrt(reference[0][0] * reference[-1][0])  # in the middle of the curve
         found["own_unseen_over_seen"] = mse_at(reference, size) / mse_at(learned, size)
         _row(bench, case, "own decoder", at, None, codec_bytes, size, reference, reference, learned)
-    for delta in _DELTAS:
-        begun = time.process_time()
-        shared = borrow_codec(seen, policy=STATIC_POLICY, effort=Effort(seed=bench.seed), progress=quiet, delta=delta)
-        assert shared is not None
-        shared = replace(shared, rounds=0)  # nor are those of the own decoder refined
-        seconds = time.process_time() - begun
-        points, learned = curve(shared, unseen, case.mse), curve(shared, some, case.mse)
+    for delta, seconds, delta_bytes, points, learned in shared:
         found[delta] = mse_at(points, size) / mse_at(reference, size)
-        found[f"{delta}_bytes"] = float(_delta_bytes(shared))
+        found[f"{delta}_bytes"] = float(delta_bytes)
         found[f"{delta}_unseen_over_seen"] = mse_at(points, size) / mse_at(learned, size)
-        _row(bench, case, f"base, delta {delta}", 0, seconds, _delta_bytes(shared), size, reference, points, learned)
+        _row(bench, case, f"base, delta {delta}", 0, seconds, delta_bytes, size, reference, points, learned)
     bench.write()
     return found
+
+
+def _on_base(case: Case, delta: Delta, seed: int, unseen: Series, some: Series) -> tuple[float, int, Curve, Curve]:
+    """Seconds of the core to make the codec, bytes of its delta, curve on unseen dates, curve on seen ones."""
+    begun = time.process_time()
+    codec = borrow_codec(case.part(False), policy=STATIC_POLICY, effort=Effort(seed=seed), delta=delta)
+    assert codec is not None
+    seconds = time.process_time() - begun
+    codec = replace(codec, rounds=0)  # nor are the latents of the own decoder refined
+    return seconds, _delta_bytes(codec), curve(codec, unseen, case.mse), curve(codec, some, case.mse)
 
 
 def _delta_bytes(codec: VaeCodec) -> int:
