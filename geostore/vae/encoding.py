@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -88,6 +88,10 @@ class Frame:
             else:
                 high = middle - 1
         return found
+
+    def trained(self) -> Certificate:
+        """The errors of the encoder's latents at the step it was trained at."""
+        return self.errors(self.latent(TRAINED_STEP).numbers(TRAINED_STEP))
 
     def keeps(self, numbers: Numbers) -> bool:
         """True if its numbers alone keep the policy."""
@@ -212,17 +216,23 @@ def _bounded(found: residual.Bounded, base: Pixels, frame: Frame) -> Iterator[tu
 
 
 def choose_numbers(frames: Sequence[Frame]) -> list[Numbers]:
-    """The numbers of each raster of a chain: refined where the codec asks for it and the policy is kept so."""
+    """The numbers of each raster of a chain: refined where the codec asks for it, the policy kept.
+
+    Where the policy has no bound on a mean error, bits are traded for it as rounding at the trained step trades them.
+    """
     codec = frames[0].codec
-    bounds = bounds_of(codec.policy, codec.indices)
-    if not codec.rounds or not bounds or not codec.layout.channels or codec.layout.mode != "grid":
+    if not codec.rounds or not codec.layout.channels or codec.layout.mode != "grid":
         return [_plain(frame) for frame in frames]
+    bounds = bounds_of(codec.policy, codec.indices)
+    if not bounds:
+        mean = sum(frame.trained().mse for frame in frames) / len(frames)
+        return _refined(frames, [TRAINED_STEP] * len(frames), {"mse": max(mean, 1e-9)}, steered=False)
     chosen: dict[int, Numbers] = {}
     start = [frame.coarsest(_SLACK).step for frame in frames]
     for attempt in range(_TRIES):
         waiting = [i for i in range(len(frames)) if i not in chosen]
         steps = [max(0, start[i] - attempt) for i in waiting]
-        found = _refined([frames[i] for i in waiting], steps, bounds)
+        found = _refined([frames[i] for i in waiting], steps, bounds, steered=True)
         chosen |= {i: n for i, n in zip(waiting, found, strict=True) if frames[i].keeps(n)}
     return [_smaller(frame, chosen.get(i)) for i, frame in enumerate(frames)]
 
@@ -243,12 +253,15 @@ def _plain(frame: Frame) -> Numbers:
     return frame.latent(TRAINED_STEP).numbers(TRAINED_STEP)
 
 
-def _refined(frames: Sequence[Frame], steps: Sequence[int], bounds: dict[str, float]) -> list[Numbers]:
+def _refined(
+    frames: Sequence[Frame], steps: Sequence[int], bounds: Mapping[str, float], *, steered: bool
+) -> list[Numbers]:
     """The frames' latents refined, some at a time; each leans on the one before."""
     at_once = max(1, _PIXELS // frames[0].valid.size) if frames else 1
     done: list[Numbers] = []
     for at in range(0, len(frames), at_once):
-        done += _Refining(frames[at : at + at_once], steps[at : at + at_once], done).run(bounds)
+        part = slice(at, at + at_once)
+        done += _Refining(frames[part], steps[part], done).run(bounds, steered=steered)
     return done
 
 
@@ -268,10 +281,11 @@ class _Refining:
             maps = tuple(torch.from_numpy((m[None] / (1 << BITS)).astype(np.float32)) for m in self.codec.decoder.maps)
             self.seen = self.decoder.look(maps)
 
-    def run(self, bounds: dict[str, float]) -> list[Numbers]:
+    def run(self, bounds: Mapping[str, float], *, steered: bool) -> list[Numbers]:
         """Refine them."""
         start = torch.from_numpy(np.concatenate([latent.means for latent in self.latents])) / self.step
-        quanta = refine(start, self.wanted(), self.decode, self.look, bounds, self.codec.rounds)
+        rounds = self.codec.rounds
+        quanta = refine(start, self.wanted(), self.decode, self.look, bounds, rounds=rounds, steered=steered)
         return self.numbers(quanta)
 
     def numbers(self, quanta: Tensor) -> list[Numbers]:

@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,9 +23,10 @@ _RATE = 0.06  # of Adam, quanta
 _WARMEST, _COLDEST = 0.5, 0.03  # temperatures of the rounding
 _LOOKED = 4  # rounds between two looks at what is expected
 _AIM = 0.985  # of each bound, so that rounding in whole numbers stays within it
-_PULL = 0.1  # how fast a multiplier follows its error
-_NUDGE = 0.8  # and the error of whole quanta
-_FIRST = 5.0  # bits that a whole bound's worth of error weighs at first, in bits of the raster
+_PULL = 0.2  # how fast a multiplier follows its error
+_NUDGE = 1.5  # and the error of whole quanta
+_FIRST = 1.5  # bits that a whole bound's worth of error weighs at first, in bits of the raster
+_FIXED = 1.5  # and where it is not steered, in the mean bits of the rasters
 
 Decode = Callable[[Tensor], Tensor]
 Rate = Callable[[Tensor], Tensor]
@@ -73,7 +74,14 @@ def bounds_of(policy: Policy, indices: Sequence[str]) -> dict[str, float]:
 
 
 def refine(
-    start: Tensor, wanted: Wanted, decode: Decode, look: Callable[[Tensor], Rate], bounds: dict[str, float], rounds: int
+    start: Tensor,
+    wanted: Wanted,
+    decode: Decode,
+    look: Callable[[Tensor], Rate],
+    bounds: Mapping[str, float],
+    *,
+    rounds: int,
+    steered: bool = True,
 ) -> Tensor:
     """(N, C, h, w) whole quanta that cost fewer bits than rounding `start` does, within `bounds` where one was found.
 
@@ -84,8 +92,11 @@ def refine(
         look: given whole quanta, the rate: (N,) bits of quanta that are not whole, too.
         bounds: mean error of every raster, by name; at least one.
         rounds: steps of descent.
+        steered: hold every raster to the bounds; else they only say how much error is worth how many bits, and hard
+            rasters keep more of it.
     """
-    descent = _Descent(start, wanted, decode, look, {name: _AIM * bound for name, bound in bounds.items()})
+    aims = {name: _AIM * bound for name, bound in bounds.items()}
+    descent = _Descent(start, wanted, decode, look, aims, steered=steered)
     for number in range(rounds):
         if number and number % _LOOKED == 0:
             descent.check()
@@ -98,17 +109,25 @@ class _Descent:
     """The state of one refinement: quanta, a multiplier for every bound, and the best whole quanta so far."""
 
     def __init__(
-        self, start: Tensor, wanted: Wanted, decode: Decode, look: Callable[[Tensor], Rate], bounds: dict[str, float]
+        self,
+        start: Tensor,
+        wanted: Wanted,
+        decode: Decode,
+        look: Callable[[Tensor], Rate],
+        bounds: Mapping[str, float],
+        *,
+        steered: bool,
     ) -> None:
-        self.wanted, self.decode, self.look, self.bounds = wanted, decode, look, bounds
+        self.wanted, self.decode, self.look, self.bounds, self.steered = wanted, decode, look, bounds, steered
         self.quanta = start.clone().requires_grad_(True)
         self.draw = torch.Generator().manual_seed(0)
         self.optimiser = torch.optim.Adam([self.quanta], lr=_RATE, betas=(0.9, 0.95))
         self.best = torch.round(start)
         self.rate = look(self.best)
         bits = self.rate(self.best)
-        self.weights = {name: _FIRST * bits.clamp(min=64.0) for name in bounds}
-        self.least = torch.full_like(bits, math.inf)  # bits of the best, and more where it is beyond a bound
+        first = bits if steered else bits.mean().expand_as(bits)
+        self.weights = {name: (_FIRST if steered else _FIXED) * first.clamp(min=64.0) for name in bounds}
+        self.least = torch.full_like(bits, math.inf)  # cost of the best: bits, and more where it is beyond a bound
 
     def step(self, share: float) -> None:
         """One step of descent."""
@@ -121,8 +140,7 @@ class _Descent:
         assert self.quanta.grad is not None
         self.quanta.grad /= bits.detach().clamp(min=64.0)[:, None, None, None]
         self.optimiser.step()
-        for name, ratio in ratios.items():
-            self.weights[name] = self.weights[name] * torch.exp(_PULL * (ratio.detach().clamp(max=2.0) - 1))
+        self.steer(ratios, _PULL)
 
     def ratios(self, quanta: Tensor) -> dict[str, Tensor]:
         """(N,) errors over their bounds."""
@@ -135,13 +153,22 @@ class _Descent:
             whole = torch.round(self.quanta.detach())
             self.rate = self.look(whole)
             ratios = self.ratios(whole)
-            worst = torch.stack(list(ratios.values())).max(dim=0).values
-            bits = self.rate(whole) * torch.where(worst > 1, 1e3 * worst, torch.ones_like(worst))
-            better = bits < self.least
-            self.least = torch.where(better, bits, self.least)
+            cost = self.rate(whole)
+            if self.steered:
+                worst = torch.stack(list(ratios.values())).max(dim=0).values
+                cost = cost * torch.where(worst > 1, 1e3 * worst, torch.ones_like(worst))
+            else:
+                cost = cost + sum(self.weights[name] * ratio for name, ratio in ratios.items())
+            better = cost < self.least
+            self.least = torch.where(better, cost, self.least)
             self.best = torch.where(better[:, None, None, None], whole, self.best)
+            self.steer(ratios, _NUDGE)
+
+    def steer(self, ratios: Mapping[str, Tensor], pull: float) -> None:
+        """Errors beyond their bound weigh more from now on, others less."""
+        if self.steered:
             for name, ratio in ratios.items():
-                self.weights[name] = self.weights[name] * torch.exp(_NUDGE * (ratio.clamp(max=2.0) - 1))
+                self.weights[name] = self.weights[name] * torch.exp(pull * (ratio.detach().clamp(max=2.0) - 1))
 
 
 def _annealed(quanta: Tensor, temperature: float, draw: torch.Generator) -> Tensor:

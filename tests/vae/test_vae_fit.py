@@ -349,7 +349,7 @@ def test_refinement_saves_bits_at_the_same_error():
 
     plain = torch.round(truth)
     bound = float(wanted.errors(decode(plain))["mse"].max())
-    found = refine(truth, wanted, decode, lambda _: rate, {"mse": bound}, 60)
+    found = refine(truth, wanted, decode, lambda _: rate, {"mse": bound}, rounds=60)
     assert bool((wanted.errors(decode(found))["mse"] <= bound).all())
     assert float(rate(found).sum()) < float(rate(plain).sum())
 
