@@ -37,7 +37,7 @@ def _precision(head, database, queries):
 def head():
     """A head trained for a second."""
     torch.set_num_threads(1)
-    return train_head(*_classes(), 64, hidden=128, steps=150)
+    return train_head(*_classes(), 64, hidden=64, steps=80)
 
 
 def test_it_learns_what_belongs_together(head):
