@@ -91,7 +91,7 @@ class KltAv1Codec:
         planes = self.planes(series)
         coded: dict[int, Encoded] = {}
         todo, crf = np.flatnonzero(series.valid.any(axis=(1, 2))), self.crf
-        while len(todo) and self.dates > 1 and crf > CRF_MIN:
+        while len(todo) > 1 and self.dates > 1 and crf > CRF_MIN:
             for run in runs(todo, self.dates):
                 coded |= self._group(series, planes, run, crf)
                 progress("encode", len(coded) / len(series))

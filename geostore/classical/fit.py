@@ -61,8 +61,16 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     if scout is not series or final.dates == 1:
         return final
     sizes = {chosen.dates, min(whole.dates, _most(series))}  # a slower preset may like other groups than a fast one
-    tried = [_better_crf(replace(final, dates=dates), series, progress) for dates in sorted(sizes)]
-    return min(tried, key=lambda item: item[0])[1]
+    faster = replace(final, preset=final.preset + 2)
+    tried = [_better_crf(replace(faster, dates=dates), series, progress) for dates in sorted(sizes)]
+    size, best = min(tried, key=lambda item: item[0])
+    slow = [replace(best, preset=final.preset, crf=crf) for crf in _beside(best.crf)]
+    return min([(size, best), *((coded_bytes(c.encode_series(series)), c) for c in slow)], key=lambda item: item[0])[1]
+
+
+def _beside(crf: float) -> list[float]:
+    """A crf, and one step finer and coarser."""
+    return [c for c in (crf, crf - _STRIDES[-1], crf + _STRIDES[-1]) if CRF_MIN <= c <= CRF_MAX]
 
 
 def make_codec(series: Series, policy: Policy, scale: Scale) -> KltAv1Codec:
