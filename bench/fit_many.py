@@ -25,8 +25,8 @@ from geostore.vae.model import Layout
 from geostore.vae.quantize import unpack_decoder, unpack_encoder
 from geostore.vae.shared import pyramid
 
-PLACES, STEPS = 64, 40
-SIDES = (16, 32, 64)  # pixels
+PLACES, STEPS = 64, 20
+SIDES = (32,)  # pixels
 
 
 def lessons(side: int, count: int) -> list[Lesson]:
