@@ -20,6 +20,7 @@ from geostore.index.selection import Selection, everything
 Distances = npt.NDArray[np.int16]
 
 K_MAX = 1_000_000
+GUESS_MIN = 256  # for more rows than that a sample is looked at first, so that fewer are kept and dropped again
 BYTES_A_THREAD = 32 << 20  # below this a second thread costs more than it brings
 _NO_BITMAP = np.zeros(0, np.uint64)
 
@@ -72,8 +73,26 @@ class Nearest:
         if chosen.rows is not None:
             scan.scan_rows(words, base, self.queries, chosen.rows, *kept)
         else:
-            allowed = _NO_BITMAP if chosen.allowed is None else chosen.allowed
-            scan.scan_runs(words, base, self.queries, chosen.runs, allowed, *kept)
+            scan.scan_runs(words, base, self.queries, chosen.runs, _allowed(chosen), *kept)
+
+    def guess(self, words: Words, selection: Selection) -> bool:
+        """Lower the limits to what a sample of the rows suggests; whether any was lowered."""
+        if self.k < GUESS_MIN or selection.rows is not None or selection.count < 4 * scan.SAMPLED * self.k // 10:
+            return False
+        wanted = self.k / scan.SAMPLED
+        wanted += 4 * wanted**0.5 + 0.1 * wanted
+        lowered = False
+        for j, query in enumerate(self.queries):
+            tally = np.zeros(self._tally.shape[1], np.int64)
+            scan.sample(words, query, selection.runs, _allowed(selection), tally)
+            limit = int(np.searchsorted(np.cumsum(tally), wanted)) + 1
+            lowered |= limit < self._state[j, 0]
+            self._state[j, 0] = min(limit, int(self._state[j, 0]))
+        return lowered
+
+    def full(self, count: int) -> bool:
+        """Whether every query has k rows, or `count` if that is less."""
+        return bool((self._state[:, 2] >= min(self.k, count)).all())
 
     def hits(self) -> list[Hits]:
         """What was found so far, for each query."""
@@ -108,7 +127,11 @@ def nearest(
 
     def search(part: Selection) -> list[Hits]:
         found = Nearest(queries, k, radius=radius)
+        guessed = found.guess(words, part)
         found.add(words, selection=part)
+        if guessed and not found.full(part.count):  # the sample misled: without it
+            found = Nearest(queries, k, radius=radius)
+            found.add(words, selection=part)
         return found.hits()
 
     if len(parts) == 1:
@@ -132,7 +155,7 @@ def _pieces(words: Words, query: Words, radius: int, chosen: Selection) -> Itera
         found = scan.hits_rows(words, query, radius, chosen.rows, rows, far)
         yield rows[:found], far[:found]
         return
-    allowed = _NO_BITMAP if chosen.allowed is None else chosen.allowed
+    allowed = _allowed(chosen)
     run = start = 0
     room = 16 * scan.BLOCK
     while True:
@@ -186,6 +209,10 @@ def _selected(words: Words, queries: Words, selection: Selection | None) -> Sele
     if chosen.size != words.shape[1]:
         raise InvalidInput(f"a selection over {chosen.size} rows for {words.shape[1]} signatures; make it for these")
     return chosen
+
+
+def _allowed(chosen: Selection) -> Words:
+    return _NO_BITMAP if chosen.allowed is None else chosen.allowed
 
 
 def _threads(wanted: int, size_bytes: int) -> int:

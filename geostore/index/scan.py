@@ -16,6 +16,7 @@ from geostore.index.bits import Rows, Words, between
 from geostore.index.compiled import compiled, popcount
 
 BLOCK = 256  # rows ruled out together by the first half of their words
+SAMPLED = 16  # of so many blocks one is looked at beforehand, where many rows are wanted
 FEW = 64  # rows that a bitmap leaves of a block; so few are looked at one by one
 GROUP = 32  # rows ruled out together by all of their words
 TILE = 1024  # rows that stay in the fastest cache while every query of a batch passes over them
@@ -245,6 +246,16 @@ def _offer_few(
             far = far_at_most(words, row, query, state[0] - 1)
             if far < state[0]:
                 _take(base + row, far, k, state, tally, rows, far_of)
+
+
+@compiled
+def sample(words: Words, query: Words, runs: Rows, allowed: Words, tally: Rows) -> None:  # pragma: no cover - compiled
+    """Count the distances of the chosen rows in every SAMPLED-th block of the runs, into (bits + 2,) `tally`."""
+    for r in range(runs.shape[0]):
+        for lo in range(runs[r, 0], runs[r, 1], SAMPLED * BLOCK):
+            for row in range(lo, min(lo + BLOCK, runs[r, 1])):
+                if _has(allowed, row):
+                    tally[distance(words, row, query)] += 1
 
 
 @compiled

@@ -109,6 +109,23 @@ def test_threads_change_nothing():
         assert (one.distances == three.distances).all()
 
 
+@pytest.mark.parametrize("case", ["fair", "near rows in the sample", "far rows in the sample"])
+def test_a_sample_that_misleads_changes_nothing(case):
+    """Many rows are found by a guess from a sample; rows laid out against it are those of a full sort too."""
+    words = clustered(40_000, clusters=300)
+    query = words[:, 17].copy()
+    if case != "fair":
+        order = np.argsort(brute(words, query), kind="stable")
+        sampled = np.arange(40_000) // 256 % 16 == 0
+        at = np.concatenate([np.flatnonzero(sampled), np.flatnonzero(~sampled)])
+        words[:, at] = words[:, order if case == "near rows in the sample" else order[::-1]]
+    for k in (300, 2000):
+        (hits,) = nearest(words, query[None], k)
+        rows, far = brute_nearest(words, query, k)
+        assert (hits.rows == rows).all()
+        assert (hits.distances == far).all()
+
+
 def test_within_grows_its_buffers():
     """Every row within the largest radius comes back once, in order, however many there are."""
     words = clustered(50_000)
