@@ -15,7 +15,7 @@ def fit(
     session: Session,
     geohash: Annotated[str | None, typer.Argument(help="A cell or prefix; all, if left out.")] = None,
     collection: options.Collection = None,
-    steps: Annotated[int | None, typer.Option(help="Optimiser steps per partition at most.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps at most; 0: as the base is.")] = None,
     seconds: Annotated[float | None, typer.Option(help="Wall-clock limit per partition.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; one a core, if left out.")] = None,

@@ -71,7 +71,7 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
     """
     chosen = _choose(node, request)
     effort = Effort(
-        steps=request.steps or node.settings.fit_steps,
+        steps=node.settings.fit_steps if request.steps is None else request.steps,
         seconds=request.seconds or node.settings.fit_seconds,
         seed=node.settings.seed if request.seed is None else request.seed,
         device=node.settings.device,

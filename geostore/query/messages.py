@@ -208,7 +208,7 @@ class Fit(Request):
     job = True
     collection: str | None = None
     geohash: str | None = None
-    steps: int | None = Field(None, ge=1, le=1_000_000)
+    steps: int | None = Field(None, ge=0, le=1_000_000)
     seconds: float | None = Field(None, gt=0)
     seed: int | None = None
     refit: bool = False
