@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from geostore.certificate import measure
 from geostore.codec import Effort, quiet
 from geostore.collection import Policy
 from geostore.errors import Corrupt, NotFound, UnsupportedFormat
@@ -16,6 +17,7 @@ from geostore.vae import base as bases
 from geostore.vae.adapt import Deltas, Lesson, fit_deltas
 from geostore.vae.base import Base, Borrowed, changed, pack_base
 from geostore.vae.borrow import borrow_codec, borrow_codecs
+from geostore.vae.choose import choose_codec
 from geostore.vae.codec import VaeCodec
 from geostore.vae.model import Layout
 from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, IntegerDecoder, unpack_decoder, unpack_encoder
@@ -255,3 +257,14 @@ def test_training_goes_on_where_it_was_left():
 def moments(training):
     """What the optimiser remembers of every parameter."""
     return [v for state in training.optimiser.state.values() for v in state.values()]
+
+
+def test_no_steps_fit_nothing(lent, series):
+    """Proves that a fit of 0 steps trains neither delta nor network, and that what it gives keeps the policy."""
+    said = set()
+    codec = choose_codec(series, policy=POLICY, effort=Effort(steps=0), progress=lambda what, share: said.add(what))
+    assert "fit" not in said
+    assert codec.borrowed is None or not codec.borrowed.delta
+    pixels, valid = series.pixels[1], series.valid[1]
+    decoded = codec.decode(codec.encode(pixels, valid).payload, valid)
+    assert measure(pixels, decoded, valid, series.bands, ()).keeps(POLICY)
