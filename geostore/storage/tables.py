@@ -76,9 +76,13 @@ class SlotTable:
         if not there and all(n == log_name(0)[len(LOG) + 1 :] for n in self.files.names(f"{self.root}/{LOG}")):
             return Snapshot()  # no table, or its first log file is torn
         handle = self._open(there[-1] if there else None)  # a torn log file after the last whole one is passed over
-        version, epoch = handle.version(), handle.transaction_version(EPOCH_APP) or 0
+        try:  # what a checkpoint holds is read only now
+            version, epoch = handle.version(), handle.transaction_version(EPOCH_APP) or 0
+            paths = _live(handle)
+        except (DeltaError, ValueError, OSError) as error:
+            raise Corrupt(f"{self.root}: the log does not read ({_first(error)}); restore it from a backup") from error
         seal, skipped, check = self._replay(version, epoch)
-        live = tuple(p for p in _live(handle) if p not in skipped)
+        live = tuple(p for p in paths if p not in skipped)
         if live_check(live) != check:
             raise Corrupt(f"{self.root}: version {version} lists other part files than were committed; restore it")
         return Snapshot(version, seal, live)
