@@ -33,6 +33,7 @@ def test_readers_that_stop_reading_cost_the_daemon_little():
     context = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 2048)
     try:
+        assert pipe.poll(60), "the daemon did not start"
         address = pipe.recv()
         with Dealer(address) as dealer:
             dealer.ask(messages.Decode(keys=[]))  # buffers every daemon needs once
