@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import numpy as np
 
 from geostore.codec import Codec, RawCodec
 from geostore.errors import Corrupt, NotFound, Overloaded
-from geostore.keys import RasterKey
+from geostore.keys import PartitionKey, RasterKey
 from geostore.node.facts import raster_fields
 from geostore.node.reference import PREFIX, read_reference
 from geostore.query import messages
@@ -81,48 +80,55 @@ def _chosen(
 
 
 def read_rows(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[CodecRow, Raster]]:
-    """What each row holds, in order, see `read_row`; rows of one group that follow one another are decoded together."""
+    """What each row holds, in order, see `read_row`; rows of one group are decoded together, an answer's worth."""
     start = 0
     while start < len(rows):
-        end = start + _run(node, rows[start:])
-        yield from _read_run(node, rows[start:end])
+        end = start + _fitting(node, rows[start:])
+        yield from _read_batch(node, rows[start:end])
         start = end
 
 
-def _run(node: Node, rows: Sequence[RasterRow]) -> int:
-    """How many of `rows`, from the first, are of one group and fit one answer."""
-    first = rows[0]
-    if not first.shared:
-        return 1
-    bands = node.codec(first.key.partition, first.generation)[1].bands
-    size = first.height * first.width * len(bands) * bands.dtype.itemsize
-    fitting = max(1, node.settings.decode_bytes_max // max(1, size))
-    group = first.key.partition, first.generation, first.shared
-    same = itertools.takewhile(lambda r: (r.key.partition, r.generation, r.shared) == group, rows[:fitting])
-    return sum(1 for _ in same)
+def _fitting(node: Node, rows: Sequence[RasterRow]) -> int:
+    """How many of `rows`, from the first, fit one answer; at least one."""
+    size = 0
+    for count, row in enumerate(rows):
+        bands = node.codec(row.key.partition, row.generation)[1].bands
+        size += row.height * row.width * len(bands) * bands.dtype.itemsize
+        if count and size > node.settings.decode_bytes_max:
+            return count
+    return len(rows)
 
 
-def _read_run(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[CodecRow, Raster]]:
-    codec_row, codec = node.codec(rows[0].key.partition, rows[0].generation)
-    masks = [unpack_mask(row.valid, (row.height, row.width)) for row in rows]
-    for row, valid, pixels in zip(rows, masks, _decoded(codec, rows, masks), strict=True):
+def _read_batch(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[CodecRow, Raster]]:
+    ahead: dict[int, Pixels] = {}
+    for i, row in enumerate(rows):
+        codec_row, codec = node.codec(row.key.partition, row.generation)
+        if row.shared and i not in ahead:
+            same = [j for j in range(i, len(rows)) if _group(rows[j]) == _group(row)]
+            members = [(rows[j].payload, _valid(rows[j])) for j in same]
+            ahead |= zip(same, codec.decode_group(row.shared, members), strict=True)
+        valid = _valid(row)
+        pixels = _decoded(codec, row, valid, ahead.pop(i, None))
         grid = codec_row.cell.window(row.row, row.col, row.height, row.width)
         yield codec_row, Raster(pixels=pixels, valid=valid, bands=codec.bands, grid=grid)
 
 
-def _decoded(codec: Codec, rows: Sequence[RasterRow], masks: list[Mask]) -> Iterator[Pixels]:
-    """Stored values of rows of one group, or of one row."""
-    if rows[0].shared:
-        pixels = codec.decode_group(rows[0].shared, [(r.payload, m) for r, m in zip(rows, masks, strict=True)])
-        yield from (np.where(m, p, np.zeros((), p.dtype)) for p, m in zip(pixels, masks, strict=True))
-        return
-    row, valid = rows[0], masks[0]
+def _group(row: RasterRow) -> tuple[PartitionKey, int, bytes]:
+    return row.key.partition, row.generation, row.shared
+
+
+def _valid(row: RasterRow) -> Mask:
+    return unpack_mask(row.valid, (row.height, row.width))
+
+
+def _decoded(codec: Codec, row: RasterRow, valid: Mask, ahead: Pixels | None) -> Pixels:
+    """Stored values of a row; `ahead` is what its group gave for it."""
     if not row.payload:
-        yield np.zeros((len(codec.bands), row.height, row.width), codec.bands.dtype)
-    elif row.lossless:
-        yield RawCodec(codec.bands).decode(row.payload, valid)
-    else:
-        yield np.where(valid, codec.decode(row.payload, valid), np.zeros((), codec.bands.dtype))
+        return np.zeros((len(codec.bands), row.height, row.width), codec.bands.dtype)
+    if row.lossless:
+        return RawCodec(codec.bands).decode(row.payload, valid)
+    seen = codec.decode(row.payload, valid) if ahead is None else ahead
+    return np.where(valid, seen, np.zeros((), codec.bands.dtype))
 
 
 def read_row(node: Node, row: RasterRow) -> tuple[CodecRow, Raster]:
