@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 import numpy as np
@@ -268,3 +269,27 @@ def test_no_steps_fit_nothing(lent, series):
     pixels, valid = series.pixels[1], series.valid[1]
     decoded = codec.decode(codec.encode(pixels, valid).payload, valid)
     assert measure(pixels, decoded, valid, series.bands, ()).keeps(POLICY)
+
+
+GOLDEN = {
+    "four-bands": "c153c686acb8fb4040306716711d7d27",
+    "many-bands": "fcbbfa5217033f5ec613bcd56c766586",
+}
+
+
+@pytest.mark.parametrize("name", list(GOLDEN))
+def test_shipped_bases_decode_to_the_same_bits(name):
+    """Proves that each shipped base decodes given latents to the bits it always did, at one thread and at two."""
+    shipped = {str(b.layout.bands): b for b in bases.shipped()}
+    base = shipped["4" if name == "four-bands" else "13"]
+    planes = range(base.layout.bands)
+    layout = base.narrowed(planes, 21, 30)
+    latents = np.random.default_rng(4).integers(-6, 7, (2, *layout.latent_shape)).astype(np.int32)
+    before, seen = torch.get_num_threads(), set()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        exact = IntegerDecoder(layout, base.taken(planes), maps_of(layout))
+        decoded = np.stack([exact.decode(latents, step) for step in (0, TRAINED_STEP, len(STEPS) - 1)])
+        seen.add(hashlib.sha256(decoded.astype("<f8").tobytes()).hexdigest()[:32])
+    torch.set_num_threads(before)
+    assert seen == {GOLDEN[name]}
