@@ -34,6 +34,7 @@ from geostore.keys import time_us
 from geostore.partition.geohash import encode_many
 
 SIZES = (1_000_000, 5_000_000)
+FILTERED_MAX = 10_000_000  # rows; with more, scan and radius alone, for the sake of memory
 BITS, K, PRECISION = 128, 20, 5
 WIDTH = 256  # components of a descriptor
 ROWS_A_CELL = 100  # dates of a cell
@@ -54,12 +55,8 @@ def stream(words: Words) -> Any:
     return total
 
 
-def rows_made(count: int, seed: int) -> Rows:
-    """Synthetic rows of 4,000 clusters of unequal size (power law) in 24 dimensions.
-
-    Each cluster is at home in 24 cells, and a cell has about a hundred rows.
-    """
-    rng = np.random.default_rng(seed)
+def signatures_made(count: int, rng: np.random.Generator) -> tuple[Words, npt.NDArray[np.int32]]:
+    """Synthetic signatures of 4,000 clusters of unequal size (power law) in 24 dimensions, and the cluster of each."""
     share = 1 / np.arange(1, 4001) ** 0.6
     cluster = rng.choice(4000, count, p=share / share.sum()).astype(np.int32)
     centres, planes = rng.normal(size=(4000, 24)).astype(np.float32), rng.normal(size=(24, BITS)).astype(np.float32)
@@ -68,6 +65,13 @@ def rows_made(count: int, seed: int) -> Rows:
         mine = cluster[at : at + _CHUNK]
         points = centres[mine] + 0.25 * rng.normal(size=(len(mine), 24)).astype(np.float32)
         signatures[:, at : at + _CHUNK] = pack_signatures(points @ planes > 0)
+    return signatures, cluster
+
+
+def rows_made(count: int, seed: int) -> Rows:
+    """Synthetic rows; each cluster is at home in 24 cells, and a cell has about a hundred rows."""
+    rng = np.random.default_rng(seed)
+    signatures, cluster = signatures_made(count, rng)
     cells = _cells(count // ROWS_A_CELL, rng)
     at = (cluster.astype(np.int64) * 8 + rng.integers(0, 8, count)) * 2_654_435_761 % len(cells)
     years = [time_us(datetime(y, 1, 1, tzinfo=UTC)) for y in (2016, 2026)]
@@ -111,11 +115,14 @@ def over(seconds: Seconds, above: str, below: str) -> float:
 def measure(bench: Bench, sizes: tuple[int, ...] = SIZES) -> None:
     """Each size in turn."""
     for size in (20_000,) if bench.quick else sizes:
-        begun = time.perf_counter()
-        rows = rows_made(size, bench.seed)
-        bench.row(rows=size, what="made", seconds=time.perf_counter() - begun)
-        with workplace() as folder:
-            _size(bench, rows, folder / "rows.segment")
+        if size > FILTERED_MAX:
+            words, _ = signatures_made(size, np.random.default_rng(bench.seed))
+            _searched(bench, words)
+        else:
+            rows = rows_made(size, bench.seed)
+            queries = _searched(bench, np.array(rows.signatures))
+            with workplace() as folder:
+                _filters(bench, _name(size), _written(bench, rows, folder / "rows.segment"), queries)
         bench.write()
     _two_stage(bench, 5000 if bench.quick else 500_000)
 
@@ -167,21 +174,29 @@ def _points(count: int, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     return out
 
 
-def _size(bench: Bench, rows: Rows, path: Path) -> None:
+def _searched(bench: Bench, words: Words) -> Words:
+    """Measure scan and radius; the queries they were measured with."""
+    size, rng = words.shape[1], np.random.default_rng(bench.seed + 1)
+    count = 3 if bench.quick else 25 if size > FILTERED_MAX else 60
+    queries = np.ascontiguousarray(words[:, rng.integers(0, size, 64)].T)
+    _scan(bench, _name(size), words, queries[:count], queries)
+    _radius(bench, _name(size), words, queries[:count])
+    return queries[:count]
+
+
+def _written(bench: Bench, rows: Rows, path: Path) -> Segment:
     begun = time.thread_time()
     write_segment(path, rows, space=SPACE, precision=PRECISION)
+    taken = time.thread_time() - begun
     size = path.stat().st_size / len(rows)
-    bench.row(rows=len(rows), what="segment written", seconds=time.thread_time() - begun, bytes_a_row=size)
-    words = np.array(rows.signatures)
-    rng = np.random.default_rng(bench.seed + 1)
-    count = 3 if bench.quick else 25 if len(rows) > 10_000_000 else 60
-    queries = np.ascontiguousarray(words[:, rng.integers(0, len(rows), max(count, 64))].T)
-    name = f"{len(rows) // 1_000_000}m" if len(rows) >= 1_000_000 else "small"
-    _scan(bench, name, words, queries[:count], queries[:64])
-    _radius(bench, name, words, queries[:count])
+    bench.row(rows=len(rows), what="segment written", seconds=taken, bytes_a_row=size)
     segment = Segment.open(path)
     segment.file.verify()  # reads every page once
-    _filters(bench, name, segment, queries[:count])
+    return segment
+
+
+def _name(size: int) -> str:
+    return f"{size // 1_000_000}m" if size >= 1_000_000 else "small"
 
 
 def _scan(bench: Bench, name: str, words: Words, queries: Words, many: Words) -> None:
