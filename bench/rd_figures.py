@@ -68,8 +68,8 @@ class Found:
 
     def best(self, place: Place, axis: Axis, error: float, *, shipped: bool = True) -> Size | None:
         """The best classical codec's bytes; with `shipped`, geostore's own KLT + AV1 is one of them."""
-        points = self.of(place, *VIDEO) + (self.own(place, SHIPPED) if shipped else [])
-        return axis.size(points, error, settings=SETTINGS_MIN)
+        plain = axis.size(self.of(place, *VIDEO), error, settings=SETTINGS_MIN)
+        return smallest([plain, axis.size(self.own(place, SHIPPED), error)]) if shipped else plain
 
     @property
     def reflectance(self) -> list[Place]:
