@@ -26,7 +26,9 @@ Int16s = npt.NDArray[np.int16]
 
 @compiled
 def distance(words: Words, row: int, query: Words) -> int:  # pragma: no cover - compiled
-    """Bits in which one row of (W, N) differs from a (W,) query."""
+    """Bits in which one row of (W, N) differs from a (W,) query; two words, the usual width, without a loop."""
+    if words.shape[0] == 2:
+        return popcount(words[0, row] ^ query[0]) + popcount(words[1, row] ^ query[1])
     total = 0
     for w in range(words.shape[0]):
         total += popcount(words[w, row] ^ query[w])
@@ -83,6 +85,9 @@ def _ruled_out(words: Words, lo: int, hi: int, query: Words, limit: int) -> bool
 @compiled
 def far_at_most(words: Words, row: int, query: Words, limit: int) -> int:  # pragma: no cover - compiled
     """The distance; limit + 1 as soon as it is known to be larger, before the next word is fetched."""
+    if words.shape[0] == 2:
+        first = popcount(words[0, row] ^ query[0])
+        return limit + 1 if first > limit else min(first + popcount(words[1, row] ^ query[1]), limit + 1)
     total = 0
     for w in range(words.shape[0]):
         total += popcount(words[w, row] ^ query[w])
