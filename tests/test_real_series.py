@@ -36,6 +36,7 @@ def laos() -> tuple[list[Path], Collection]:
     return sorted((DATA / "s2_l2a_laos_scene").glob("*_B*.tif")), collection
 
 
+@pytest.mark.timeout(1200)  # 112 cells are fitted, 2 to 3 seconds of a core each
 @pytest.mark.parametrize(("place", "cells", "pieces"), [(peru, 112, 896), (laos, 12, 36)])
 def test_a_real_series_is_kept_within_its_policy(place, cells: int, pieces: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     """Every stored raster decodes within the bounds, as its certificate says, after the lossless rows are gone."""

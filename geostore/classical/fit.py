@@ -24,6 +24,7 @@ _DATES = 16  # rasters of a group from which one is to be had soon
 _ACCESS = 2**24  # samples that are decoded for one raster at most
 _SCOUT_SAMPLES, _SCOUT_PRESET = 2**22, 8  # of the part of a series that is coded over and over
 _PRESETS = ((2**23, 2), (2**28, 4), (2**62, 6))  # preset by samples of the series at most: 2, for archives, is slow
+_HASTY = 200  # steps of an Effort below which the scale, the components and the preset are not searched
 _PATIENT = 3000  # steps of an Effort from which the next slower preset is taken
 _SHARE = 0.9  # of rasters that are to keep the policy where scales are compared
 _TRIES = 5
@@ -53,6 +54,11 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid."""
     progress("prepare", 0.0)
     scout = part(series)
+    if effort.steps < _HASTY:
+        scale = _start(series, policy)
+        _, crf = _cost(scout, policy, scale, _CRF)
+        whole = replace(make_codec(series, policy, scale), crf=crf)
+        return replace(whole, dates=min(whole.dates, _most(series)))
     scale, crf = _choose_scale(scout, policy, progress)
     guess = replace(make_codec(scout, policy, scale), crf=crf)
     chosen = _choose_coding(guess, scout, _most(series), progress)
@@ -134,10 +140,8 @@ def _preset(series: Series, effort: Effort) -> int:
 
 def _choose_scale(series: Series, policy: Policy, progress: Progress) -> tuple[Scale, float]:
     """The scale on which `series` takes the fewest bytes, by walking to better neighbours, and its crf."""
-    bounds = (policy.index_mae_max, policy.index_p99_max, policy.index_max)
-    indices = bool(series.indices) and any(b is not None for b in bounds)
-    bends = all(b.kind == "reflectance" for b in series.bands)
-    here = Scale(*_START[indices and bends])
+    indices, bends = _asks_indices(series, policy), _is_reflectance(series)
+    here = _start(series, policy)
     tried = {here: _cost(series, policy, here, _CRF)}
     while True:
         for near in here.neighbours():
@@ -148,6 +152,19 @@ def _choose_scale(series: Series, policy: Policy, progress: Progress) -> tuple[S
         if best == here:
             return here, tried[here][1]
         here = best
+
+
+def _start(series: Series, policy: Policy) -> Scale:
+    return Scale(*_START[_asks_indices(series, policy) and _is_reflectance(series)])
+
+
+def _asks_indices(series: Series, policy: Policy) -> bool:
+    bounds = (policy.index_mae_max, policy.index_p99_max, policy.index_max)
+    return bool(series.indices) and any(b is not None for b in bounds)
+
+
+def _is_reflectance(series: Series) -> bool:
+    return all(b.kind == "reflectance" for b in series.bands)
 
 
 def _cost(series: Series, policy: Policy, scale: Scale, crf: float) -> tuple[float, float]:

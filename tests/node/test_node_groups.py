@@ -25,7 +25,7 @@ CELL, DAY_US = "u8hks", 86_400_000_000
 NAMES = ("blue", "green", "red", "nir")
 BANDS = Bands(tuple(Band(n, n, 10.0, valid_max=20_000, scale=1e-4) for n in NAMES))
 POLICY = Policy(mse_max=2e-5, index_mae_max=0.02, codec="klt-av1", rivals=())
-DATA = Path(os.environ.get("GEOSTORE_DATA", Path(__file__).parents[2] / "shared" / "data"))
+DATA = Path(os.environ.get("GEOSTORE_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 def series(dates: int, *, noise: float = 12, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
