@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.baselines import jpeg2000_lossy, jpegxl_lossy, lerc
+from geostore.classical.av1 import usual_priority
 from geostore.codec import Series
 from geostore.raster import Grid, Pixels, Raster
 from geostore.scene.writer import lzw_size
@@ -220,6 +221,8 @@ def _encode(plane: Planes, codec: str, pixel_format: str, options: dict[str, str
     context.pix_fmt, context.thread_count = pixel_format, 1
     context.time_base, context.framerate = Fraction(1, 25), Fraction(25)
     context.options = options
+    with usual_priority():
+        context.open()
     packets = []
     for t, image in enumerate(plane):
         frame = _frame(image, pixel_format)

@@ -132,13 +132,13 @@ def _encoder(shape: Sequence[int], crf: float, preset: int) -> Any:
     encoder.time_base, encoder.framerate = Fraction(1, 25), Fraction(25)
     # the parameter overrules the option, and knows quarters and values beyond 63
     encoder.options = {"preset": str(preset), "g": "-1", "svtav1-params": f"{_PARAMETERS}:crf={crf:.2f}"}
-    with _usual_priority():
+    with usual_priority():
         encoder.open()
     return encoder
 
 
 @contextlib.contextmanager
-def _usual_priority() -> Iterator[None]:
+def usual_priority() -> Iterator[None]:
     """Undo what SVT-AV1 does when root runs it: it makes the caller and its own threads real-time; all else waits."""
     if sys.platform != "linux":
         yield

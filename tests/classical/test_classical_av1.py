@@ -118,7 +118,15 @@ def test_a_stream_of_another_shape_or_too_few_pictures_is_corrupt(stream: bytes)
 @pytest.mark.skipif(sys.platform != "linux", reason="threads and their priority are named by Linux")
 def test_the_encoder_takes_no_real_time_priority() -> None:
     """Run by root or not, the encoder's threads wait their turn like all others."""
+    before, own = policies(), os.sched_getscheduler(0)
     encoder = av1._encoder((1, 64, 64), 30.0, 8)
-    policies = {os.sched_getscheduler(int(thread.name)) for thread in Path("/proc/self/task").iterdir()}
     assert encoder.is_open
-    assert policies == {os.sched_getscheduler(0)}
+    after = policies()
+    assert os.sched_getscheduler(0) == own
+    assert len(after) > len(before)
+    assert {policy for thread, policy in after.items() if thread not in before} == {own}
+
+
+def policies() -> dict[int, int]:
+    """How each thread of this process is scheduled."""
+    return {int(t.name): os.sched_getscheduler(int(t.name)) for t in Path("/proc/self/task").iterdir()}
