@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from geostore.vae.base import Base, pack_base
 from geostore.vae.losses import laplace_bits
-from geostore.vae.model import COARSEST, Decoder, Encoder, Layout, spread_over
+from geostore.vae.model import COARSEST, Layout, Vae, spread_over
 from geostore.vae.quantize import pack_decoder, pack_encoder
 
 CROP = 64  # pixels a side
@@ -42,15 +42,11 @@ class Place:
     map: npt.NDArray[np.float16]
 
 
-class SharedVae(nn.Module):
-    """Encoder, decoder, and the prior of the latents: a Laplace scale per channel that static map and step move."""
+class SharedVae(Vae):
+    """A `Vae` whose prior, a Laplace scale per channel, is moved by static map and step."""
 
     def __init__(self, layout: Layout) -> None:
-        super().__init__()
-        self.layout = layout
-        self.encoder = Encoder(layout)
-        self.decoder = Decoder(layout)
-        self.log_scale = nn.Parameter(torch.zeros(layout.channels))
+        super().__init__(layout)
         self.slope = nn.Parameter(torch.zeros(layout.channels))
 
     def spread(self, prior: Tensor, log_step: Tensor) -> Tensor:
