@@ -68,6 +68,8 @@ class Rows:
         categories: columns of (N,) names, by name; "" where unknown.
         labels: (legend.words, N) uint64, or None.
         legend: of `labels`.
+        stamps: (len(keys), 2) int64, what the rows of each key were made from, for whoever keeps the index level; zeros
+            if None.
     """
 
     signatures: Words
@@ -81,6 +83,7 @@ class Rows:
     categories: Mapping[str, npt.NDArray[np.str_]] = field(default_factory=dict)
     labels: Words | None = None
     legend: Legend | None = None
+    stamps: Ints | None = None
 
     def __post_init__(self) -> None:
         count = self.signatures.shape[1]
@@ -103,6 +106,8 @@ class Rows:
             raise InvalidInput(f"descriptors {self.descriptors.shape} {self.descriptors.dtype}; give {count} rows int8")
         if self.labels is not None and self.labels.shape[1] != count:
             raise InvalidInput(f"labels of {self.labels.shape[1]} rows for {count} signatures")
+        if self.stamps is not None and self.stamps.shape != (len(self.keys), 2):
+            raise InvalidInput(f"stamps {self.stamps.shape} for {len(self.keys)} keys; give two numbers a key")
 
     def __len__(self) -> int:
         return int(self.signatures.shape[1])
@@ -155,7 +160,12 @@ def joined(parts: Sequence[Rows]) -> Rows:
         categories={n: np.concatenate([_category(p, n) for p in parts]) for n in _names(parts, "categories")},
         labels=None if legend is None else np.concatenate([_labels(p, legend) for p in parts], axis=1),
         legend=legend,
+        stamps=np.concatenate([_stamps(p) for p in parts]),
     )
+
+
+def _stamps(part: Rows) -> Ints:
+    return np.zeros((len(part.keys), 2), np.int64) if part.stamps is None else part.stamps
 
 
 def _has(array: npt.NDArray[Any] | None) -> npt.NDArray[Any]:

@@ -91,10 +91,10 @@ def search(
     Raises:
         NotComparable: the queries come from another space. InvalidInput: the filter names what is not there.
     """
-    plans = _plans(index, queries, space, wanted)
-    hits = [nearest(p.segment.signatures, queries, k, radius=radius, selection=made.selection, threads=threads)
-            for p, made in zip(index.parts, plans, strict=True)]  # fmt: skip
-    return _answer(index, plans, hits, len(queries), k)
+    made = plans(index, queries, space, wanted)
+    hits = [nearest(p.segment.signatures, queries, k, radius=radius, selection=chosen.selection, threads=threads)
+            for p, chosen in zip(index.parts, made, strict=True)]  # fmt: skip
+    return _answer(index, made, hits, len(queries), k)
 
 
 def search_radius(
@@ -105,9 +105,11 @@ def search_radius(
     Raises:
         NotComparable: the queries come from another space. InvalidInput: the filter names what is not there.
     """
-    plans = _plans(index, queries, space, wanted)
-    hits = [[_near(p, q, radius, made.selection) for q in queries] for p, made in zip(index.parts, plans, strict=True)]
-    return _answer(index, plans, hits, len(queries), limit)
+    made = plans(index, queries, space, wanted)
+    hits = [
+        [_near(p, q, radius, chosen.selection) for q in queries] for p, chosen in zip(index.parts, made, strict=True)
+    ]
+    return _answer(index, made, hits, len(queries), limit)
 
 
 def _near(part: Part, query: Words, radius: int, selection: Selection) -> Hits:
@@ -117,7 +119,12 @@ def _near(part: Part, query: Words, radius: int, selection: Selection) -> Hits:
     return near(signatures, lists, query, radius, selection=selection)
 
 
-def _plans(index: Segments, queries: Words, space: Space, wanted: Filter) -> tuple[Plan, ...]:
+def plans(index: Segments, queries: Words, space: Space, wanted: Filter) -> tuple[Plan, ...]:
+    """Which rows of each segment meet `wanted`, once (Q, W) queries of `space` are found to fit the index.
+
+    Raises:
+        NotComparable: they come from another space. InvalidInput: the filter names what is not there.
+    """
     index.space.check(space)
     if queries.ndim != 2 or queries.shape[1] != word_count(space.bits):
         raise NotComparable(f"queries of shape {queries.shape}; {space.bits} bits are {word_count(space.bits)} words")

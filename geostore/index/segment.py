@@ -116,6 +116,11 @@ class Segment:
         """The keys, ascending."""
         return _Keys(self.file.arrays["key:starts"], self.file.arrays["key:bytes"])
 
+    @property
+    def stamps(self) -> npt.NDArray[np.int64]:
+        """(keys, 2) int64, what the rows of each key were made from."""
+        return self.file.arrays["key:stamps"]
+
     def rows_of(self, keys: Iterable[bytes]) -> RowNumbers:
         """Rows of these keys, ascending; keys that are not here add none."""
         mine, starts, owned = self.keys, self.file.arrays["owned:starts"], self.file.arrays["owned:rows"]
@@ -142,6 +147,7 @@ class Segment:
             categories={n: np.array(c.names)[c.codes[chosen]] for n, c in self.categories.items() if n != SEASON},
             labels=None if labels is None else labels.words[:, chosen],
             legend=None if labels is None else labels.legend,
+            stamps=self.stamps[used],
         )
 
 
@@ -172,6 +178,7 @@ def write_segment(path: Path, rows: Rows, *, space: Space, precision: int) -> No
     order = np.lexsort((owners, rows.times_us, rows.cells))
     arrays: _Arrays = {"signatures": rows.signatures[:, order], "cells": rows.cells[order]}
     arrays |= _key_arrays(keys, owners[order])
+    arrays["key:stamps"] = _sorted_stamps(rows, keys)
     if rows.descriptors is not None and rows.scales is not None:
         arrays |= {"descriptors": rows.descriptors[order], "scales": rows.scales[order].astype(np.float32)}
     columns = {n: numbers(v[order]) for n, v in {**rows.numbers, TIME: rows.times_us}.items()}
@@ -210,6 +217,14 @@ def _sorted_keys(rows: Rows) -> tuple[list[bytes], npt.NDArray[np.int64]]:
     places = np.zeros(int(used[-1]) + 1 if len(used) else 0, np.int64)
     places[used] = [at[rows.keys[int(u)]] for u in used]
     return keys, places[rows.owners]
+
+
+def _sorted_stamps(rows: Rows, keys: list[bytes]) -> npt.NDArray[np.int64]:
+    """The stamps of these keys."""
+    if rows.stamps is None or not keys:
+        return np.zeros((len(keys), 2), np.int64)
+    at = {key: i for i, key in enumerate(rows.keys)}
+    return rows.stamps[[at[key] for key in keys]]
 
 
 def _key_arrays(keys: list[bytes], owners: npt.NDArray[np.int64]) -> _Arrays:

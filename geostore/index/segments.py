@@ -11,7 +11,7 @@ when they opened it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import xxhash
 
 from geostore.errors import Corrupt, NotComparable, NotFound, UnsupportedFormat
 from geostore.index.arrays import flush_folder, open_arrays, write_arrays, write_whole
-from geostore.index.bits import Words, bitmap_of, count_bits
+from geostore.index.bits import Words, bitmap_of, bits_at, count_bits
 from geostore.index.rows import Rows, Space, joined
 from geostore.index.segment import Segment, write_segment
 
@@ -139,6 +139,44 @@ class Segments:
             chosen = owners if part.alive is None else owners[_rows(part.alive, len(owners))]
             found |= {part.segment.keys[int(o)] for o in np.unique(chosen)}
         return found
+
+    def stamps(self, keys: Iterable[bytes] | None = None) -> dict[bytes, tuple[int, int]]:
+        """What the rows of each key were made from; of all keys with rows that count, or of those given."""
+        found: dict[bytes, tuple[int, int]] = {}
+        wanted = None if keys is None else list(keys)
+        for part in self.parts:
+            segment = part.segment
+            if wanted is None:
+                rows = np.arange(len(segment)) if part.alive is None else _rows(part.alive, len(segment))
+            else:
+                rows = segment.rows_of(wanted)
+                rows = rows if part.alive is None else rows[bits_at(part.alive, rows)]
+            names, stamps = segment.keys, segment.stamps
+            for owner in np.unique(segment.owners[rows]):
+                first, second = stamps[owner]
+                found[names[int(owner)]] = int(first), int(second)
+        return found
+
+    def take(self, keys: Iterable[bytes]) -> Rows | None:
+        """The rows of these keys that count, as they were given; None if there are none."""
+        wanted = list(keys)
+        parts = []
+        for part in self.parts:
+            rows = part.segment.rows_of(wanted)
+            rows = rows if part.alive is None else rows[bits_at(part.alive, rows)]
+            if len(rows):
+                parts.append(part.segment.take(rows))
+        return joined(parts) if parts else None
+
+    def replace(self, change: Callable[[Rows], Rows]) -> None:
+        """All rows that count as `change` gives them back, in one segment; all of it or nothing.
+
+        Raises:
+            StorageFull: there is no room.
+        """
+        living = [_living(part) for part in self.parts if part.count]
+        if living:
+            self._publish((self._written(change(joined(living))),))
 
     def _merge(self, which: Iterable[int]) -> None:
         chosen = list(which)

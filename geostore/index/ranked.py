@@ -1,0 +1,189 @@
+"""The most similar rows of several indexes under a filter: signatures choose, descriptors put in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.index.bits import Words
+from geostore.index.filters import ALL, Filter, Plan
+from geostore.index.hamming import Hits, nearest, within
+from geostore.index.rerank import CANDIDATES, rerank
+from geostore.index.rows import TIME, Space
+from geostore.index.search import plans
+from geostore.index.segment import Segment
+from geostore.index.segments import Segments
+from geostore.partition.geohash import name_of
+
+
+@dataclass(frozen=True)
+class Query:
+    """What is looked for.
+
+    Attributes:
+        signature: (1, W) uint64.
+        descriptor: (D,) float32.
+        space: what made both.
+    """
+
+    signature: Words
+    descriptor: npt.NDArray[np.float32]
+    space: Space
+
+
+@dataclass(frozen=True)
+class Match:
+    """One hit.
+
+    Attributes:
+        key: what owns the row.
+        geohash: the row's cell; of a chip finer than the raster's.
+        score: inner product of the descriptors, of length 1 the cosine; of rows without one, 1 - 2 x the share of bits
+            that differ.
+        distance: bits of the signature that differ.
+        segment, row: where it lies.
+    """
+
+    key: bytes
+    geohash: str
+    score: float
+    distance: int
+    segment: Segment
+    row: int
+
+    @property
+    def time_us(self) -> int:
+        """UTC microseconds."""
+        return int(self.segment.numbers[TIME].values[self.row])
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Hits, most similar first, and how they were found.
+
+    Attributes:
+        found: hits.
+        count: rows that meet the filter, exact.
+        plans: of each segment, for `explain`.
+    """
+
+    found: list[Match]
+    count: int
+    plans: tuple[Plan, ...]
+
+
+def ranked(
+    indexes: Sequence[Segments],
+    query: Query,
+    k: int,
+    *,
+    wanted: Filter = ALL,
+    radius: int | None = None,
+    without: frozenset[bytes] = frozenset(),
+    candidates: int = CANDIDATES,
+    threads: int = 1,
+) -> Matches:
+    """The k rows most similar to `query` that meet the filter.
+
+    The filter is decided first; of the rows it leaves, the `candidates` nearest by signature are put in order by their
+    descriptors. Where it leaves no more than that, the answer is that of a comparison with every one of them.
+
+    Args:
+        indexes: where to look, all of the query's space.
+        query: what to look for.
+        k: hits wanted.
+        wanted: which rows may be hits.
+        radius: bits that may differ at most, or None.
+        without: keys whose rows are left out; `count` counts them all the same.
+        candidates: rows of the first stage, k at least.
+        threads: at most.
+
+    Returns:
+        Hits by score, then distance, key and cell; empty where nothing meets the filter.
+
+    Raises:
+        NotComparable: the query comes from another space. InvalidInput: the filter names what is not there.
+    """
+    made: list[tuple[Segment, Plan]] = []
+    for index in indexes:
+        chosen = plans(index, query.signature, query.space, wanted)
+        made += zip([part.segment for part in index.parts], chosen, strict=True)
+    spared = sum(len(segment.rows_of(without)) for segment, _ in made) if without else 0
+    near = _near(made, query, max(candidates, k) + spared, radius, threads)
+    found = [m for (segment, _), hits in zip(made, near, strict=True) for m in _best(segment, hits, query, k + spared)]
+    kept = sorted((m for m in found if m.key not in without), key=_order)
+    return Matches(kept[:k], sum(plan.selection.count for _, plan in made), tuple(plan for _, plan in made))
+
+
+def _near(
+    made: Sequence[tuple[Segment, Plan]], query: Query, count: int, radius: int | None, threads: int
+) -> list[Hits]:
+    """Of each segment the rows among the `count` nearest of all, and all that are as far as the last of these.
+
+    So the choice does not depend on how rows lie in segments.
+    """
+    first = [
+        nearest(s.signatures, query.signature, count, radius=radius, selection=p.selection, threads=threads)[0]
+        for s, p in made
+    ]
+    distances = np.sort(np.concatenate([np.zeros(0, np.int16), *(h.distances for h in first)]))
+    if len(distances) < count:
+        return first
+    limit = int(distances[count - 1])
+    return [_up_to(s, p, h, query, limit, count) for (s, p), h in zip(made, first, strict=True)]
+
+
+def _up_to(segment: Segment, plan: Plan, hits: Hits, query: Query, limit: int, count: int) -> Hits:
+    """The hits up to `limit`; looked for once more where the first search may have cut some off."""
+    if len(hits) == count and int(hits.distances[-1]) == limit:
+        return within(segment.signatures, query.signature[0], limit, selection=plan.selection)
+    kept = hits.distances <= limit
+    return Hits(hits.rows[kept], hits.distances[kept])
+
+
+def _best(segment: Segment, hits: Hits, query: Query, k: int) -> list[Match]:
+    """The k most similar of the hits, and those that are as similar as the last of them."""
+    if not len(hits):
+        return []
+    if segment.descriptors is None or segment.scales is None:
+        last = int(hits.distances[min(k, len(hits)) - 1])
+        pairs = zip(hits.rows.tolist(), hits.distances.tolist(), strict=True)
+        return [_match(segment, row, 1 - 2 * far / query.space.bits, far) for row, far in pairs if far <= last]
+    order = np.argsort(hits.rows)
+    rows, far_of = hits.rows[order], hits.distances[order]
+    best = rerank(segment.descriptors, segment.scales, query.descriptor, rows, len(rows))
+    count = int((best.scores >= best.scores[min(k, len(rows)) - 1]).sum())
+    far = far_of[np.searchsorted(rows, best.rows[:count])]
+    found = zip(best.rows[:count].tolist(), best.scores[:count].tolist(), far.tolist(), strict=True)
+    return [_match(segment, row, score, distance) for row, score, distance in found]
+
+
+def _order(match: Match) -> tuple[float, int, bytes, str]:
+    return -match.score, match.distance, match.key, match.geohash
+
+
+def _match(segment: Segment, row: int, score: float, distance: int) -> Match:
+    return Match(
+        key=segment.keys[int(segment.owners[row])],
+        geohash=name_of(int(segment.cells[row]), segment.precision),
+        score=score,
+        distance=distance,
+        segment=segment,
+        row=row,
+    )
+
+
+def explained(plans_made: Sequence[Plan]) -> list[dict[str, object]]:
+    """Each segment's plan as JSON values: rows there, rows left after each condition, how they were read."""
+    return [
+        {
+            "rows": plan.selection.size,
+            "steps": [{"what": step.what, "rows": step.rows} for step in plan.steps],
+            "left": plan.selection.count,
+            "path": plan.path,
+        }
+        for plan in plans_made
+    ]
