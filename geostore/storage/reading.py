@@ -199,6 +199,11 @@ class Reading(ABC):
         """The columns of the current rasters of a partition."""
         return [values for _, values in _newest(self.see(lambda view: view.rasters(partition, None, None)))]
 
+    def current_number(self, key: RasterKey) -> int | None:
+        """The sequence number of the current row of a raster, or None if it does not stand."""
+        found = self.see(lambda view: view.raster(key))
+        return int(max((values for _, values in found), key=_rank)[0]) if found else None
+
     def slot_of(self, geohash: str) -> int:
         """The slot of a cell."""
         return slot_of(geohash, self.slots)
