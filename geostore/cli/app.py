@@ -9,6 +9,7 @@ import typer
 import geostore
 from geostore.cli import (
     backup,
+    bench,
     cancel,
     collections,
     compact,
@@ -55,6 +56,7 @@ _PANELS = {
 for _panel, _verbs in _PANELS.items():
     for _verb in _verbs:
         app.command(name=_verb.__name__, rich_help_panel=_panel)(verb(_verb))
+app.add_typer(bench.app, name="bench", rich_help_panel="Look")
 app.add_typer(config.app, name="config", rich_help_panel="Set up")
 app.add_typer(keys.app, name="keys", rich_help_panel="Set up")
 

@@ -112,7 +112,7 @@ def train_head(
     """
     import torch
 
-    kept = _check(descriptors, groups, bits)
+    kept = groups_of_rows(descriptors, groups, bits)
     rng, device = np.random.default_rng(seed), torch.device("cpu")
     torch.manual_seed(seed)
     mean = descriptors.mean(axis=0)
@@ -141,8 +141,8 @@ def train_head(
     return LearnedHead("milan", *(np.ascontiguousarray(a, np.float32) for a in arrays))
 
 
-def _check(descriptors: Floats, groups: Groups, bits: int) -> list[npt.NDArray[np.int64]]:
-    """Rows of each group that has two or more."""
+def groups_of_rows(descriptors: Floats, groups: Groups, bits: int) -> list[npt.NDArray[np.int64]]:
+    """Rows of each group that has two or more; raises InvalidInput where shapes do not fit or nothing can be learnt."""
     check_bits(bits)
     if descriptors.ndim != 2 or groups.shape != (len(descriptors),) or not np.isfinite(descriptors).all():
         raise InvalidInput(f"descriptors {descriptors.shape} and groups {groups.shape}; give finite rows, a group each")

@@ -1,0 +1,288 @@
+"""How well descriptors and signatures find scenes like the one asked for, on a public labelled set.
+
+The database is the training part, queries are the test part; heads learn from the training part alone. A scene is
+relevant if it shares a label with the query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.errors import InvalidInput
+from geostore.index.bits import check_bits
+from geostore.index.descriptors import GROUP, Descriptor
+from geostore.index.evaluation import average_precision, hits_expected, lenient_precision, strict_precision
+from geostore.index.learned import train_head
+from geostore.index.milan import STEPS, project_published, train_published
+from geostore.index.signatures import BASELINES
+from geostore.plugins import find
+from geostore.scene.labelled import LabelledScene, LabelledSet, find_labelled, pixels_of
+
+Floats = npt.NDArray[np.float32]
+Bools = npt.NDArray[np.bool_]
+Progress = Callable[[str, float], None]
+Project = Callable[[Floats], Floats]  # (N, D) -> (N, bits), a bit is set above 0
+METHODS = ("rotation", "pca-sign", "itq", "milan-published", "learned")
+BITS = (32, 64, 128, 256)
+DEPTHS = (1, 5, 10, 20, 100)  # at which precision and recall are given
+K = 20
+_BATCH = 256  # queries ranked together
+
+
+@dataclass(frozen=True, kw_only=True)
+class Described:
+    """A labelled set as numbers.
+
+    Attributes:
+        descriptors: (N, D) float32 of length 1.
+        labels: (N, L) bool.
+        train, test: (N,) bool, database and queries.
+        facts: what was read and how it was parted, JSON values.
+    """
+
+    descriptors: Floats
+    labels: Bools
+    train: Bools
+    test: Bools
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Means over all queries, 0..1.
+
+    Attributes:
+        method: "descriptor" (float nearest neighbours, no signature), "ceiling" (the learned head's output before it is
+            made bits), or one of METHODS.
+        bits: of a signature; 0 where there is none.
+        map: mean average precision at k, expected over ties, divided by what there is to find.
+        map_strict: the same with ties in their worst order.
+        map_lenient: as MiLaN's published code counts: among the queries themselves, ties in the order of the rows,
+            divided by what was found. Not comparable with the others.
+        precision, recall: at each depth, expected over ties.
+    """
+
+    method: str
+    bits: int
+    map: float
+    map_strict: float
+    map_lenient: float
+    precision: dict[int, float]
+    recall: dict[int, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieval:
+    """What `retrieval` measured.
+
+    Attributes:
+        facts: the set, its parts, the descriptor.
+        k: how far down rankings count.
+        scores: of every method at every width.
+        left_out: what could not be run, and why.
+    """
+
+    facts: dict[str, Any]
+    k: int
+    scores: tuple[Score, ...]
+    left_out: tuple[str, ...]
+
+    def score(self, method: str, bits: int = 0) -> Score | None:
+        """The score of one method at one width; None if it was not run."""
+        return next((s for s in self.scores if (s.method, s.bits) == (method, bits)), None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+
+def retrieval(
+    path: Path,
+    *,
+    descriptor: str = "spectral",
+    bits: Sequence[int] = BITS,
+    methods: Sequence[str] = METHODS,
+    k: int = K,
+    train_share: float = 0.8,
+    scenes_max: int = 30_000,
+    published_steps: int = STEPS,
+    seed: int = 0,
+    progress: Progress = lambda _, __: None,
+) -> Retrieval:
+    """Evaluate a labelled set in the folder `path`; see `scene.labelled` for the layouts.
+
+    Args:
+        path: where the set was unpacked.
+        descriptor: name of an installed descriptor.
+        bits: widths of signatures.
+        methods: some of METHODS.
+        k: how far down rankings count.
+        train_share: of each class, where the set gives no parts.
+        scenes_max: a larger set is sampled, each class alike.
+        published_steps: of the published recipe's training.
+        seed: parts, samples and trainings follow from it.
+        progress: told now and then; may raise to stop.
+
+    Raises:
+        NotFound: there is no labelled set. BadScene: a file does not fit it. InvalidInput: a number is out of its
+            range. NotInstalled: no descriptor has that name.
+    """
+    found = find(GROUP, descriptor)
+    labelled = find_labelled(path)
+    kept = replace(labelled, scenes=tuple(sampled(labelled.scenes, scenes_max, seed)))
+    described = describe(kept, found, train_share=train_share, seed=seed, progress=progress)
+    facts = {"scenes_found": len(labelled.scenes), "unlabelled": labelled.unlabelled, **described.facts}
+    made = evaluate(
+        described, bits=bits, methods=methods, k=k, published_steps=published_steps, seed=seed, progress=progress
+    )
+    return replace(made, facts=facts)
+
+
+def sampled(scenes: Sequence[LabelledScene], most: int, seed: int) -> list[LabelledScene]:
+    """At most `most` scenes, in their order: the same share of every first label in every part."""
+    if most < 2:
+        raise InvalidInput(f"scenes_max {most}; use at least 2")
+    if len(scenes) <= most:
+        return list(scenes)
+    rng, share = np.random.default_rng(seed), most / len(scenes)
+    strata: dict[tuple[str, str], list[int]] = {}
+    for i, scene in enumerate(scenes):
+        strata.setdefault((scene.part, scene.labels[0]), []).append(i)
+    kept = [i for s in strata.values() for i in rng.permutation(s)[: int(share * len(s))]]
+    return [scenes[i] for i in sorted(kept)]
+
+
+def describe(
+    labelled: LabelledSet,
+    descriptor: Descriptor,
+    *,
+    train_share: float = 0.8,
+    seed: int = 0,
+    progress: Progress = lambda _, __: None,
+) -> Described:
+    """Read and describe every scene of a labelled set, and part it as the set says or else by class."""
+    scenes, names = labelled.scenes, labelled.labels
+    made = np.empty((len(scenes), descriptor.width(labelled.bands)), np.float32)
+    for i, scene in enumerate(scenes):
+        pixels = pixels_of(labelled, scene)
+        made[i] = descriptor.describe(pixels, np.ones(pixels.shape[1:], np.bool_), labelled.bands)
+        if i % 20 == 0:
+            progress("describing scenes", i / len(scenes))
+    train, test = _parts(scenes, train_share, seed)
+    facts = {
+        "layout": labelled.layout,
+        "bands": list(labelled.bands.names),
+        "labels": len(names),
+        "database": int(train.sum()),
+        "queries": int(test.sum()),
+        "parts": "of the set" if any(s.part for s in scenes) else f"{train_share:g} of each class by seed {seed}",
+        "descriptor": f"{descriptor.name}-{descriptor.version}",
+        "width": made.shape[1],
+    }
+    labels = np.array([[n in s.labels for n in names] for s in scenes], np.bool_)
+    return Described(descriptors=made, labels=labels, train=train, test=test, facts=facts)
+
+
+def _parts(scenes: Sequence[LabelledScene], share: float, seed: int) -> tuple[Bools, Bools]:
+    """Database and queries; a validation part is in neither."""
+    if not 0 < share < 1:
+        raise InvalidInput(f"train_share {share}; use a number between 0 and 1")
+    if any(s.part for s in scenes):
+        train, test = (np.array([s.part == part for s in scenes]) for part in ("train", "test"))
+    else:
+        train, rng = np.zeros(len(scenes), np.bool_), np.random.default_rng(seed)
+        firsts = np.array([s.labels[0] for s in scenes])
+        for label in np.unique(firsts):
+            rows = rng.permutation(np.flatnonzero(firsts == label))
+            train[rows[: round(share * len(rows))]] = True
+        test = ~train
+    if not train.any() or not test.any():
+        raise InvalidInput(f"{train.sum()} scenes to search, {test.sum()} to ask for; both parts need some")
+    return train, test
+
+
+def evaluate(
+    described: Described,
+    *,
+    bits: Sequence[int] = BITS,
+    methods: Sequence[str] = METHODS,
+    k: int = K,
+    published_steps: int = STEPS,
+    seed: int = 0,
+    progress: Progress = lambda _, __: None,
+) -> Retrieval:
+    """Score float descriptors and the signatures of every method at every width; see `retrieval`."""
+    strange = [m for m in methods if m not in METHODS]
+    if strange or k < 1:
+        raise InvalidInput(f"methods {strange}, k {k}; use some of {', '.join(METHODS)}, and k from 1")
+    scores = [_score("descriptor", 0, described, described.descriptors, k)]
+    left_out = []
+    for width in bits:
+        check_bits(width)
+        for method in methods:
+            progress(f"{method}, {width} bits", 0.0)
+            try:
+                project = _fitted(method, described, width, published_steps, seed, progress)
+            except InvalidInput as error:
+                left_out.append(f"{method} at {width} bits: {error}")
+                continue
+            made = project(described.descriptors)
+            if method == "learned":
+                scores.append(_score("ceiling", width, described, _unit(np.tanh(made)), k))
+            scores.append(_score(method, width, described, np.where(made > 0, 1, -1).astype(np.float32), k))
+    return Retrieval(facts=described.facts, k=k, scores=tuple(scores), left_out=tuple(left_out))
+
+
+def _fitted(method: str, described: Described, bits: int, steps: int, seed: int, progress: Progress) -> Project:
+    """A head fitted on the training part."""
+    known = described.descriptors[described.train]
+    if method in BASELINES:
+        return BASELINES[method](known, bits).project
+    _, groups = np.unique(described.labels[described.train], axis=0, return_inverse=True)
+    groups = np.asarray(groups, np.int64).ravel()
+    if method == "learned":
+        return train_head(known, groups, bits, seed=seed, progress=progress).project
+    scaling, layers = train_published(known, groups, bits, steps=steps, seed=seed, progress=progress)
+    return lambda descriptors: project_published(scaling, layers, descriptors)
+
+
+def _score(method: str, bits: int, described: Described, points: Floats, k: int) -> Score:
+    """Rank by inner product of (N, D) points: cosines of unit vectors, Hamming distances of +1 and -1."""
+    average, strict, lenient = [], [], []
+    precision: dict[int, list[float]] = {d: [] for d in DEPTHS}
+    recall: dict[int, list[float]] = {d: [] for d in DEPTHS}
+    for far, relevant in _rankings(described, points, described.train):
+        average.append(average_precision(far, relevant, k))
+        strict.append(strict_precision(far, relevant, k))
+        for depth in DEPTHS:
+            hits = hits_expected(far, relevant, depth)
+            precision[depth].append(hits / depth)
+            recall[depth].append(hits / max(int(relevant.sum()), 1))
+    for number, (far, relevant) in enumerate(_rankings(described, points, described.test)):
+        others = np.arange(len(far)) != number
+        lenient.append(lenient_precision(far[others], relevant[others], k))
+    mean = {d: float(np.mean(v)) for d, v in precision.items()}, {d: float(np.mean(v)) for d, v in recall.items()}
+    return Score(
+        method=method, bits=bits, map=float(np.mean(average)), map_strict=float(np.mean(strict)),
+        map_lenient=float(np.mean(lenient)), precision=mean[0], recall=mean[1],
+    )  # fmt: skip
+
+
+def _rankings(described: Described, points: Floats, database: Bools) -> Iterator[tuple[Floats, Bools]]:
+    """For each query: (N,) distances to the rows of the database, and which of them are relevant."""
+    known, labels = points[database], described.labels[database].astype(np.float32)
+    asked, wanted = points[described.test], described.labels[described.test].astype(np.float32)
+    for at in range(0, len(asked), _BATCH):
+        far = -(asked[at : at + _BATCH] @ known.T)
+        relevant = wanted[at : at + _BATCH] @ labels.T > 0
+        yield from zip(far, relevant, strict=True)
+
+
+def _unit(points: Floats) -> Floats:
+    return np.asarray(points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12), np.float32)
