@@ -19,6 +19,7 @@ import zmq
 
 from bench.harness import ROUNDS, Bench, interleaved, median, ratio, run, workplace
 from geostore.client import Client
+from geostore.daemon.memory import keep_freed_memory
 from geostore.daemon.service import Service
 from geostore.partition.grid import cell_grid
 from geostore.partition.split import Split
@@ -287,6 +288,7 @@ def _wire(pipe: Connection, settings: dict[str, Any]) -> None:
 
 def _fresh(pipe: Connection) -> None:
     """The same, with 6 MB of its own for each `decode`, as decoding gives."""
+    keep_freed_memory()
     small = np.ones(1024, np.uint8)
 
     def handle(asked: Asked) -> Reply:
@@ -303,6 +305,7 @@ def _route(pipe: Connection, settings: dict[str, Any], handle: Callable[[Asked],
 
 def _daemon(pipe: Connection, url: str, settings: dict[str, Any]) -> None:
     """A daemon on a store with one tiny raster."""
+    keep_freed_memory()
     service = Service(Settings(store=url, **_LOOPBACK, **settings), create=True)
     client = Client(Dealer(service.router.address, Settings()))
     _put_tiny(client)
@@ -312,7 +315,8 @@ def _daemon(pipe: Connection, url: str, settings: dict[str, Any]) -> None:
 
 
 def serve_store(pipe: Connection, url: str) -> None:
-    """A daemon on the store at `url`."""
+    """A daemon on the store at `url`, as `geostore-node` runs it."""
+    keep_freed_memory()
     service = Service(Settings(store=url, **_LOOPBACK))
     _until_left(pipe, service.router.address)
     service.close()

@@ -16,6 +16,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from geostore.daemon.logs import log_to_stderr
+from geostore.daemon.memory import keep_freed_memory
 from geostore.daemon.service import Service
 from geostore.errors import GeostoreError, InvalidInput, NotFound, StoreLocked
 from geostore.settings import Settings
@@ -34,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     log_to_stderr(args.log_level)
+    keep_freed_memory()
     try:
         settings = _settings(args)
         service = Service(settings, readonly=args.readonly, create=args.create)

@@ -9,7 +9,7 @@ import zmq
 from geostore.query.bundle import Bundle
 from geostore.query.calls import Call
 
-_TOGETHER = 32  # replies in a frame at most: the reader begins with them while the next are made
+_TOGETHER = 16  # replies in a frame at most: the reader begins with them while the next are made
 
 
 class Outbox:
