@@ -78,12 +78,15 @@ class Effort:
         seconds: wall-clock limit, or None.
         seed: everything random follows from it.
         device: "auto", "cpu" or "cuda".
+        bytes_max: what a rival takes, everything counted: a family that sees it will take more may give up, and give
+            the lossless codec back. None: nothing is known of rivals.
     """
 
     steps: int = 1500
     seconds: float | None = None
     seed: int = 0
     device: str = "auto"
+    bytes_max: int | None = None
 
 
 Member = tuple[bytes, Mask]  # a raster of a group: its payload, its (H, W) validity

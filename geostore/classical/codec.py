@@ -14,11 +14,12 @@ import numpy as np
 import zstandard
 
 from geostore.certificate import measure
-from geostore.classical.av1 import CRF_MAX, CRF_MIN, CRF_STEP, Planes, decode_frames, encode_frames
+from geostore.classical.av1 import CRF_MIN, Planes, decode_frames, encode_frames
 from geostore.classical.bend import Bend
 from geostore.classical.fill import fill
 from geostore.classical.klt import Klt
 from geostore.classical.mosaic import Mosaic
+from geostore.classical.quality import coarsest, share_used
 from geostore.codec import Encoded, Member, Progress, Series, quiet
 from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
@@ -117,7 +118,7 @@ class KltAv1Codec:
         members = list(run)
         while members:
             stream, seen = self.code(planes[members], crf)
-            kept = [i for i, parts in zip(members, seen, strict=True) if self._keeps(series, i, parts)]
+            kept = [i for i, parts in zip(members, seen, strict=True) if self.share_used(series, i, parts) <= 1]
             if len(kept) == len(members):
                 return _members(stream, members, seen)
             members = kept
@@ -125,16 +126,17 @@ class KltAv1Codec:
 
     def _single(self, series: Series, date: int, planes: Planes) -> Encoded:
         """One raster alone, as coarse as the policy allows."""
-        low, high = round(CRF_MIN / CRF_STEP), round(CRF_MAX / CRF_STEP)
-        found = None
-        while low <= high:
-            middle = (low + high + 1) // 2
-            coded = self.code(planes[[date]], middle * CRF_STEP)
-            if self._keeps(series, date, coded[1][0]):
-                found, low = coded, middle + 1
-            else:
-                high = middle - 1
-        stream, (components,) = found or self.code(planes[[date]], CRF_MIN)
+        tried: dict[float, tuple[bytes, Planes]] = {}
+
+        def used(crf: float) -> float:
+            stream, (components,) = self.code(planes[[date]], crf)
+            tried[crf] = stream, components
+            return self.share_used(series, date, components)
+
+        found = coarsest(used, self.crf)
+        if found is None and CRF_MIN not in tried:
+            used(CRF_MIN)
+        stream, components = tried[CRF_MIN if found is None else found]
         return Encoded(payload=_digest(components) + stream, layers=_LAYERS)
 
     def code(self, planes: Planes, crf: float) -> tuple[bytes, list[Planes]]:
@@ -142,10 +144,11 @@ class KltAv1Codec:
         stream = encode_frames(planes, crf=crf, preset=self.preset)
         return stream, [self.mosaic.split(p) for p in decode_frames(stream, len(planes), self.mosaic.shape)]
 
-    def _keeps(self, series: Series, date: int, components: Planes) -> bool:
+    def share_used(self, series: Series, date: int, components: Planes) -> float:
+        """The largest share of a bound of the policy that the decoded raster uses up; above 1 it misses it."""
         decoded = self.klt.inverse(components)
         seen = measure(series.pixels[date], decoded, series.valid[date], self._bands, self.indices)
-        return seen.keeps(self.policy)
+        return min(share_used(seen, self.policy), 1.0) if seen.keeps(self.policy) else share_used(seen, self.policy)
 
     # --- decode
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geostore.certificate import Certificate, measure
-from geostore.classical.av1 import CRF_MAX, CRF_MIN, Planes
+from geostore.classical.av1 import CRF_MAX, CRF_MIN
 from geostore.classical.bend import Bend
 from geostore.classical.codec import KltAv1Codec, band_weights
 from geostore.classical.klt import Klt
+from geostore.classical.quality import crf_at_bound, slope_of
 from geostore.codec import Effort, Encoded, Progress, Series
 from geostore.collection import Policy
 
@@ -23,6 +23,7 @@ _CRF = 45.0
 _DATES = 16  # rasters of a group from which one is to be had soon
 _ACCESS = 2**24  # samples that are decoded for one raster at most
 _SCOUT_SAMPLES, _SCOUT_PRESET = 2**22, 8  # of the part of a series that is coded over and over
+_LONE_SAMPLES = 2**18  # the same of a single raster, for which only the scale is sought in it
 _PRESETS = ((2**23, 2), (2**28, 4), (2**62, 6))  # preset by samples of the series at most: 2, for archives, is slow
 _HASTY = 200  # steps of an Effort below which the scale, the components and the preset are not searched
 _PATIENT = 3000  # steps of an Effort from which the next slower preset is taken
@@ -30,7 +31,6 @@ _SHARE = 0.9  # of rasters that are to keep the policy where scales are compared
 _TRIES = 5
 _STRIDES = (4.0, 2.0)  # of crf
 _SAMPLED = 6  # rasters coded alone, to guess what all of them would take
-_SLOPE, _SLOPE_MIN, _SLOPE_MAX = 0.06, 0.02, 0.3  # of log error by crf; as measured on Sentinel-2, and what is believed
 _POWER = 0.8  # bytes fall about with this power of the error
 
 
@@ -102,10 +102,11 @@ def make_codec(series: Series, policy: Policy, scale: Scale) -> KltAv1Codec:
 def part(series: Series) -> Series:
     """The window, and of it the first dates, in which the choice is made: all of a small series."""
     dates, bands, height, width = series.pixels.shape
-    if dates * bands * height * width <= _SCOUT_SAMPLES:
+    samples = _SCOUT_SAMPLES if dates > 1 else _LONE_SAMPLES
+    if dates * bands * height * width <= samples:
         return series
-    dates = min(dates, max(1, _SCOUT_SAMPLES // (bands * 64 * 64)))
-    side = max(64, int(math.sqrt(_SCOUT_SAMPLES / (dates * bands))))
+    dates = min(dates, max(1, samples // (bands * 64 * 64)))
+    side = max(64, int(math.sqrt(samples / (dates * bands))))
     at = (slice(None, dates), slice(None), *_fullest(series, min(side, height), min(side, width)))
     return replace(
         series,
@@ -172,40 +173,17 @@ def _cost(series: Series, policy: Policy, scale: Scale, crf: float) -> tuple[flo
     codec = make_codec(series, policy, scale)
     dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
     planes = codec.planes(series)[dates]
-    seen: dict[float, tuple[float, int]] = {}
+    seen: dict[float, float] = {}
+    sizes: dict[float, int] = {}
     for _ in range(_TRIES):
         stream, decoded = codec.code(planes, crf)
-        used = [_used(codec, series, t, parts) for t, parts in zip(dates.tolist(), decoded, strict=True)]
-        seen[crf] = math.log(max(float(np.quantile(used, _SHARE)), 1e-9)), len(stream)
-        crf = _next_crf(seen)
+        used = [codec.share_used(series, t, parts) for t, parts in zip(dates.tolist(), decoded, strict=True)]
+        seen[crf], sizes[crf] = math.log(max(float(np.quantile(used, _SHARE)), 1e-9)), len(stream)
+        crf = float(round(min(max(crf_at_bound(seen, slope_of(seen)), CRF_MIN), CRF_MAX)))
         if crf in seen:
             break
-    nearest = min(seen, key=lambda c: abs(seen[c][0]))
-    return seen[nearest][1] * math.exp(_POWER * seen[nearest][0]), nearest
-
-
-def _next_crf(seen: dict[float, tuple[float, int]]) -> float:
-    """The whole crf at which the error should meet the bound, by the settings tried that came nearest."""
-    near, *others = sorted(seen, key=lambda c: abs(seen[c][0]))[:2]
-    slope = (seen[near][0] - seen[others[0]][0]) / (near - others[0]) if others else _SLOPE
-    exact = near - seen[near][0] / min(max(slope, _SLOPE_MIN), _SLOPE_MAX)
-    return float(round(min(max(exact, CRF_MIN), CRF_MAX)))
-
-
-def _used(codec: KltAv1Codec, series: Series, date: int, components: Planes) -> float:
-    """The largest share of a bound of the policy that the decoded raster uses up; above 1 it misses it."""
-    decoded = codec.klt.inverse(components)
-    seen = measure(series.pixels[date], decoded, series.valid[date], series.bands, series.indices)
-    return max((error / bound for error, bound in _bounds(seen, codec.policy) if bound is not None), default=0.0)
-
-
-def _bounds(seen: Certificate, policy: Policy) -> Iterator[tuple[float, float | None]]:
-    yield seen.mse, policy.mse_max
-    yield seen.max_error, policy.max_error
-    for error in seen.indices.values():
-        yield error.mae, policy.index_mae_max
-        yield error.p99, policy.index_p99_max
-        yield error.max, policy.index_max
+    nearest = min(seen, key=lambda c: abs(seen[c]))
+    return sizes[nearest] * math.exp(_POWER * seen[nearest]), nearest
 
 
 # --- groups and quality

@@ -166,16 +166,19 @@ def fit_series(
 ) -> Fitted:
     """Fit `family` and its rivals by `policy` to `series`, encode it with each, and keep what takes the fewest bytes.
 
-    The lossless codec is always among them. `parent` is a codec of `family` to start from.
+    The lossless codec is always among them, and rivals come first, so that `family` may give up early. `parent` is a
+    codec of `family` to start from.
     """
     exact = lossless_series(series, progress)
     raw = RawCodec(series.bands, effort=SMALL).to_bytes()
     tried = {"raw": Fitted(family="raw", codec=raw, rasters=tuple(exact), facts={})}
     left: dict[str, str] = {}
-    for name in replace(policy, codec=family).codecs:
+    for name in reversed(replace(policy, codec=family).codecs):
+        best = min(tried.values(), key=lambda f: f.bytes_total)
+        known = replace(effort, bytes_max=best.bytes_total)
         try:
             found = _fit_family(
-                name, parent if name == family else None, series, policy, effort, progress, networks, exact
+                name, parent if name == family else None, series, policy, known, progress, networks, exact
             )
         except InvalidInput as error:  # of a rival that is not for such a series
             if name == family:
@@ -183,7 +186,7 @@ def fit_series(
             left[name] = str(error).split(":")[0]
             continue
         if found is None:
-            left[name] = "expected to take more than lossless"
+            left[name] = f"expected to take more than {_called(best.family)}"
         else:
             tried[name] = found
     best = min(tried.values(), key=lambda f: f.bytes_total)

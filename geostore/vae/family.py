@@ -10,13 +10,16 @@ from geostore.collection import Policy
 if TYPE_CHECKING:
     from geostore.vae.model import Mode
 
+_HOPELESS = 2.0  # times what a rival takes: a static image expected to take more, from coding its middle, cannot win
+
 
 class VaeFamily:
     """The default: a spatial latent grid conditioned on the place's static image.
 
     The network is a base that many places share, with or without a delta, or the place's own: whatever takes the
     fewest bytes, as `geostore.vae.choose` works out. Where a codec and its embeddings are expected to take more bytes
-    than the lossless rasters, or nothing in the series can be seen, `fit` returns the lossless codec instead, at once.
+    than the lossless rasters, or the static image alone more than a rival does, or nothing in the series can be seen,
+    `fit` returns the lossless codec instead, at once.
     """
 
     name: ClassVar[str] = "vae"
@@ -29,7 +32,7 @@ class VaeFamily:
         self, series: Series, *, policy: Policy, effort: Effort, progress: Progress, parent: Codec | None = None
     ) -> Codec:
         """Fit a codec to `series` that keeps `policy`; `parent` warm-starts it where the networks match."""
-        if not self._pays(series, policy):
+        if not self._pays(series, policy, effort):
             return RawFamily().fit(series, policy=policy, effort=effort, progress=progress)
         from geostore.vae.choose import choose_codec
         from geostore.vae.codec import VaeCodec
@@ -40,9 +43,13 @@ class VaeFamily:
             return choose_codec(series, policy=policy, effort=effort, progress=progress, parent=lender)
         return fit_codec(series, self.mode, policy=policy, effort=effort, progress=progress, parent=lender)
 
-    def _pays(self, series: Series, policy: Policy) -> bool:
-        from geostore.vae.sizing import worthwhile
+    def _pays(self, series: Series, policy: Policy, effort: Effort) -> bool:
+        from geostore.vae.sizing import static_bytes, worthwhile
 
+        if not series.valid.any():
+            return False
+        if effort.bytes_max is not None and static_bytes(series, policy) > _HOPELESS * effort.bytes_max:
+            return False
         return worthwhile(series, policy).worthwhile
 
     def from_bytes(self, data: bytes) -> Codec:
@@ -69,7 +76,7 @@ class FlatFamily(VaeFamily):
     name: ClassVar[str] = "vae-flat"
     mode: ClassVar[Mode] = "flat"
 
-    def _pays(self, series: Series, policy: Policy) -> bool:
+    def _pays(self, series: Series, policy: Policy, effort: Effort) -> bool:
         return bool(series.valid.any())
 
 
