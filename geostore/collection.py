@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection as Names
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args
 
 from geostore.errors import InvalidInput
@@ -102,12 +104,15 @@ class Files:
             for files that declare a nodata value which occurs as a measurement.
         values: what the numbers are in files that state no scale: "stored" values (as the bands declare them)
             or "physical" ones (reflectance 0..1), to which the bands' scale and offset are applied inversely.
+        dates: for files of many dates, one after another: "bands" where the bands name their dates, or the dates in
+            file order, ISO 8601, UTC; "" for files of one date.
     """
 
     positional: tuple[str, ...] = ()
     baseline: str = ""
     nodata: Literal["file", "collection"] = "file"
     values: Literal["stored", "physical"] = "stored"
+    dates: str | tuple[str, ...] = ""
 
     def __post_init__(self) -> None:
         if self.baseline and not re.fullmatch(r"[0-9]{2}[.][0-9]{2}", self.baseline):
@@ -116,6 +121,25 @@ class Files:
             raise InvalidInput(f"files nodata = {self.nodata!r}; use file or collection")
         if self.values not in ("stored", "physical"):
             raise InvalidInput(f"files values = {self.values!r}; use stored or physical")
+        if isinstance(self.dates, str) and self.dates not in ("", "bands"):
+            raise InvalidInput(f'files dates = {self.dates!r}; use "bands", or a list as ["2020-06-01", "2020-06-17"]')
+        self._check_table()
+
+    @property
+    def table(self) -> tuple[datetime, ...]:
+        """The stated dates, UTC; () where the bands name theirs."""
+        stated = () if isinstance(self.dates, str) else self.dates
+        times = (datetime.fromisoformat(text) for text in stated)
+        return tuple(t.astimezone(UTC) if t.tzinfo else t.replace(tzinfo=UTC) for t in times)
+
+    def _check_table(self) -> None:
+        try:
+            table = self.table
+        except ValueError as error:
+            raise InvalidInput(f'files dates = {list(self.dates)}: {error}; write each as "2020-06-01"') from None
+        twice = next((a for a, b in pairwise(sorted(table)) if a == b), None)
+        if twice:
+            raise InvalidInput(f"files dates: {twice:%Y-%m-%dT%H:%M:%S} stands there twice; state each date once")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,7 +327,7 @@ _NUMBERS = {
     *("gsd_m", "scale", "offset", "valid_min", "valid_max", "wavelength_um"),
 }
 _WORDS = {"crs", "product", "time_pattern", "original", "codec", "baseline", "source", "dtype", "kind"}
-_LISTS = {"indices": str, "rivals": str, "positional": str, "bits": int, "values": int, "field": int}
+_LISTS = {"indices": str, "rivals": str, "positional": str, "bits": int, "values": int, "field": int, "dates": str}
 
 
 def _check_types(values: Mapping[str, Any], where: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +70,21 @@ def _cell(rng: np.random.Generator, dates: int) -> list[Look]:
 def _sample(rng: np.random.Generator, cell: list[Look], count: int) -> Sample:
     looks = tuple(cell[i] for i in rng.choice(len(cell), count, replace=False))
     return Sample(dates=len(cell), looks=looks, seconds=0.0, series=None)
+
+
+def test_more_scenes_than_files_may_be_open(tmp_path: Path) -> None:
+    """A fresh process that may hold 64 files estimates 80 scenes: they are not all kept open."""
+    few = Synthetic(seed=2, grid=Grid("EPSG:32634", 604_000.0, 5_003_000.0, 40.0, 40.0, 16, 16), dates=80)
+    write_scenes(few, tmp_path / "scenes")
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))\n"
+        "from geostore.estimate import estimate\nfrom geostore.scene.synthetic import Synthetic\n"
+        "from geostore.collection import Collection, Policy\n"
+        "bands = Synthetic(seed=2).bands\n"
+        "policy = Policy(codec='raw')\n"
+        "print(estimate([sys.argv[1]], Collection(name='p', groups={'40m': bands}, policy=policy)).scenes)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "scenes"], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "80\n", done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -87,7 +88,8 @@ def look_at(scenes: Sequence[Scene], geohash: str, group: str, collection: Colle
     begun = time.monotonic()
     splits, looks = [], []
     for scene in _evenly(sorted(scenes, key=lambda s: s.time_us), count):
-        split = cut(scene, geohash, group, cell)
+        with contextlib.closing(scene):  # read again later, it opens again
+            split = cut(scene, geohash, group, cell)
         looks.append(_measured(split, int((mine & footprint(scene.grids[group], cell)).sum())))
         splits += [(scene.time_us, split)] if split is not None else []
     seconds = time.monotonic() - begun

@@ -18,7 +18,7 @@ from geostore.dht.ring import slot_of
 from geostore.errors import BadScene
 from geostore.estimate.sampling import VALUES_MAX, Sample, half_interval, look_at, places_of, spread
 from geostore.node.pilot import RASTERS_MAX, Pilot, pilot
-from geostore.scene import Scene, find_scenes, open_scene
+from geostore.scene import Scene, SceneSource, find_scenes, open_scene
 
 PILOT_STEPS = 150
 FIT_LOW, FIT_HIGH = 0.5, 1.6  # a whole fit against its pilot, as measured on real and synthetic series
@@ -138,7 +138,7 @@ def estimate(
     Raises:
         BadScene: there is no scene, or one cannot be taken in.
     """
-    scenes = [open_scene(s, collection, time=acquired) for s in find_scenes([str(s) for s in sources], collection)]
+    scenes = [_looked_at(s, collection, acquired) for s in find_scenes([str(s) for s in sources], collection)]
     if not scenes:
         raise BadScene(f"no scene found in {[str(s) for s in sources]}; name files, folders, globs or STAC items")
     groups, sampled, read = [], 0, 0
@@ -155,6 +155,13 @@ def estimate(
         groups.append(_extrapolate(name, places, samples, scenes, tried, steps / max(min(pilot_steps, steps), 1)))
     slots = {slot_of(g, 16) for g in places_of(scenes, next(iter(collection.groups)), collection.precision)}
     return _total(collection, len(scenes), groups, (sampled, read), len(slots), workers or os.cpu_count() or 1)
+
+
+def _looked_at(source: SceneSource, collection: Collection, acquired: datetime | None) -> Scene:
+    """The scene with its files closed: there may be more scenes than a process may have files open."""
+    scene = open_scene(source, collection, time=acquired)
+    scene.close()
+    return scene
 
 
 def _try(samples: Sequence[Sample], policy: Policy, steps: int) -> Pilot | None:

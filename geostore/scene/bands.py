@@ -14,7 +14,7 @@ from geostore.collection import Collection
 from geostore.errors import BandMismatch
 from geostore.raster import Band, Grid
 from geostore.scene.geotiff import RasterFile
-from geostore.scene.names import named_in, words
+from geostore.scene.names import date_in, named_in, words
 
 # Names that STAC catalogues give to bands that the presets call otherwise; they yield to the collection's own.
 _ALIASES = {
@@ -54,8 +54,32 @@ class Matched:
     masks: dict[str, list[Plane]]
 
 
-def match(files: Sequence[tuple[RasterFile, Sequence[dict[str, Any]]]], collection: Collection) -> Matched:
-    """Find the collection's bands and mask sources in `files`, each with what STAC says of its bands (or nothing).
+@dataclass(frozen=True)
+class Offered:
+    """A file that may hold bands of a scene.
+
+    Attributes:
+        file: the file. stated: what a STAC item says of each of its bands, or ().
+        indexes: its bands of the scene's date, from 0; None where all are.
+    """
+
+    file: RasterFile
+    stated: Sequence[dict[str, Any]] = ()
+    indexes: tuple[int, ...] | None = None
+
+    @property
+    def at(self) -> Sequence[int]:
+        """The bands it offers, from 0."""
+        return range(len(self.file.descriptions)) if self.indexes is None else self.indexes
+
+    @property
+    def descriptions(self) -> list[str]:
+        """Of the bands it offers."""
+        return [self.file.descriptions[i] for i in self.at]
+
+
+def match(files: Sequence[Offered], collection: Collection) -> Matched:
+    """Find the collection's bands and mask sources in `files`.
 
     A band is known by its STAC band, else its description, else (one band a file) the words of the file name, else
     its position where the collection states the order. Of several resolutions the nearest to the band's own is taken.
@@ -65,11 +89,11 @@ def match(files: Sequence[tuple[RasterFile, Sequence[dict[str, Any]]]], collecti
     """
     bands = {b.name: b for group in collection.groups.values() for b in group}
     found: dict[str, list[Plane]] = {}
-    for file, stated in files:
-        for index, name in enumerate(_labels(file, stated, collection)):
+    for offer in files:
+        for index, name in zip(offer.at, _labels(offer, collection), strict=True):
             if name:
-                about = dict(stated[index]) if index < len(stated) else {}
-                found.setdefault(name, []).append(Plane(file, index, about))
+                about = dict(offer.stated[index]) if index < len(offer.stated) else {}
+                found.setdefault(name, []).append(Plane(offer.file, index, about))
     sources = [rule.source for rule in collection.masks]
     missing = [n for n in (*bands, *sources) if n not in found]
     if missing:
@@ -118,20 +142,21 @@ def _spell(band: Band) -> tuple[str, ...]:
     return (band.source, band.name) if words(band.source) != words(band.name) else (band.source,)
 
 
-def _labels(file: RasterFile, stated: Sequence[dict[str, Any]], collection: Collection) -> list[str | None]:
-    """The band or mask source each plane of `file` is, None for those nobody asked for."""
+def _labels(offer: Offered, collection: Collection) -> list[str | None]:
+    """The band or mask source each offered plane is, None for those nobody asked for."""
     known = spellings(collection)
-    count = len(file.descriptions)
-    by_stac = [_by_stac(s, known) for s in stated] if len(stated) == count else [None] * count
-    labels = [by_stac[i] or _one(file.descriptions[i], known) for i in range(count)]
-    if count == 1 and labels[0] is None:
-        labels = [_one(file.stem, known)]
+    texts, stated = offer.descriptions, offer.stated
+    by_stac = [_by_stac(s, known) for s in stated] if len(stated) == len(texts) else [None] * len(texts)
+    labels = [label or label_of(text, known) for label, text in zip(by_stac, texts, strict=True)]
+    if len(labels) == 1 and labels[0] is None:
+        labels = [label_of(offer.file.stem, known)]
     order = collection.files.positional
     if order and not any(labels):
-        if len(order) != count:
+        if len(order) != len(labels):
             raise BandMismatch(
-                f"{file.href} has {count} bands, the collection's positional order {len(order)}; give files of those "
-                f"bands, or state the order of these as positional under [files] in collection {collection.name!r}"
+                f"{offer.file.href} has {len(labels)} bands, the collection's positional order {len(order)}; give "
+                f"files of those bands, or state the order of these as positional under [files] in collection "
+                f"{collection.name!r}{many_dates(texts)}"
             )
         return list(order)
     return labels
@@ -147,20 +172,36 @@ def _by_stac(stated: dict[str, Any], known: dict[str, tuple[str, ...]]) -> str |
     return None
 
 
-def _one(text: str, known: dict[str, tuple[str, ...]]) -> str | None:
+def label_of(text: str, known: dict[str, tuple[str, ...]]) -> str | None:
+    """Which of `known` (names by band or mask source) a description or file name tells, None if none."""
     found = named_in(text, tuple(known.values()))
     return None if found is None else list(known)[found]
 
 
-def _missing(
-    missing: list[str], bands: dict[str, Band], files: Sequence[tuple[RasterFile, Any]], collection: Collection
-) -> str:
+def many_dates(descriptions: Sequence[str]) -> str:
+    """What to say of bands that are of several dates; "" if they are not."""
+    dates = [date_in(text) for text in descriptions]
+    if len(dates) < 2 or not all(dates) or len(set(dates)) < 2:
+        return ""
+    named = f"{descriptions[0]!r} to {descriptions[-1]!r}"
+    return f'; the {len(dates)} bands are named by dates, {named}: for one date a band write dates = "bands" there'
+
+
+def _missing(missing: list[str], bands: dict[str, Band], files: Sequence[Offered], collection: Collection) -> str:
     asked = ", ".join(f"{n} ({bands[n].source})" if n in bands else f"mask {n}" for n in missing)
-    seen = "; ".join(f"{f.name}: {', '.join(d or '?' for d in f.descriptions)}" for f, _ in files[:20])
-    unnamed = all(not any(f.descriptions) for f, _ in files) and not collection.files.positional
+    seen = "; ".join(f"{o.file.name}: {_listed(o.descriptions)}" for o in files[:20])
+    unnamed = all(not any(o.descriptions) for o in files) and not collection.files.positional
     step = (
         "if the files name no bands, state their order as positional = [...] under [files] in the collection"
         if unnamed
         else "give the missing files, or a collection with the bands and masks there are"
     )
+    dated = next((d for d in (many_dates(o.descriptions) for o in files) if d), "")
+    if dated:
+        step = "under [files] in the collection is said how files are read" + dated
     return f"collection {collection.name!r} needs {asked}, not found in: {seen}; {step}"
+
+
+def _listed(descriptions: list[str]) -> str:
+    shown = [d or "?" for d in descriptions]
+    return ", ".join(shown if len(shown) <= 20 else [*shown[:8], f"... {len(shown)} bands ...", shown[-1]])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
+from datetime import time as clock
 from pathlib import Path
 
 from geostore.collection import Collection
@@ -13,7 +15,9 @@ from geostore.scene.bands import spellings
 from geostore.scene.geotiff import SUFFIXES
 from geostore.scene.names import product_of, scene_stem
 from geostore.scene.stac import catalogue_items, is_item, is_remote, read_json
+from geostore.scene.stack import dates_in, variables
 
+_MIDNIGHT = clock()
 _CATALOGUE_NAMES = ("catalog.json", "collection.json")
 # Words that name a file of a product whatever bands a collection asks for.
 _PRODUCT_WORDS = (
@@ -32,20 +36,24 @@ class SceneSource:
         name: what to call it while it is not open.
         files: paths or URLs, sorted; () for an item.
         item: path of the STAC item, or "".
+        time: which of the dates the files hold, UTC; None for files of one date.
     """
 
     name: str
     files: tuple[str, ...] = ()
     item: str = ""
+    time: datetime | None = None
 
     def __str__(self) -> str:
-        return self.item or (self.files[0] if len(self.files) == 1 else f"{self.name} ({len(self.files)} files)")
+        where = self.item or (self.files[0] if len(self.files) == 1 else f"{self.name} ({len(self.files)} files)")
+        return f"{where} of {_day(self.time)}" if self.time else where
 
 
 def find_scenes(sources: Sequence[str | Path], collection: Collection) -> Iterator[SceneSource]:
     """The scenes in `sources`, each once: files are grouped by their names without bands and resolutions.
 
-    Nothing is opened but catalogues, so a damaged scene shows only in `open_scene`.
+    Nothing is opened but catalogues, netCDF files, and what may be a stack of dates (the collection says `dates` under
+    [files]: such files give a scene a date). A damaged scene shows only in `open_scene`.
 
     Args:
         sources: raster files, folders (searched to the bottom; a folder with catalog.json or collection.json is a
@@ -63,7 +71,8 @@ def find_scenes(sources: Sequence[str | Path], collection: Collection) -> Iterat
             raise BadScene(f"{source} holds no scene; wanted files {', '.join(SUFFIXES)} or STAC items (.json)")
         for path in found:
             (items if _is_json(path) else files)[path] = None
-    return iter([*_grouped(list(files), collection), *(SceneSource(Path(i).stem, item=i) for i in items)])
+    dated = [one for source in _grouped(list(files), collection) for one in _by_date(source, collection)]
+    return iter([*dated, *(SceneSource(Path(i).stem, item=i) for i in items)])
 
 
 def _listed(source: str) -> list[str]:
@@ -115,8 +124,25 @@ def _json(href: str) -> list[str]:
 def _grouped(files: list[str], collection: Collection) -> list[SceneSource]:
     groups: dict[str, list[str]] = {}
     for file in files:
-        groups.setdefault(scene_name([file], collection), []).append(file)
+        parts = variables(file, collection) if file.lower().endswith(".nc") else [file]
+        groups.setdefault(scene_name([file], collection), []).extend(parts)
     return [SceneSource(name, tuple(sorted(found))) for name, found in sorted(groups.items())]
+
+
+def _by_date(source: SceneSource, collection: Collection) -> list[SceneSource]:
+    """One source a date of a stack; the source itself if it is none, or cannot be read: opening it says why."""
+    if not collection.files.dates:
+        return [source]
+    try:
+        dates = dates_in(source.files, collection)
+    except BadScene:
+        return [source]
+    return [replace(source, name=f"{source.name}_{_day(d)}", time=d) for d in dates] or [source]
+
+
+def _day(time: datetime) -> str:
+    """20200601, with the time of day unless it is midnight."""
+    return f"{time:%Y%m%dT%H%M%S}" if time.time() != _MIDNIGHT else f"{time:%Y%m%d}"
 
 
 def scene_name(files: Sequence[str], collection: Collection) -> str:

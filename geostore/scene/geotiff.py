@@ -26,7 +26,8 @@ BLOCK_CACHE_BYTES = 64 * 2**20  # decoded blocks GDAL may hold, all files togeth
 HTTP_TIMEOUT_S, HTTP_TRIES = 30, 3  # of one request to a server that holds a scene
 OPEN_FILES_MAX = 32  # files one scene keeps open
 _OPENING = threading.Lock()  # Python's warning filters belong to all threads
-SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".vrt")
+SUFFIXES = (".tif", ".tiff", ".jp2", ".img", ".vrt", ".nc")
+_VARIABLE = "netcdf:"  # how GDAL begins the name of one variable of a netCDF file
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,11 +35,12 @@ class RasterFile:
     """What one raster file declares.
 
     Attributes:
-        href: path or URL.
+        href: path or URL; of one variable of a netCDF file "netcdf:PATH:VARIABLE".
         grid: its pixels on the ground.
         dtypes, descriptions, scales, offsets, nodata: one entry a band, in file order; a description may be "".
         masked: True if the file carries its own validity mask.
         tags: the file's metadata, names in upper case.
+        band_tags: the same of each band.
         size_bytes: size on disk, -1 where unknown.
     """
 
@@ -51,6 +53,7 @@ class RasterFile:
     nodata: tuple[float | None, ...]
     masked: bool
     tags: dict[str, str]
+    band_tags: tuple[dict[str, str], ...]
     size_bytes: int
 
     @property
@@ -60,8 +63,15 @@ class RasterFile:
 
     @property
     def stem(self) -> str:
-        """File name without folder and suffix."""
-        return self.name.rsplit(".", 1)[0] if "." in self.name else self.name
+        """File name without folder and suffix; of a variable its own name behind it."""
+        name, _, variable = self.name.partition(":") if self.href.startswith(_VARIABLE) else (self.name, "", "")
+        stem = name.rsplit(".", 1)[0] if "." in name else name
+        return f"{stem}_{variable}" if variable else stem
+
+
+def path_of(href: str) -> str:
+    """The file that `href` names: of a variable the file it lies in."""
+    return href[len(_VARIABLE) :].rpartition(":")[0] if href.startswith(_VARIABLE) else href
 
 
 def environment() -> Any:
@@ -80,7 +90,7 @@ def reading(href: str) -> Iterator[None]:
         with environment():
             yield
     except (RasterioError, OSError) as error:
-        exists = "://" in href or href.startswith("/vsi") or Path(href).exists()
+        exists = "://" in href or href.startswith("/vsi") or Path(path_of(href)).exists()
         why = f"cannot be read as a raster: {error}" if exists else "does not exist"
         raise BadScene(f"{href} {why}; give a whole GeoTIFF, COG or JPEG 2000 file") from error
 
@@ -95,9 +105,14 @@ def _declared(data: Any, href: str) -> RasterFile:
         offsets=tuple(data.offsets),
         nodata=tuple(data.nodatavals),
         masked=any(rasterio.enums.MaskFlags.per_dataset in f for f in data.mask_flag_enums),
-        tags={k.upper(): str(v) for k, v in data.tags().items()},
-        size_bytes=Path(href).stat().st_size if Path(href).is_file() else -1,
+        tags=_upper(data.tags()),
+        band_tags=tuple(_upper(data.tags(i)) for i in data.indexes),
+        size_bytes=path.stat().st_size if (path := Path(path_of(href))).is_file() else -1,
     )
+
+
+def _upper(tags: dict[str, Any]) -> dict[str, str]:
+    return {k.upper(): str(v) for k, v in tags.items()}
 
 
 def _opened(href: str) -> Any:
@@ -116,6 +131,10 @@ def crs_name(crs: Any) -> str:
 def _grid(data: Any, href: str) -> Grid:
     if data.crs is None:
         raise BadScene(f"{href} has no CRS; set one with `gdal_edit.py -a_srs EPSG:... FILE`")
+    if data.transform.is_identity:
+        raise BadScene(
+            f"{href} does not say where its pixels lie (no geotransform); set it with `gdal_edit.py -a_ullr`"
+        )
     a, b, left, d, e, top = tuple(data.transform)[:6]
     if abs(b) > 1e-9 * abs(a) or abs(d) > 1e-9 * abs(e):
         raise BadScene(f"{href} has a rotated grid {tuple(data.transform)[:6]}; warp it north-up with `gdalwarp`")
@@ -139,6 +158,15 @@ class Reader:
         """
         with self._lock, reading(href):
             return _declared(self._dataset(href), href)
+
+    def parts(self, href: str) -> list[str]:
+        """The variables of a netCDF file that holds several; else `href` alone.
+
+        Raises:
+            BadScene: it does not exist, or is no raster.
+        """
+        with self._lock, reading(href):
+            return list(self._dataset(href).subdatasets) or [href]
 
     def read(self, href: str, indexes: list[int], row: int, col: int, height: int, width: int) -> Pixels:
         """(len(indexes), height, width) pixels of the file's bands (1-based), its own dtype; all inside the file.

@@ -21,6 +21,7 @@ _MODIS = re.compile(
     r"(?P<platform>M[OY]D)[0-9]{2}[A-Z0-9]{1,2}[._]A(?P<time>[0-9]{7})(?:\.h[0-9]{2}v[0-9]{2})?(?:\.[0-9]{3}\.(?P<made>[0-9]{13}))?"
 )
 _FIXED = re.compile(r"[0-9]+(?:\.[0-9]+)?m", re.IGNORECASE)  # a resolution: 10m
+TIME_TAGS = ("ACQUISITION_DATE", "ACQUISITION_DATETIME", "DATETIME", "TIFFTAG_DATETIME")  # of files and bands
 _SPLIT = re.compile(r"[_\-. ]+")
 
 
@@ -135,6 +136,23 @@ def time_from_text(text: str) -> datetime | None:
     except ValueError:
         return None
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+_DATE = re.compile(
+    r"(?<![0-9])([0-9]{4})([-_./]?)([0-9]{2})\2([0-9]{2})(?:[T _-]?([0-9]{2}):?([0-9]{2})(?::?([0-9]{2}))?)?(?![0-9])"
+)
+
+
+@lru_cache(maxsize=4096)
+def date_in(text: str) -> datetime | None:
+    """The first day, or day and time, that stands anywhere in `text` as 2020-06-01 or 20200601, UTC; None if none."""
+    for m in _DATE.finditer(text):
+        numbers = [int(m[i] or 0) for i in (1, 3, 4, 5, 6, 7)]
+        try:
+            return datetime(*numbers, tzinfo=UTC)  # type: ignore[arg-type, misc]
+        except ValueError:
+            continue
+    return None
 
 
 @lru_cache(maxsize=4096)

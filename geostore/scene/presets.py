@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -112,5 +113,14 @@ def _collection(table: dict[str, Any], where: str) -> Collection:
         groups.setdefault(group or f"{band.gsd_m:g}m", []).append(band)
     rest = {k: v for k, v in table.items() if k not in ("name", "bands", "band")}
     rest["policy"] = {k: None if v is False else v for k, v in table.get("policy", {}).items()}  # TOML has no null
+    rest["files"] = _dated(rest.get("files", {}))
     bands = {group: Bands(tuple(items)) for group, items in groups.items()}
     return collection_of(table["name"], bands, rest, where)
+
+
+def _dated(files: Mapping[str, Any]) -> dict[str, Any]:
+    """`files` with dates that TOML knows as such written out."""
+    dates = files.get("dates")
+    if not isinstance(dates, list):
+        return dict(files)
+    return {**files, "dates": [d.isoformat() if isinstance(d, date) else d for d in dates]}

@@ -19,19 +19,17 @@ from geostore.collection import Collection, MaskRule
 from geostore.errors import BadScene, BandMismatch
 from geostore.keys import from_time_us, time_us
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
-from geostore.scene.bands import Matched, Plane, closest, match, pixel_m, spellings
+from geostore.scene.bands import Matched, Offered, Plane, closest, match, pixel_m, spellings
 from geostore.scene.calibration import UNKNOWN_BASELINE, Calibration, calibrate, has_data, to_stored
 from geostore.scene.find import SceneSource, find_scenes, scene_name
-from geostore.scene.geotiff import RasterFile, Reader, environment
+from geostore.scene.geotiff import RasterFile, Reader, environment, path_of
 from geostore.scene.masks import masked_by, nearest
-from geostore.scene.names import Product, product_of, time_from_pattern, time_from_text
+from geostore.scene.names import Product, product_of
 from geostore.scene.presets import preset_names
 from geostore.scene.resample import resample
 from geostore.scene.stac import ItemFacts, read_item
-
-SCAN_ROWS = 512  # rows read at once while looking for the first measured pixel
-_TIME_TAGS = ("ACQUISITION_DATE", "ACQUISITION_DATETIME", "DATETIME", "TIFFTAG_DATETIME")
-_TIMES_APART_S = 600  # files of one scene may differ by so much
+from geostore.scene.stack import any_band_holds_data, holds_data, offered, times_of
+from geostore.scene.times import time_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,11 +195,15 @@ def open_scene(
 def _open(found: SceneSource, collection: Collection, time: datetime | None, reader: Reader) -> Scene:
     facts = read_item(found.item) if found.item else None
     if facts:
-        files = [(reader.inspect(f.href), f.bands) for f in facts.files(spellings(collection))]
+        files = [Offered(reader.inspect(f.href), f.bands) for f in facts.files(spellings(collection))]
+    elif found.time:
+        files = offered(found.files, collection, found.time)
     else:
-        files = [(reader.inspect(href), ()) for href in found.files]
+        files = [Offered(reader.inspect(href)) for href in found.files]
+        for offer in files:
+            times_of(offer.file, collection)  # raises for a stack whose dates are not told
     scene = _assemble(found, facts, match(files, collection), collection, time, reader)
-    _check_data(scene)
+    _check_data(scene, found)
     return scene
 
 
@@ -228,7 +230,7 @@ def _assemble(
     files = _files(planes)
     product = _product(found, files)
     _check_family(product, facts, collection, found)
-    at = time_us(time or _time(found, facts, files, product, collection))
+    at = time_us(time_of(found, facts, files, product, collection, given=time))
     baseline = _baseline(facts, files, product, collection)
     bands = {b.name: b for group in collection.groups.values() for b in group}
     calibrations = {
@@ -282,34 +284,6 @@ def _check_family(product: Product, facts: ItemFacts | None, collection: Collect
             raise BadScene(f"{found} is {family}, collection {collection.name!r} is {collection.product}; {step}")
 
 
-def _time(
-    found: SceneSource, facts: ItemFacts | None, files: list[RasterFile], product: Product, collection: Collection
-) -> datetime:
-    """From STAC, else the collection's pattern, else the product name, else the files' tags."""
-    if facts:
-        return facts.time
-    if collection.time_pattern:
-        times = [time_from_pattern(collection.time_pattern, f.name) for f in files]
-        if any(times):
-            return _agreed(times, found)
-    if product.time:
-        return product.time
-    times = [next((t for k in _TIME_TAGS if (t := time_from_text(f.tags.get(k, "")))), None) for f in files]
-    if any(times):
-        return _agreed(times, found)
-    raise BadScene(
-        f"{found} has no time: no tag {_TIME_TAGS[0]}, no product name; state time_pattern in the collection, "
-        'for example "([0-9]{8})|%Y%m%d", or give --time'
-    )
-
-
-def _agreed(times: list[datetime | None], found: SceneSource) -> datetime:
-    known = sorted(t for t in times if t)
-    if (known[-1] - known[0]).total_seconds() > _TIMES_APART_S:
-        raise BadScene(f"the files of {found} are of {known[0]} and {known[-1]}; give one acquisition at a time")
-    return known[0]
-
-
 def _baseline(facts: ItemFacts | None, files: list[RasterFile], product: Product, collection: Collection) -> str:
     """The first baseline known: of STAC, of a tag, of the product name, of the collection."""
     tags = [f.tags.get("PROCESSING_BASELINE", "") for f in files]
@@ -340,7 +314,8 @@ def _id(name: str, at: int) -> str:
 
 
 def _place(files: list[RasterFile]) -> str:
-    return files[0].href if len(files) == 1 else files[0].href.rpartition("/")[0] or "."
+    paths = {path_of(f.href) for f in files}
+    return paths.pop() if len(paths) == 1 else path_of(files[0].href).rpartition("/")[0] or "."
 
 
 def _facts(files: list[RasterFile], product: Product, calibrations: dict[str, Calibration]) -> dict[str, str]:
@@ -367,16 +342,14 @@ def _footprint(grid: Grid, points: int = 8) -> tuple[tuple[float, float], ...]:
     return tuple((x, y) for x, y in zip(lon, lat, strict=True) if math.isfinite(x) and math.isfinite(y))
 
 
-def _check_data(scene: Scene) -> None:
-    """Read until the first measured pixel; refuse a scene that has none."""
-    group, grid = next(iter(scene.grids.items()))
+def _check_data(scene: Scene, of: SceneSource) -> None:
+    """Refuse a scene without a measured pixel; of the dates of a stack only all together."""
+    group = next(iter(scene.grids))
     band = scene.collection.groups[group].items[0]
     plane, calibration = scene.planes.bands[band.name], scene.calibrations[band.name]
-    for row in range(0, grid.height, SCAN_ROWS):
-        height = min(SCAN_ROWS, grid.height - row)
-        for col in range(0, grid.width, SCAN_ROWS):
-            window = row, col, height, min(SCAN_ROWS, grid.width - col)
-            numbers = scene._reader.read(plane.file.href, [plane.index + 1], *window)[0]  # noqa: SLF001 - this module's
-            if has_data(numbers, calibration.nodata).any():
-                return
-    raise BadScene(f"{plane.file.href} is all nodata ({calibration.nodata}); leave this scene out")
+    if holds_data(scene._reader, plane.file, plane.index, calibration.nodata):  # noqa: SLF001 - this module's
+        return
+    if of.time is None:
+        raise BadScene(f"{plane.file.href} is all nodata ({calibration.nodata}); leave this scene out")
+    if not any_band_holds_data(plane.file.href, calibration.nodata):
+        raise BadScene(f"{plane.file.href} is all nodata ({calibration.nodata}) on every date; leave it out")
