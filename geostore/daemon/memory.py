@@ -23,4 +23,5 @@ def keep_freed_memory() -> bool:
     except (AttributeError, OSError, TypeError):
         return False
     wanted = {_ARENA_MAX: 1, _MMAP_THRESHOLD: _LARGE_BYTES, _TRIM_THRESHOLD: _KEPT_BYTES}
-    return all([mallopt(name, value) == 1 for name, value in wanted.items()])
+    accepted = [mallopt(name, value) == 1 for name, value in wanted.items()]
+    return all(accepted)

@@ -16,8 +16,8 @@ from geostore.daemon.memory import keep_freed_memory
 assert sys.argv[1] == "no" or keep_freed_memory()
 
 def work():
-    for _ in range(100):
-        np.ones(3_000_000, np.uint8)
+    for _ in range(50):
+        held = [np.ones(mb * 1_000_000, np.uint8) for mb in range(1, 7)]
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
