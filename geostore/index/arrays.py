@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from geostore.errors import Corrupt, NotFound, StorageFull
+from geostore.durable import write_whole
+from geostore.errors import Corrupt, NotFound
 
 MAGIC = b"GSINDEX1"
 ALIGN = 64
 _PREFIX = struct.Struct("<8sQQ")
-_FULL = {28, 122}  # ENOSPC, EDQUOT
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
@@ -86,33 +86,6 @@ def _placed(entries: list[dict[str, Any]], packed: Arrays, facts: Mapping[str, A
 
 def _header(entries: list[dict[str, Any]], facts: Mapping[str, Any]) -> bytes:
     return json.dumps({"facts": dict(facts), "arrays": entries}, separators=(",", ":")).encode()
-
-
-def write_whole(path: Path, write: Any) -> None:
-    """Replace `path` by what `write(stream)` writes, at once and durably."""
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with temporary.open("wb") as stream:
-            write(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        flush_folder(path.parent)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise StorageFull(f"no space left while writing {path}; make room and try again") from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def flush_folder(folder: Path) -> None:
-    """Bring the folder's entries to the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def open_arrays(path: Path) -> ArrayFile:

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 import xxhash
 
+from geostore.durable import flush, write_whole
 from geostore.errors import Corrupt, NotComparable, NotFound, UnsupportedFormat
-from geostore.index.arrays import flush_folder, open_arrays, write_arrays, write_whole
+from geostore.index.arrays import open_arrays, write_arrays
 from geostore.index.bits import Words, bitmap_of, bits_at, count_bits
 from geostore.index.rows import Rows, Space, joined
 from geostore.index.segment import Segment, write_segment
@@ -168,15 +169,20 @@ class Segments:
                 parts.append(part.segment.take(rows))
         return joined(parts) if parts else None
 
+    def everything(self) -> Rows | None:
+        """All rows that count; None if there are none."""
+        living = [_living(part) for part in self.parts if part.count]
+        return joined(living) if living else None
+
     def replace(self, change: Callable[[Rows], Rows]) -> None:
         """All rows that count as `change` gives them back, in one segment; all of it or nothing.
 
         Raises:
             StorageFull: there is no room.
         """
-        living = [_living(part) for part in self.parts if part.count]
-        if living:
-            self._publish((self._written(change(joined(living))),))
+        rows = self.everything()
+        if rows is not None:
+            self._publish((self._written(change(rows)),))
 
     def _merge(self, which: Iterable[int]) -> None:
         chosen = list(which)
@@ -223,7 +229,7 @@ class Segments:
         for path in self.folder.iterdir():
             if path.name not in named and (path.suffix in (".segment", ".dead") or path.name.startswith(".tmp-")):
                 path.unlink(missing_ok=True)
-        flush_folder(self.folder)
+        flush(self.folder)
 
 
 def _open_part(folder: Path, entry: dict[str, Any]) -> Part:

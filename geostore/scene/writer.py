@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import errno
-import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,8 @@ import rasterio
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy as copy_dataset
 
-from geostore.errors import BadScene, InvalidInput, StorageFull
+from geostore import durable
+from geostore.errors import BadScene, InvalidInput
 from geostore.raster import Band, Bands, Grid, Pixels, Raster
 
 Hidden = Literal["nodata", "keep"]
@@ -25,7 +25,6 @@ _TILE_MULTIPLE = 16  # what TIFF asks of a tile's side
 _ZSTD_LEVEL = 9
 _JXL_EFFORT = 5
 _CRS_TAG = "GEOSTORE_CRS"  # the CRS as the store spells it; GeoTIFF rewrites WKT
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def cog_bytes(raster: Raster, tags: Mapping[str, str] | None = None, *, hidden: Hidden = "keep") -> bytes:
@@ -59,7 +58,7 @@ def cog_bytes(raster: Raster, tags: Mapping[str, str] | None = None, *, hidden: 
 
 
 def write_cog(
-    path: str | os.PathLike[str],
+    path: str | PathLike[str],
     raster: Raster,
     tags: Mapping[str, str] | None = None,
     *,
@@ -77,36 +76,16 @@ def write_cog(
 
 
 def write_whole(path: Path, data: bytes) -> None:
-    """Put `data` at `path` by way of a temporary file beside it, flushed before it takes the name.
+    """Put `data` at `path`, whole and flushed, or leave what is there.
 
     Raises:
         StorageFull: the disk is full; an older file of that name is untouched.
         InvalidInput: the folder does not exist or may not be written to.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-        _flush_folder(path.parent)
+        durable.write_whole(path, lambda stream: stream.write(data))
     except OSError as error:
-        if path.parent.is_dir():
-            part.unlink(missing_ok=True)
-        if error.errno in _FULL:
-            raise StorageFull(
-                f"no room for {len(data)} bytes at {path}: {error.strerror}; make room and retry"
-            ) from error
         raise InvalidInput(f"{path} cannot be written: {error.strerror}; choose another place") from error
-
-
-def _flush_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def read_cog(data: bytes) -> tuple[Pixels, Grid]:

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
-import itertools
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from geostore.durable import flush, is_full, temporary_beside
 from geostore.errors import GeostoreError, InvalidInput, StorageFull, Unreachable
-
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-_SERIAL = itertools.count()
-TEMPORARY = ".tmp-"
 
 
 def digest_of(data: bytes) -> str:
     """The name of `data`: the first 128 bits of its SHA-256, 32 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()[:32]
-
-
-def flush(path: Path) -> None:
-    """Bring one file or folder to the disk. Every promise of durability on a local folder goes through here."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def is_full(error: BaseException) -> bool:
-    """True if `error` says that the disk or its quota is exhausted."""
-    if isinstance(error, OSError) and error.errno in _FULL:
-        return True
-    text = str(error)
-    return "No space left" in text or "os error 28" in text or "Disk quota exceeded" in text
 
 
 @contextlib.contextmanager
@@ -135,7 +113,7 @@ class LocalFiles:
     @contextlib.contextmanager
     def _temporary(self, path: str, data: bytes) -> Iterator[tuple[Path, Path]]:
         target = self.root / path
-        temporary = target.parent / f"{TEMPORARY}{os.getpid()}-{next(_SERIAL)}"
+        temporary = temporary_beside(target)
         with full_disk_is_an_error(path):
             target.parent.mkdir(parents=True, exist_ok=True)
             try:

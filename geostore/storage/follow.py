@@ -10,8 +10,8 @@ from pathlib import Path
 import lmdb
 import xxhash
 
+from geostore.durable import flush
 from geostore.errors import Corrupt
-from geostore.storage.files import flush
 from geostore.storage.lock import is_held
 from geostore.storage.log import Commit, after
 from geostore.storage.records import Values

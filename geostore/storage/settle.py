@@ -11,8 +11,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from geostore.durable import TEMPORARY, flush
 from geostore.storage import witness
-from geostore.storage.files import TEMPORARY, LocalFiles, flush
+from geostore.storage.files import LocalFiles
 from geostore.storage.header import HEADER
 from geostore.storage.log import LOG, log_name, torn, versions
 

@@ -13,9 +13,10 @@ from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Sc
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
+from geostore.durable import is_full
 from geostore.errors import Corrupt, Fenced, StorageFull, Unavailable, UnknownOutcome
 from geostore.storage import witness
-from geostore.storage.files import Files, digest_of, is_full
+from geostore.storage.files import Files, digest_of
 from geostore.storage.log import LOG, Commit, Seal, after, commit_metadata, live_check, log_name, read_commit, versions
 from geostore.storage.records import TABLE_SCHEMA, Values, from_arrow, to_arrow
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import xxhash
 
-from geostore.storage.files import TEMPORARY, Files, digest_of
+from geostore.durable import TEMPORARY
+from geostore.storage.files import Files, digest_of
 from geostore.storage.log import LOG
 
 NAME = ".digests"

@@ -207,11 +207,11 @@ def resident_peak_kb() -> int:
 
 
 def break_flush() -> None:
-    """Take the fsync out of storage, in this process only: the mutation the power-loss test must notice."""
-    from geostore.storage.files import flush
+    """Take the fsync out of geostore, in this process only: the mutation the power-loss test must notice."""
+    from geostore.durable import flush
 
     for name, module in list(sys.modules.items()):
-        if name.startswith("geostore.storage") and getattr(module, "flush", None) is flush:
+        if name.startswith("geostore.") and getattr(module, "flush", None) is flush:
             module.flush = lambda path: None  # type: ignore[attr-defined]
 
 

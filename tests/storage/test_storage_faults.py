@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from storage_rows import codec, collection, embedding, key, partition, raster, scene
 
+from geostore.durable import TEMPORARY
 from geostore.errors import Corrupt, GeostoreError, StorageFull, UnsupportedFormat
 from geostore.settings import Settings
 from geostore.storage import Store, witness
@@ -180,7 +181,7 @@ def test_durability_goes_through_flush(tmp_path, monkeypatch):
             assert {p.name for p in logs} <= inodes
             assert {p.parent for p in new if p.is_file()} <= set(flushed)
             made = sum(1 for p in new if p.is_file() and p not in logs)
-            assert sum(1 for p in flushed if p.name.startswith(storage_files.TEMPORARY)) == made
+            assert sum(1 for p in flushed if p.name.startswith(TEMPORARY)) == made
 
 
 @pytest.mark.root
