@@ -14,10 +14,10 @@ import numpy.typing as npt
 import torch
 
 from geostore.codec import Encoded, Int8, Lend, Member, Progress, Series, bands_from_json, bands_to_json, quiet
+from geostore.coding import residual
 from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput
 from geostore.raster import Bands, Mask, Pixels
-from geostore.vae import residual
 from geostore.vae.base import Borrowed, Frozen
 from geostore.vae.detail import add_detail
 from geostore.vae.entropy import Ints, Table, pack_symbols, unpack_symbols

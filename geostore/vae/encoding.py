@@ -12,10 +12,11 @@ from torch import Tensor
 
 from geostore.certificate import Certificate, measure
 from geostore.codec import Encoded, Progress, Series
+from geostore.coding import residual
+from geostore.coding.rangecoder import OCTAVE, ONE_QUANTUM, PARTS
 from geostore.collection import Policy
 from geostore.errors import PolicyMissed
 from geostore.raster import Mask, Pixels
-from geostore.vae import residual
 from geostore.vae.codec import (
     ALONE,
     CHAIN,
@@ -35,7 +36,6 @@ from geostore.vae.losses import laplace_bits_about
 from geostore.vae.model import Decoder
 from geostore.vae.prior import Past
 from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, unpack_decoder
-from geostore.vae.rangecoder import OCTAVE, ONE_QUANTUM, PARTS
 from geostore.vae.refine import Rate, Wanted, bounds_of, refine
 from geostore.vae.stream import Numbers, join, pack_chain
 

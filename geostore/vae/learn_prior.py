@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from geostore.vae import rangecoder
+from geostore.coding import rangecoder
 from geostore.vae.entropy import Ints
 from geostore.vae.losses import laplace_bits_about
 from geostore.vae.prior import HIDDEN_BITS, WEIGHT_BITS, Past, Prior, feature_count, features

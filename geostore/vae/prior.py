@@ -15,9 +15,9 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from geostore.vae import rangecoder
+from geostore.coding import rangecoder
+from geostore.coding.rangecoder import Longs, log2_16ths
 from geostore.vae.entropy import Ints
-from geostore.vae.rangecoder import Longs
 
 WEIGHT_BITS, HIDDEN_BITS = 6, 10  # weights are int8 / 64, biases int16 / 1024
 _LIMIT = 255  # of a quantised latent's magnitude
@@ -142,15 +142,6 @@ def before(past: Past | None, shape: tuple[int, ...]) -> tuple[Ints, Ints, Ints,
         none = np.zeros(shape, np.int32)
         return none, none, none, 0
     return past.z, np.abs(past.z), past.spread, 1
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def log2_16ths(value: int) -> int:
-    """16 * log2 of a positive whole number, by straight lines between powers of two."""
-    bits = 0
-    while value >> (bits + 1):
-        bits += 1
-    return 16 * bits + ((value - (1 << bits)) * 16 >> bits)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]

@@ -179,7 +179,7 @@ def static_bytes(series: Series, policy: Policy) -> float:
 
 def rounded_bytes(series: Series, policy: Policy) -> float:
     """Mean bytes of a raster whose values are rounded as coarsely as the bounds allow; 0 where none can be."""
-    from geostore.vae.residual import tightest
+    from geostore.coding.residual import tightest
 
     sizes = []
     for t in _sample(series)[:3]:

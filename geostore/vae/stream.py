@@ -9,11 +9,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from geostore.errors import Corrupt
-from geostore.vae.entropy import Ints
-from geostore.vae.prior import WEIGHT_BITS, Past, Prior, before, context, respond, step_octaves
-from geostore.vae.quantize import STEPS, TRAINED_STEP
-from geostore.vae.rangecoder import (
+from geostore.coding.rangecoder import (
     LARGEST_SCALE,
     Bytes,
     Longs,
@@ -24,6 +20,10 @@ from geostore.vae.rangecoder import (
     start_encoder,
     tables,
 )
+from geostore.errors import Corrupt
+from geostore.vae.entropy import Ints
+from geostore.vae.prior import WEIGHT_BITS, Past, Prior, before, context, respond, step_octaves
+from geostore.vae.quantize import STEPS, TRAINED_STEP
 
 _STEP_SCALE = 36  # index of the scale of a step's index about the one before: 0.7
 _BYTES_PER_NUMBER = 10  # what the longest code of one number takes

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geostore.certificate import measure
+from geostore.coding import residual
 from geostore.collection import Policy
 from geostore.errors import Corrupt
 from geostore.testing.codecs import reflectance_bands, synthetic_series
-from geostore.vae import residual
 from geostore.vae.detail import add_detail, coarsest
 from geostore.vae.static import Static, Units, code_static, mean_image
 

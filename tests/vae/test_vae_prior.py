@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from geostore.coding import rangecoder
 from geostore.errors import Corrupt
-from geostore.vae import rangecoder
 from geostore.vae.learn_prior import HIDDEN, Lesson, learn_prior
 from geostore.vae.prior import Prior, static_features
 from geostore.vae.stream import Numbers, Shape, join, pack_chain, split, unpack_chain

@@ -75,6 +75,15 @@ def _fill_tables(bases: Longs, out: npt.NDArray[np.int32]) -> None:
                 row[i + 1] += row[i]
 
 
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def log2_16ths(value: int) -> int:
+    """16 * log2 of a positive whole number, by straight lines between powers of two."""
+    bits = 0
+    while value >> (bits + 1):
+        bits += 1
+    return 16 * bits + ((value - (1 << bits)) * 16 >> bits)
+
+
 # A coder is an int64 array: low, range, bytes held back and how many, position (encoder); code, range, -, -, position.
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def start_encoder() -> Longs:

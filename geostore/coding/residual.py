@@ -12,11 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.certificate import measure
+from geostore.coding.planes import pack_planes, unpack_planes
 from geostore.collection import Policy
 from geostore.errors import Corrupt
 from geostore.raster import Bands, Mask, Pixels
 from geostore.spectral import FLOOR
-from geostore.vae.planes import pack_planes, unpack_planes
 
 _COARSEST = 0.1  # where the search begins without a bound on the largest error, physical units
 _RUNGS = 40

@@ -12,10 +12,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-from geostore.errors import Corrupt
-from geostore.raster import Mask
-from geostore.vae.prior import log2_16ths
-from geostore.vae.rangecoder import (
+from geostore.coding.rangecoder import (
     LARGEST_SCALE,
     ONE_QUANTUM,
     Bytes,
@@ -23,10 +20,13 @@ from geostore.vae.rangecoder import (
     decode_one,
     encode_one,
     finish,
+    log2_16ths,
     start_decoder,
     start_encoder,
     tables,
 )
+from geostore.errors import Corrupt
+from geostore.raster import Mask
 
 _OWN, _EACH, _BANDS = 6, 5, 3  # neighbours in the plane, in each plane before it, and how many of these
 _INPUTS = _OWN + _EACH * _BANDS + 2

@@ -1,0 +1,1 @@
+"""Whole numbers as bytes, and bounds that hold for every value: what codec families of any kind build on."""
