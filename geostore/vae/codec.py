@@ -27,7 +27,7 @@ from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, IntegerD
 from geostore.vae.samples import STATIC_BITS
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Static, Units
 from geostore.vae.stream import LATENT_LIMIT, Numbers, Shape, pack_chain, split, unpack_chain
-from geostore.vae.weights import VERSION, pack_codec, unpack_codec
+from geostore.vae.weights import pack_codec, unpack_codec
 
 # A payload's kind: latents; + detail; + residual; rounded values; in context: residual, values near the base, alone
 MODEL, DETAILED, CORRECTED, ROUNDED, FOLLOWED, NEAR, STEPPED = range(7)
@@ -230,6 +230,7 @@ class VaeCodec:
             "scale": self.scale,
             "weights": self.weights.tolist(),
             **({"rounds": self.rounds} if self.rounds else {}),
+            **({"static": self.static.coding} if self.static.coding != "wavelet" else {}),
         }
         static: Tensors = {"static": np.frombuffer(self.static.data, np.uint8)}
         if self.tables is not None:
@@ -237,11 +238,11 @@ class VaeCodec:
         lent = self.borrowed is not None and self.prior is self.borrowed.prior
         if self.prior is not None and not lent:
             static |= self.prior.to_tensors()
-        version = 1 if self.prior is None and not self.policy.bounded else VERSION
+        version = 3 if self.static.coding == "av1" else 1 if self.prior is None and not self.policy.bounded else 2
         if self.borrowed is None:
             return pack_codec(header, {**self.tensors, **static}, version)
         header["base"] = self.borrowed.header(self.prior)
-        return pack_codec(header, {**self.borrowed.tensors(), **static}, version)
+        return pack_codec(header, self.borrowed.tensors() | static, version)
 
     @classmethod
     def from_bytes(cls, data: bytes, lend: Lend | None = None) -> VaeCodec:
@@ -257,14 +258,14 @@ class VaeCodec:
             tensors |= borrowed.weights
         try:
             bands = bands_from_json(json.dumps(header["bands"]).encode())
-            shape: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["layout"].items()}
-            layout = Layout(**shape)
+            said: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["layout"].items()}
+            shape = len(bands), (layout := Layout(**said)).height, layout.width
             return cls(
                 _bands=bands,
                 policy=Policy(**header["policy"]),
                 indices=tuple(header["indices"]),
                 layout=layout,
-                static=Static.from_bytes(tensors.pop("static").tobytes(), (len(bands), layout.height, layout.width)),
+                static=Static.from_bytes(tensors.pop("static").tobytes(), shape, header.get("static", "wavelet")),
                 scale=float(header["scale"]),
                 weights=np.array(header["weights"], np.float64),
                 tables=Tables.from_array(tensors.pop("tables"), layout.channels) if "tables" in tensors else None,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import Corrupt
 from geostore.raster import Bands, Mask, Pixels
+from geostore.vae.still import pack_still, unpack_still
 
 Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int32]
@@ -17,6 +20,7 @@ _UNIT = 4096  # static integers per n1 unit
 _BIAS = 1 << 15
 GAIN_STEP, LEVEL_STEP = 1 / 32, 1 / 512
 GAIN_LIMIT, LEVEL_LIMIT = 127, 2047
+Coding = Literal["wavelet", "av1"]  # of the mean image: a JPEG 2000 stream a band, or one AV1 picture
 
 
 @dataclass(frozen=True)
@@ -69,21 +73,23 @@ class Static:
         image: (B, H, W) float64, exactly what `data` decodes to, units.
         centre: (B,) float64, its mean, units.
         spread: its standard deviation about the centres over all bands, units; at least 1e-3.
+        coding: what `data` is.
     """
 
     data: bytes
     image: Doubles
     centre: Doubles
     spread: float
+    coding: Coding = "wavelet"
 
     @classmethod
-    def from_bytes(cls, data: bytes, shape: tuple[int, int, int]) -> Static:
+    def from_bytes(cls, data: bytes, shape: tuple[int, int, int], coding: Coding = "wavelet") -> Static:
         """Decode; every number that follows comes from integers, so it is the same on every machine."""
-        planes = _decode_planes(data, shape).astype(np.int64)
+        planes = unpack_still(data, shape) if coding == "av1" else _decode_planes(data, shape).astype(np.int64)
         pixels = shape[1] * shape[2]
         centres = (planes.reshape(shape[0], -1).sum(axis=1) + pixels // 2) // pixels
         variance = int(((planes - centres[:, None, None]) ** 2).sum()) // planes.size
-        return cls(data, planes / _UNIT, centres / _UNIT, max(math.isqrt(variance), 4) / _UNIT)
+        return cls(data, planes / _UNIT, centres / _UNIT, max(math.isqrt(variance), 4) / _UNIT, coding)
 
     def maps(self, bits: int, padded: tuple[int, int]) -> tuple[Doubles, ...]:
         """(B, H, W) maps at full, 1/2, 1/4 and 1/8 resolution: (image - centre) / spread as integers / 2**bits."""
@@ -132,7 +138,23 @@ def mean_image(pixels: Pixels, valid: Mask, units: Units) -> Doubles:
 
 
 def code_static(image: Doubles, mse: Doubles) -> Static:
-    """Code a mean image (B, H, W) at the fewest bytes whose squared error keeps (B,) `mse`, band by band.
+    """Code a mean image (B, H, W) at few bytes, its squared error within (B,) `mse`: one AV1 picture where that can.
+
+    The shares of `mse` that the bands use up are 1 in the mean at most.
+    """
+    shape = (image.shape[0], image.shape[1], image.shape[2])
+    return _coded(shape, np.ascontiguousarray(image).tobytes(), tuple(mse.tolist()))
+
+
+@lru_cache(maxsize=8)  # the codecs of a place that are compared begin with the same image
+def _coded(shape: tuple[int, int, int], image: bytes, mse: tuple[float, ...]) -> Static:
+    values, limits = np.frombuffer(image).reshape(shape), np.array(mse)
+    stream = pack_still(values * _UNIT, limits * _UNIT**2)
+    return code_wavelet(values, limits) if stream is None else Static.from_bytes(stream, shape, "av1")
+
+
+def code_wavelet(image: Doubles, mse: Doubles) -> Static:
+    """The same without AV1, each band within its own share of (B,) `mse`.
 
     Each band is predicted from the bands before it, as they decode, by integer arithmetic, and what is left is
     coded with the integer wavelet of JPEG 2000, so that every machine decodes the same integers.

@@ -14,7 +14,7 @@ import xxhash
 from geostore.errors import Corrupt, UnsupportedFormat
 
 MAGIC = b"GSVAE"
-VERSION = 2  # 1: entropy tables alone; 2: a prior, and rasters that lean on one another
+VERSION = 3  # 1: entropy tables alone; 2: a prior, rasters that lean on one another; 3: the static image in AV1
 _HEAD = struct.Struct("<5sBQ")  # magic, version, xxh3-64 of what follows
 Tensors = Mapping[str, npt.NDArray[np.generic]]
 

@@ -13,7 +13,7 @@ from geostore.collection import Policy
 from geostore.errors import Corrupt
 from geostore.testing.codecs import reflectance_bands, synthetic_series
 from geostore.vae.detail import add_detail, coarsest
-from geostore.vae.static import Static, Units, code_static, mean_image
+from geostore.vae.static import Static, Units, code_static, code_wavelet, mean_image
 
 NOTHING = {"mse_max": None, "index_mae_max": None}
 
@@ -103,6 +103,8 @@ def test_damaged_layers_are_corrupt(data):
         add_detail(data, np.zeros((1, 4, 4), np.uint16), reflectance_bands(1), np.ones(1))
     with pytest.raises(Corrupt):
         Static.from_bytes(data, (1, 4, 4))
+    with pytest.raises(Corrupt):
+        Static.from_bytes(data, (1, 4, 4), "av1")
 
 
 def test_detail_is_as_coarse_as_allowed():
@@ -124,15 +126,25 @@ def test_detail_is_as_coarse_as_allowed():
 
 
 def test_the_static_image_keeps_its_error_and_decodes_to_itself():
-    """Proves that every band's squared error is within what was asked, and that the bytes give the same integers."""
+    """Proves, of both ways to code it, that errors are within what was asked, and that bytes give the same integers."""
     series = synthetic_series((8, 4, 37, 50))
     image = mean_image(series.pixels, series.valid, Units.of(series.bands))
-    for asked in (1e-3, 1e-5):
-        static = code_static(image, np.full(4, asked))
-        assert (((static.image - image) ** 2).mean(axis=(1, 2)) <= asked).all()
-        again = Static.from_bytes(static.data, image.shape)
-        np.testing.assert_array_equal(again.image, static.image)
-        assert np.array_equal(again.image * 4096, np.rint(again.image * 4096))
+    for coded in (code_static, code_wavelet):
+        for asked in (np.full(4, 1e-3), np.array([1e-4, 1e-4, 1e-5, 1e-4])):
+            static = coded(image, asked)
+            used = ((static.image - image) ** 2).mean(axis=(1, 2)) / asked
+            assert (used.mean() if static.coding == "av1" else used.max()) <= 1
+            again = Static.from_bytes(static.data, image.shape, static.coding)
+            np.testing.assert_array_equal(again.image, static.image)
+            assert np.array_equal(again.image * 4096, np.rint(again.image * 4096))
+
+
+def test_a_static_image_beyond_av1_is_coded_all_the_same():
+    """Proves that an error that 10 bits cannot keep, and a picture wider than AV1's, fall back to the wavelet."""
+    image = np.random.default_rng(0).uniform(0, 1, (2, 8, 24))
+    assert code_static(image, np.full(2, 1e-4)).coding == "av1"
+    assert code_static(image, np.full(2, 1e-9)).coding == "wavelet"
+    assert code_static(np.zeros((1, 8, 8200)), np.full(1, 1e-4)).coding == "wavelet"
 
 
 def test_the_mean_image_leaves_masked_pixels_out():
