@@ -48,7 +48,7 @@ def _dataset(bench: Bench, dataset: Dataset, url: Path) -> None:
         after = client.status()
         pool = Pool()
         for key, raster in _decoded(client, "best"):
-            pool.add(_laid(originals[key], raster), raster.pixels)
+            pool.add(laid(originals[key], raster), raster.pixels)
     errors, rasters = pool.errors(), list(originals.values())
     lzw = after["bytes"]["source_lzw"]
     _ours(bench, dataset, before, after, errors)
@@ -60,7 +60,7 @@ def _decoded(client: Client, tier: Any) -> list[tuple[RasterKey, Raster]]:
     return [(info.key, raster) for info, raster in client.decode_rasters(client.rasters(), tier=tier)]
 
 
-def _laid(original: Raster, decoded: Raster) -> Raster:
+def laid(original: Raster, decoded: Raster) -> Raster:
     """The original on the grid it decodes to, which may be larger; what was not there is not valid."""
     offset = decoded.grid.offset_of(original.grid)
     assert offset is not None

@@ -28,7 +28,9 @@ Floats = npt.NDArray[np.float32]
 Bools = npt.NDArray[np.bool_]
 Progress = Callable[[str, float], None]
 Project = Callable[[Floats], Floats]  # (N, D) -> (N, bits), a bit is set above 0
-METHODS = ("rotation", "pca-sign", "itq", "milan-published", "learned")
+PUBLISHED = "milan-published"
+METHODS = ("rotation", "pca-sign", "itq", PUBLISHED, "learned")
+HEAD_STEPS = 1500  # of the learned head's training
 BITS = (32, 64, 128, 256)
 DEPTHS = (1, 5, 10, 20, 100)  # at which precision and recall are given
 K = 20
@@ -111,6 +113,7 @@ def retrieval(
     k: int = K,
     train_share: float = 0.8,
     scenes_max: int = 30_000,
+    steps: int = HEAD_STEPS,
     published_steps: int = STEPS,
     seed: int = 0,
     progress: Progress = lambda _, __: None,
@@ -125,6 +128,7 @@ def retrieval(
         k: how far down rankings count.
         train_share: of each class, where the set gives no parts.
         scenes_max: a larger set is sampled, each class alike.
+        steps: of the learned head's training.
         published_steps: of the published recipe's training.
         seed: parts, samples and trainings follow from it.
         progress: told now and then; may raise to stop.
@@ -139,8 +143,9 @@ def retrieval(
     described = describe(kept, found, train_share=train_share, seed=seed, progress=progress)
     facts = {"scenes_found": len(labelled.scenes), "unlabelled": labelled.unlabelled, **described.facts}
     made = evaluate(
-        described, bits=bits, methods=methods, k=k, published_steps=published_steps, seed=seed, progress=progress
-    )
+        described, bits=bits, methods=methods, k=k, steps=steps, published_steps=published_steps, seed=seed,
+        progress=progress,
+    )  # fmt: skip
     return replace(made, facts=facts)
 
 
@@ -213,6 +218,7 @@ def evaluate(
     bits: Sequence[int] = BITS,
     methods: Sequence[str] = METHODS,
     k: int = K,
+    steps: int = HEAD_STEPS,
     published_steps: int = STEPS,
     seed: int = 0,
     progress: Progress = lambda _, __: None,
@@ -228,7 +234,9 @@ def evaluate(
         for method in methods:
             progress(f"{method}, {width} bits", 0.0)
             try:
-                project = _fitted(method, described, width, published_steps, seed, progress)
+                project = _fitted(
+                    method, described, width, published_steps if method == PUBLISHED else steps, seed, progress
+                )
             except InvalidInput as error:
                 left_out.append(f"{method} at {width} bits: {error}")
                 continue
@@ -247,7 +255,7 @@ def _fitted(method: str, described: Described, bits: int, steps: int, seed: int,
     _, groups = np.unique(described.labels[described.train], axis=0, return_inverse=True)
     groups = np.asarray(groups, np.int64).ravel()
     if method == "learned":
-        return train_head(known, groups, bits, seed=seed, progress=progress).project
+        return train_head(known, groups, bits, steps=steps, seed=seed, progress=progress).project
     scaling, layers = train_published(known, groups, bits, steps=steps, seed=seed, progress=progress)
     return lambda descriptors: project_published(scaling, layers, descriptors)
 

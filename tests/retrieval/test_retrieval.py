@@ -19,7 +19,7 @@ from geostore.index.milan import project_published, train_published
 from geostore.retrieval import METHODS, describe, evaluate, retrieval, sampled
 from geostore.scene.labelled import LabelledScene, find_labelled
 
-QUICK = {"bits": (32,), "published_steps": 20}
+QUICK = {"bits": (32,), "steps": 20, "published_steps": 20}
 
 
 @pytest.fixture(scope="module")
@@ -28,9 +28,8 @@ def folder(tmp_path_factory):
     return classes(tmp_path_factory.mktemp("classes"))
 
 
-def test_every_method_is_scored_on_its_own_part(folder, monkeypatch):
+def test_every_method_is_scored_on_its_own_part(folder):
     """Classes that look different are found; database and queries share no scene."""
-    monkeypatch.setattr("geostore.retrieval.train_head", _quick_head)
     found = retrieval(folder, **QUICK, train_share=0.5)
     assert (found.facts["database"], found.facts["queries"], found.facts["labels"]) == (9, 9, 3)
     assert {s.method for s in found.scores} == {"descriptor", "ceiling", *METHODS}
@@ -40,12 +39,6 @@ def test_every_method_is_scored_on_its_own_part(folder, monkeypatch):
     assert best.recall[100] == 1
     assert all(0 <= s.map_strict <= s.map <= 1 for s in found.scores)
     assert found.score("ceiling", 64) is None
-
-
-def _quick_head(descriptors, groups, bits, *, seed, progress):
-    from geostore.index.learned import train_head
-
-    return train_head(descriptors, groups, bits, hidden=16, steps=20, seed=seed, progress=progress)
 
 
 def test_parts_of_the_set_are_kept_and_validation_is_in_neither(folder, tmp_path):
