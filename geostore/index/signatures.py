@@ -24,9 +24,20 @@ _MAGIC = b"GSHEAD1\0"
 class Head(Protocol):
     """Descriptors to the numbers whose signs are a signature's bits."""
 
-    name: str
-    bits: int
-    width: int
+    @property
+    def name(self) -> str:
+        """Of the method that made it."""
+        ...
+
+    @property
+    def bits(self) -> int:
+        """Bits of a signature."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Components of a descriptor."""
+        ...
 
     def project(self, descriptors: Floats) -> Floats:
         """(N, width) float32 -> (N, bits) float32; a bit is set where the number is above 0."""

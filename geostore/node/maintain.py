@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from geostore.errors import GeostoreError
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 def verify(node: Node, request: messages.Verify, arrays: tuple[Array, ...], progress: Progress) -> Reply:
     """Read everything and check it; an empty list of findings means that nothing is wrong."""
     findings = node.store.verify(progress)
+    with contextlib.suppress(GeostoreError):  # of what the tables do not tell any more, which was found above
+        findings += node.following.verify()
     return Reply({"ok": not findings, "findings": [dataclasses.asdict(f) for f in findings]})
 
 

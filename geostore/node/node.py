@@ -10,7 +10,8 @@ from typing import Any, Self
 from geostore.codec import Codec, Families, quiet
 from geostore.errors import BadRequest, Forbidden, NotFound
 from geostore.keys import PartitionKey
-from geostore.node import catalog, decode, fit, maintain, put, status, withdraw
+from geostore.node import catalog, changes, decode, fit, index, label, maintain, put, similar, status, withdraw
+from geostore.node.search.following import Following
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply, Request
 from geostore.settings import Settings
@@ -30,6 +31,12 @@ _VERBS: dict[type[Request], Verb] = {
     messages.Withdraw: withdraw.withdraw,
     messages.Decode: decode.decode,
     messages.Fit: fit.fit,
+    messages.Similar: similar.similar,
+    messages.Changes: changes.changes,
+    messages.Label: label.label,
+    messages.IndexStatus: index.index_status,
+    messages.IndexBuild: index.index_build,
+    messages.IndexUpgrade: index.index_upgrade,
     messages.Status: status.status,
     messages.Verify: maintain.verify,
     messages.Compact: maintain.compact,
@@ -52,6 +59,7 @@ class Node:
         self.settings = settings
         self.families = Families.installed().lent(lambda digest: store.blob("models", digest))
         self.changing = threading.RLock()
+        self.following = Following(self)
         self._codecs: dict[tuple[PartitionKey, int], tuple[CodecRow, Codec]] = {}
 
     @classmethod
@@ -114,6 +122,7 @@ class Node:
 
     def close(self) -> None:
         """Let go of the store."""
+        self.following.close()
         self.store.close()
 
     def __enter__(self) -> Self:

@@ -118,6 +118,7 @@ def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], prog
         "quality": total.quality(),
         **account,
     }
+    reply["bytes"]["index"] = node.following.size()
     return Reply({**reply, "per_partition": fields} if request.partitions else reply)
 
 

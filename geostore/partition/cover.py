@@ -93,7 +93,7 @@ def parse_area(area: Area) -> BaseGeometry:
     if isinstance(area, BaseGeometry):
         return _on_earth(area)
     if isinstance(area, Mapping):
-        return _on_earth(_from_geojson(area))
+        return _on_earth(from_geojson(area))
     items = list(area)
     if len(items) == 4 and all(isinstance(v, int | float | np.number) for v in items):
         return _box(*np.asarray(items, np.float64).tolist())
@@ -117,12 +117,13 @@ def _box(west: float, south: float, east: float, north: float) -> BaseGeometry:
     return shapely.box(west, south, east, north)
 
 
-def _from_geojson(item: Mapping[str, Any]) -> BaseGeometry:
+def from_geojson(item: Mapping[str, Any]) -> BaseGeometry:
+    """A geometry, Feature or FeatureCollection as it is written. Raises InvalidInput if it is none of them."""
     try:
         if item["type"] == "FeatureCollection":
-            return shapely.GeometryCollection([_from_geojson(f) for f in item["features"]])
+            return shapely.GeometryCollection([from_geojson(f) for f in item["features"]])
         if item["type"] == "Feature":
-            return _from_geojson(item["geometry"])
+            return from_geojson(item["geometry"])
         return shapely.geometry.shape(item)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.ShapelyError) as error:
         raise InvalidInput(f"no GeoJSON geometry in {str(item)[:80]}: {error!r}; give a Polygon or Feature") from error

@@ -4,34 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from geostore.errors import BadRequest
+from geostore.query.request import Key as Key
+from geostore.query.request import Request as Request
+from geostore.query.request import Role as Role
+from geostore.query.searching import AreaFields as AreaFields
+from geostore.query.searching import Changes as Changes
+from geostore.query.searching import Example as Example
+from geostore.query.searching import IndexBuild as IndexBuild
+from geostore.query.searching import IndexStatus as IndexStatus
+from geostore.query.searching import IndexUpgrade as IndexUpgrade
+from geostore.query.searching import Label as Label
+from geostore.query.searching import LabelFields as LabelFields
+from geostore.query.searching import Similar as Similar
+from geostore.query.searching import Wanted as Wanted
 
 PROTOCOL_VERSION = 1
 PIECES_MAX = 4096  # rasters in one put
 SCENES_MAX = 256  # scenes in one put
-Role = Literal["read", "write", "train", "admin"]
 Array = npt.NDArray[Any]
-
-
-class Request(BaseModel):
-    """A request. Unknown fields pass; missing or mistyped ones are refused.
-
-    Class attributes:
-        verb: its word on the wire, in the CLI and in the client.
-        role: the role a key needs.
-        job: True if it is long work: the answer is a job id, and the reply is the job's result.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=False)
-    verb: ClassVar[str]
-    role: ClassVar[Role] = "read"
-    job: ClassVar[bool] = False
 
 
 class GridFields(BaseModel):
@@ -178,17 +175,6 @@ class Rasters(Selection):
     """Facts of the chosen current rasters, without pixels."""
 
     verb = "rasters"
-
-
-class Key(BaseModel):
-    """A raster's key on the wire."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-    collection: str
-    geohash: str
-    group: str
-    time_us: int
-    platform: str = "unknown"
 
 
 class Decode(Request):

@@ -25,7 +25,7 @@ class Finding:
     """One thing that is wrong.
 
     Attributes:
-        kind: "header", "collection", "log", "rows", "blob", "missing" or "view".
+        kind: "header", "collection", "log", "rows", "blob", "missing", "view" or "index".
         path: of the file, relative to the store's root.
         message: what was found, and what to do.
     """
@@ -115,6 +115,9 @@ def _references(store: Store, kind: str, values: Values, needed: set[str]) -> It
     if kind == "codec":
         shared = json.loads(values[AT["codec"]["body"]])["facts"].get("networks", "")
         needed |= {blob_path("models", digest) for digest in shared.split(",") if digest}
+    if kind == "event":
+        fields = json.loads(values[AT["event"]["body"]])["fields"]
+        needed |= {blob_path("models", digest) for digest in fields.get("models", ())}
     if not has_payload(kind):
         return
     piece = piece_of(kind, values)

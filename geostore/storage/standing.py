@@ -1,4 +1,4 @@
-"""What stands in a store as sequence numbers, and what changed since a state: for whoever keeps something level with it."""
+"""What stands in a store as numbers, and what changed since a state: for whoever keeps something level with it."""
 
 from __future__ import annotations
 

@@ -35,9 +35,13 @@ def test_every_verb_is_described_field_by_field(verb):
     assert {f.replace("`", "") for f in re.findall(r"`\w+`\??", cells[3])} == wanted
 
 
-@pytest.mark.parametrize("model", [messages.Piece, messages.SceneFields, messages.GridFields, messages.Key])
+PARTS = [messages.Piece, messages.SceneFields, messages.GridFields, messages.Key]
+ASKED = [messages.Example, messages.Wanted, messages.AreaFields, messages.LabelFields]
+
+
+@pytest.mark.parametrize("model", PARTS + ASKED)
 def test_every_field_of_the_parts_is_named(model):
-    """Pieces, scenes, grids and keys."""
+    """Pieces, scenes, grids and keys; examples, filters, areas and labels."""
     section = TEXT.split("## Verbs")[1].split("### Answers")[0]
     assert [f for f in model.model_fields if f"`{f}`" not in section] == []
 

@@ -1,0 +1,164 @@
+"""What a question gives as examples, as one point to look near: stored rasters, pixels, descriptors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.errors import BadRequest, InvalidInput, NotComparable, NotFound
+from geostore.index.descriptors import PIXELS_MIN
+from geostore.index.ranked import Query
+from geostore.keys import RasterKey
+from geostore.node.search.levels import RASTER, Levels
+from geostore.node.search.models import SearchModel
+from geostore.query.messages import Array, Example, Wanted, check_arrays
+from geostore.raster import Band, Bands
+
+if TYPE_CHECKING:
+    from geostore.node.node import Node
+
+Floats = npt.NDArray[np.float32]
+UNLIKE = 0.5  # weight of the counter-examples
+_BAND = frozenset(f.name for f in fields(Band))
+
+
+def model_for(node: Node, examples: Sequence[Example], wanted: Wanted) -> SearchModel:
+    """What all examples can be compared by.
+
+    Raises:
+        NotFound: nothing is stored, or not the raster an example names.
+        NotComparable: examples of different bands, or of bands that nothing stored has.
+    """
+    known = {name: model for name, (model, _) in node.following.models().items()}
+    if not known:
+        raise NotFound("nothing is stored yet, so nothing can be similar; run `geostore ingest` first")
+    given = [_bands_of(node, example) for example in examples]
+    models = [node.following.model(bands) for bands in given if bands is not None]
+    if not models:
+        return _only(node, known, wanted)
+    for model in models[1:]:
+        models[0].space.check(model.space)
+    if models[0].name not in known:
+        there = "; ".join(sorted(", ".join(m.bands.names) for m in known.values()))
+        raise NotComparable(
+            f"an example has bands {', '.join(models[0].bands.names)}; this store has {there}: give the bands of "
+            "one of these, in this order"
+        )
+    return models[0]
+
+
+def _bands_of(node: Node, example: Example) -> Bands | None:
+    """The bands of an example; None of a descriptor."""
+    if example.key is not None:
+        key = example.key
+        node.store.raster(RasterKey(**vars(key)))
+        return node.store.collection(key.collection).groups[key.group]
+    return None if example.pixels is None else read_bands(example.bands)
+
+
+def _only(node: Node, known: dict[str, SearchModel], wanted: Wanted) -> SearchModel:
+    """The model of descriptors that come without bands."""
+    if wanted.collection is not None:
+        groups = node.store.collection(wanted.collection).groups
+        chosen = [g for g in groups if wanted.group in (None, g)]
+        models = {m.name: m for g in chosen if (m := node.following.model(groups[g])).name in known}
+    else:
+        models = known
+    if len(models) != 1:
+        raise NotComparable(
+            f"a vector could mean any of {len(models)} sets of bands; name its collection and band group besides"
+        )
+    return next(iter(models.values()))
+
+
+def read_bands(found: Sequence[dict[str, Any]]) -> Bands:
+    """Bands as a request gives them.
+
+    Raises:
+        BadRequest: a band is not described as `rasters` describes one.
+    """
+    try:
+        return Bands(tuple(Band(**{k: v for k, v in band.items() if k in _BAND}) for band in found))
+    except TypeError as error:
+        raise BadRequest(f"bands of an example: {error}; give each as `rasters` describes it") from error
+
+
+def query_of(
+    model: SearchModel, levels: Levels, like: Sequence[Example], unlike: Sequence[Example], arrays: tuple[Array, ...]
+) -> Query:
+    """The point to look near: the mean of what is liked, less half the mean of what is not, of length 1.
+
+    References:
+        Rocchio 1971, "Relevance feedback in information retrieval"; weights 1 and 0.5.
+
+    Raises:
+        NotComparable: a vector of another width or space. InvalidInput: NaN, too few pixels, or nothing remains.
+    """
+    point = np.mean([_vector(model, levels, e, arrays) for e in like], axis=0)
+    if unlike:
+        point = point - UNLIKE * np.mean([_vector(model, levels, e, arrays) for e in unlike], axis=0)
+    length = float(np.linalg.norm(point))
+    if length < 1e-6:
+        raise InvalidInput("examples and counter-examples cancel out; leave some of them out")
+    vector = (point / length).astype(np.float32)
+    return Query(np.ascontiguousarray(model.pack(vector[None])[2].T), vector, model.space)
+
+
+def _vector(model: SearchModel, levels: Levels, example: Example, arrays: tuple[Array, ...]) -> Floats:
+    """(D,) of length 1."""
+    if example.key is not None:
+        return vector_of(levels, RasterKey(**vars(example.key)))
+    if example.vector is not None:
+        return _given(model, example, arrays)
+    assert example.pixels is not None
+    assert example.valid is not None
+    check_arrays(arrays, example.pixels, "pixels")
+    check_arrays(arrays, example.valid, "valid")
+    pixels, valid = arrays[example.pixels], arrays[example.valid].astype(bool)
+    bands = read_bands(example.bands)
+    if pixels.ndim != 3 or pixels.dtype != bands.dtype:
+        raise InvalidInput(
+            f"pixels {pixels.shape} {pixels.dtype} of an example; give (bands, height, width) {bands.dtype}"
+        )
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels[:, valid]).all():
+        raise InvalidInput("an example has usable pixels that are not finite; mask them")
+    made = model.descriptor.describe(pixels, valid, bands)
+    if not made.any():
+        raise _too_few("the example")
+    return made
+
+
+def vector_of(levels: Levels, key: RasterKey) -> Floats:
+    """The descriptor of a stored raster, from the index, (D,).
+
+    Raises:
+        InvalidInput: it has too few usable pixels to be described.
+    """
+    rows = next((r for i in levels.at(RASTER) if (r := i.take([key.to_bytes()])) is not None), None)
+    if rows is None or rows.descriptors is None or rows.scales is None:
+        raise _too_few(str(key))
+    return np.asarray(rows.descriptors[0].astype(np.float32) * rows.scales[0])
+
+
+def _given(model: SearchModel, example: Example, arrays: tuple[Array, ...]) -> Floats:
+    assert example.vector is not None
+    check_arrays(arrays, example.vector, "vector")
+    vector = arrays[example.vector]
+    if example.space and example.space != model.name:
+        raise NotComparable(f"a vector of space {example.space}; this search is in {model.name}: describe it anew")
+    if vector.shape != (model.space.width,) or vector.dtype.kind != "f":
+        raise NotComparable(
+            f"a vector of shape {vector.shape} {vector.dtype}; descriptors of {model.space.descriptor} here are "
+            f"({model.space.width},) float32"
+        )
+    if not np.isfinite(vector).all() or not vector.any():
+        raise InvalidInput("a vector holds values that are not finite, or only zeros; give finite numbers")
+    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+
+
+def _too_few(what: str) -> InvalidInput:
+    return InvalidInput(f"{what} has fewer than {PIXELS_MIN} usable pixels, so nothing can be like it; choose another")

@@ -1,0 +1,164 @@
+"""The indexes of one model on disk: rasters and chips by precision, and the state of the tables they are level with."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import xxhash
+
+from geostore.durable import write_whole
+from geostore.errors import Corrupt, NotComparable
+from geostore.index.rows import Rows, Space
+from geostore.index.segments import Segments, open_or_create
+from geostore.storage.standing import State, state_from_dict, state_to_dict
+from geostore.storage.tables import Snapshot
+
+FOLDER = ".index"
+STATE = "state.json"
+RASTER, CHIP = "raster", "chip"
+_LOCK = "lock"
+_FORMAT = 1
+Name = tuple[str, int]  # (RASTER or CHIP, letters of its cells)
+
+
+@dataclass
+class Levels:
+    """What is searched for one model.
+
+    Attributes:
+        folder: where it lies.
+        space: of its signatures.
+        store: the store's id.
+        indexes: by level.
+        state: versions of the slots it is level with; {} where everything must be compared.
+    """
+
+    folder: Path
+    space: Space
+    store: str
+    indexes: dict[Name, Segments] = field(default_factory=dict)
+    state: State = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path, space: Space, store: str) -> Levels:
+        """What is in `folder`; what is damaged or belongs elsewhere is thrown away, and {} is its state.
+
+        Raises:
+            UnsupportedFormat: a newer geostore wrote it.
+        """
+        found = cls(folder, space, store)
+        try:
+            for path in sorted(folder.glob("*-*/")):
+                kind, precision = path.name.split("-")
+                index = Segments.open(path)
+                index.space.check(space)
+                found.indexes[kind, int(precision)] = index
+            found.state = _read_state(folder / STATE, store)
+        except (Corrupt, NotComparable, KeyError, ValueError):
+            found.clear()
+        return found
+
+    def clear(self) -> None:
+        """Throw everything away."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.indexes, self.state = {}, {}
+
+    def holds(self, now: State) -> bool:
+        """Whether it is level with `now`, or beyond."""
+        return all(self.state.get(slot, _NONE).version >= s.version for slot, s in now.items())
+
+    def frozen(self) -> Levels:
+        """The same for a reader: what is appended later is not seen through it."""
+        indexes = {name: copy.copy(index) for name, index in self.indexes.items()}
+        return Levels(self.folder, self.space, self.store, indexes, self.state)
+
+    def at(self, kind: str) -> list[Segments]:
+        """The indexes of one kind, by precision."""
+        return [index for (k, _), index in sorted(self.indexes.items()) if k == kind]
+
+    def append(self, kind: str, precision: int, rows: Rows | None) -> None:
+        """Add rows, in place of earlier ones of their keys."""
+        if rows is None:
+            return
+        if (kind, precision) not in self.indexes:
+            path = self.folder / f"{kind}-{precision}"
+            self.indexes[kind, precision] = open_or_create(path, self.space, precision)
+        self.indexes[kind, precision].append(rows)
+
+    def drop(self, keys: Iterable[bytes], kind: str = "") -> None:
+        """Rows of these keys do not count any more, of one kind or all; chips first, as rasters vouch for them."""
+        gone = list(keys)
+        for name, index in sorted(self.indexes.items(), key=lambda item: item[0]):
+            if kind in ("", name[0]) and gone and index.stamps(gone):
+                index.drop(gone)
+
+    def stamps(self, keys: Iterable[bytes] | None = None) -> dict[bytes, tuple[int, int]]:
+        """What the rows of rasters were made from; of all, or of these keys."""
+        wanted = None if keys is None else list(keys)
+        found: dict[bytes, tuple[int, int]] = {}
+        for index in self.at(RASTER):
+            found |= index.stamps(wanted)
+        return found
+
+    def note(self, state: State) -> None:
+        """Say durably what it is level with."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        members = {"format": _FORMAT, "store": self.store, "slots": state_to_dict(state)}
+        text = json.dumps({**members, "check": _check(members)})
+        write_whole(self.folder / STATE, lambda stream: stream.write(text.encode()))
+        self.state = state
+
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
+
+
+_NONE = Snapshot()
+
+
+def _read_state(path: Path, store: str) -> State:
+    try:
+        found: dict[str, Any] = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    check = found.pop("check")
+    if check != _check(found) or found["format"] != _FORMAT or found["store"] != store:
+        raise ValueError("another store's, or damaged")
+    return state_from_dict(found["slots"])
+
+
+def _check(members: Mapping[str, Any]) -> str:
+    return xxhash.xxh3_64_hexdigest(json.dumps(members, sort_keys=True, separators=(",", ":")).encode())
+
+
+@contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """While inside, no other process changes the indexes below `root`; waits for one that does."""
+    handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def usable(store_root: Path | None) -> Path | None:
+    """The folder for indexes in a local store, made if it is not there; None where it cannot be written."""
+    if store_root is None:
+        return None
+    root = store_root / FOLDER
+    with contextlib.suppress(OSError):
+        root.mkdir(exist_ok=True)
+        with locked(root):
+            return root
+    return None
