@@ -80,6 +80,7 @@ class Effort:
         device: "auto", "cpu" or "cuda".
         bytes_max: what a rival takes, everything counted: a family that sees it will take more may give up, and give
             the lossless codec back. None: nothing is known of rivals.
+        network_share: which part of the bytes of a network that many series use counts against this one.
     """
 
     steps: int = 1500
@@ -87,6 +88,7 @@ class Effort:
     seed: int = 0
     device: str = "auto"
     bytes_max: int | None = None
+    network_share: float = 0.0
 
 
 Member = tuple[bytes, Mask]  # a raster of a group: its payload, its (H, W) validity

@@ -150,7 +150,7 @@ def estimate(
             progress(f"look at {geohash} {name}", (i + k / len(chosen)) / len(collection.groups))
             samples.append(look_at(places[geohash], geohash, name, collection, VALUES_MAX // len(chosen)))
         progress(f"fit in small {name}", (i + 0.9) / len(collection.groups))
-        tried = _try(samples, collection.policy, min(pilot_steps, steps))
+        tried = _try(samples, collection.policy, min(pilot_steps, steps), len(places))
         sampled, read = sampled + len(samples), read + sum(len(s.looks) for s in samples)
         groups.append(_extrapolate(name, places, samples, scenes, tried, steps / max(min(pilot_steps, steps), 1)))
     slots = {slot_of(g, 16) for g in places_of(scenes, next(iter(collection.groups)), collection.precision)}
@@ -164,12 +164,13 @@ def _looked_at(source: SceneSource, collection: Collection, acquired: datetime |
     return scene
 
 
-def _try(samples: Sequence[Sample], policy: Policy, steps: int) -> Pilot | None:
+def _try(samples: Sequence[Sample], policy: Policy, steps: int, partitions: int) -> Pilot | None:
     """A fit in small of the cell that holds most; None where there is nothing to fit."""
     best = max(samples, key=lambda s: s.sum("bytes_jxl"), default=None)
     if best is None or best.series is None or policy.codec == "raw" or not best.series.valid.any():
         return None
-    return pilot(_repeated(best.series, best.dates * len(best.series) // len(best.looks)), policy, steps=steps)
+    whole = _repeated(best.series, best.dates * len(best.series) // len(best.looks))
+    return pilot(whole, policy, steps=steps, partitions=partitions)
 
 
 def _repeated(series: Series, count: int) -> Series:

@@ -47,17 +47,26 @@ class Stored:
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
-    """What a fit of one partition found; `family` is "raw" where the lossless codec was smaller."""
+    """What a fit of one partition found; `family` is "raw" where the lossless codec was smaller.
+
+    Attributes:
+        family, codec: the codec, and who can read it.
+        rasters: in the series' order.
+        facts: what was compared, for the store's tables.
+        lent: bytes of networks that other partitions use too, as far as they count against this one.
+    """
 
     family: str
     codec: bytes
     rasters: tuple[Stored, ...]
     facts: dict[str, str | float | int]
+    lent: int = 0
 
     @property
     def bytes_total(self) -> int:
-        """Codec, payloads, what rasters share, and masks."""
-        return len(self.codec) + payload_bytes(self.rasters) + sum(len(s.valid) for s in self.rasters)
+        """Codec, its part of networks it borrows, payloads, what rasters share, and masks."""
+        masks = sum(len(s.valid) for s in self.rasters)
+        return len(self.codec) + self.lent + payload_bytes(self.rasters) + masks
 
 
 def encode_series(
@@ -204,7 +213,8 @@ def _fit_family(
     exact: Sequence[Stored],
 ) -> Fitted | None:
     """One family fitted and its codec's rasters measured; None if it would rather have the lossless codec."""
-    family = families_lent(name, networks).items[name]
+    families = families_lent(name, networks)
+    family = families.items[name]
     origin = None if parent is None else family.from_bytes(parent)
     codec = family.fit(series, policy=policy, effort=effort, progress=progress, parent=origin)
     if codec.family == "raw":
@@ -212,7 +222,8 @@ def _fit_family(
     stored = codec.to_bytes()
     read = family.from_bytes(stored)  # what is measured is what will be read
     rasters = encode_series(read, series, policy, progress, exact)
-    return Fitted(family=name, codec=stored, rasters=tuple(rasters), facts={})
+    lent = round(effort.network_share * sum(map(len, families.networks(name, stored).values())))
+    return Fitted(family=name, codec=stored, rasters=tuple(rasters), facts={}, lent=lent)
 
 
 def _facts(

@@ -23,6 +23,7 @@ from geostore.errors import NotFound, Unavailable
 from geostore.keys import PartitionKey
 from geostore.node.decode import exact_row, read_original
 from geostore.node.encode import Fitted, encode_series, families_lent, fit_series
+from geostore.node.lending import Lending
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 from geostore.raster import Bands
@@ -79,9 +80,11 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
     workers = request.workers or node.settings.workers or os.cpu_count() or 1
     summary: dict[str, Any] = {"partitions": len(chosen), "fitted": 0, "encoded": 0, "lossless": 0, "rasters": 0}
     begun = time.monotonic()
-    for plan, fitted in _run(node, chosen, effort, request.refit, min(workers, max(len(chosen), 1)), progress):
+    lending = Lending(node)
+    for plan, fitted in _run(node, chosen, effort, lending, request.refit, min(workers, max(len(chosen), 1)), progress):
         with node.changing:
             _commit(node, plan, fitted)
+        lending.note(plan.work.partition, fitted)
         summary["rasters"] += len(plan.rows)
         kind = "encoded" if fitted.facts.get("frozen") else "lossless" if fitted.family == "raw" else "fitted"
         summary[kind] += 1
@@ -164,7 +167,13 @@ def _series(work: Work) -> Series:
 
 
 def _run(
-    node: Node, chosen: list[PartitionKey], effort: Effort, refit: bool, workers: int, progress: Progress
+    node: Node,
+    chosen: list[PartitionKey],
+    effort: Effort,
+    lending: Lending,
+    refit: bool,
+    workers: int,
+    progress: Progress,
 ) -> Iterator[tuple[Plan, Fitted]]:
     """Fit `chosen` in spawned workers, one partition more than there are workers made ready; yield each as done."""
     if not chosen:
@@ -176,10 +185,14 @@ def _run(
     running: dict[Future[Fitted | None], Plan] = {}
     shares: dict[str, float] = {}
     todo, done = iter(chosen), 0
+
+    def bearing(partition: PartitionKey) -> Effort:
+        return replace(effort, network_share=lending.share(partition))
+
     try:
         while True:
             while len(running) < workers + 1 and (partition := next(todo, None)) is not None:
-                plan = _plan(node, partition, effort, refit, scratch.path)
+                plan = _plan(node, partition, bearing(partition), refit, scratch.path)
                 if plan is None:
                     done += 1
                     continue
@@ -191,7 +204,8 @@ def _run(
                 plan, fitted = running.pop(future), future.result()
                 shares.pop(str(plan.work.partition), None)
                 if fitted is None:  # the frozen codec missed: fit anew, with all that is still at hand exactly
-                    again = _plan(node, plan.work.partition, effort, True, scratch.path)
+                    partition = plan.work.partition
+                    again = _plan(node, partition, bearing(partition), True, scratch.path)
                     assert again is not None, "rasters that wait are at hand"
                     running[pool.submit(fit_partition, again.work)] = again
                     continue

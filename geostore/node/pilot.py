@@ -64,9 +64,13 @@ class Scaled:
     seconds: float
 
 
-def pilot(series: Series, policy: Policy, *, steps: int, seed: int = 0) -> Pilot:
-    """Fit the middle of `series` as a fit would, with fewer steps, and count what is stored."""
-    part, effort = _part(series, SIDE_MAX, RASTERS_MAX), Effort(steps=steps, seed=seed, device="cpu")
+def pilot(series: Series, policy: Policy, *, steps: int, partitions: int = 1, seed: int = 0) -> Pilot:
+    """Fit the middle of `series` as a fit would, with fewer steps, and count what is stored.
+
+    `partitions` are alike, and would share a network.
+    """
+    part = _part(series, SIDE_MAX, RASTERS_MAX)
+    effort = Effort(steps=steps, seed=seed, device="cpu", network_share=1 / partitions)
     warm = _part(series, *_WARM)
     fit_series(policy.codec, None, warm, policy, replace(effort, steps=1), quiet)  # libraries load, kernels compile
     clock = _Clock()

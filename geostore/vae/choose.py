@@ -30,23 +30,26 @@ class Candidate:
     Attributes:
         codec: fitted.
         payloads: bytes of all embeddings, from a sample.
+        lent: bytes of a network others use too, as far as they count against this series.
     """
 
     codec: VaeCodec
     payloads: float
+    lent: float = 0.0
 
     @property
     def total(self) -> float:
-        """Embeddings and the codec; the base is the store's, and counted there, once."""
-        return self.payloads + len(self.codec.to_bytes())
+        """Embeddings, the codec, and its part of a network that it borrows."""
+        return self.payloads + len(self.codec.to_bytes()) + self.lent
 
     @classmethod
-    def of(cls, codec: VaeCodec, series: Series) -> Candidate:
+    def of(cls, codec: VaeCodec, series: Series, effort: Effort) -> Candidate:
         """Encode a few rasters."""
         dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
         sample = dates[np.linspace(0, len(dates) - 1, min(_SAMPLE_DATES, len(dates))).round().astype(int)]
         sizes = [len(codec.encode(series.pixels[t], series.valid[t]).payload) for t in sample]
-        return cls(codec, float(np.mean(sizes)) * len(dates) if sizes else 0.0)
+        lent = 0.0 if codec.borrowed is None else effort.network_share * len(codec.borrowed.base.data)
+        return cls(codec, float(np.mean(sizes)) * len(dates) if sizes else 0.0, lent)
 
 
 def choose_codec(
@@ -66,16 +69,16 @@ def choose_codec(
     bare = borrow_codec(series, policy=policy, effort=effort, progress=progress, held=held)
     if bare is None:
         return fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, parent=parent)
-    best = Candidate.of(bare, series)
+    best = Candidate.of(bare, series, effort)
     if effort.steps and DELTA_SAVES * best.payloads > DELTA_BYTES:
         moved = borrow_codec(series, policy=policy, effort=effort, progress=progress, delta="whole", held=held)
         assert moved is not None
-        best = min(best, Candidate.of(moved, series), key=lambda c: c.total)
-    if effort.steps and OWN_SAVES * best.payloads > sizing.parameters(series) * sizing.BYTES_PER_PARAMETER:
+        best = min(best, Candidate.of(moved, series, effort), key=lambda c: c.total)
+    if effort.steps and OWN_SAVES * best.payloads + best.lent > sizing.parameters(series) * sizing.BYTES_PER_PARAMETER:
         own = _own(series, policy, effort, progress, parent)
-        best = min(best, Candidate.of(own, series), key=lambda c: c.total)
+        best = min(best, Candidate.of(own, series, effort), key=lambda c: c.total)
     still = fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, plan=sizing.NO_NETWORK)
-    without = Candidate.of(still, series)
+    without = Candidate.of(still, series, effort)
     share = _PREFERENCE if len(series) >= _LONG else 1.0
     return without.codec if without.total < share * best.total else best.codec
 

@@ -15,10 +15,12 @@ from geostore.keys import PartitionKey
 from geostore.node import Node
 from geostore.node.encode import Fitted, encode_series
 from geostore.node.fit import _commit, _plan
+from geostore.node.lending import Lending
 from geostore.query import messages
 from geostore.settings import Settings
 from geostore.vae import base as bases
 from geostore.vae.borrow import borrow_codec
+from geostore.vae.choose import choose_codec
 
 PARTITION = PartitionKey("farm", CELL, "10m")
 
@@ -75,3 +77,39 @@ def test_a_base_that_is_gone_is_missed(node: Node, tmp_path: Path, monkeypatch) 
         pytest.raises(NotFound, match=digest),
     ):
         decode(reader, 0)
+
+
+def test_a_base_nobody_has_yet_is_borne_by_all_and_then_by_nobody(node: Node, tmp_path: Path) -> None:
+    """Proves that partitions of the same bands bear a base by their rasters, and nothing once the store holds it."""
+    digest, _ = fit_on_a_base(node, tmp_path)
+    with Node.open(str(tmp_path / "other"), settings=Settings(workers=1), create=True) as fresh:
+        fresh.answer(messages.PutCollection(collection=collection_to_dict(COLLECTION)))
+        pixels, valid = series(3)
+        for t in range(3):
+            put(fresh, t, pixels[t], valid[t])
+        lending = Lending(fresh)
+        assert lending.share(PARTITION) == 1.0
+        codec = node.store.codec(PARTITION)
+        lending.note(PARTITION, Fitted(family="vae", codec=codec.data, rasters=(), facts={}))
+        assert lending.share(PARTITION) == 0.0
+    assert Lending(node).share(PARTITION) == 0.0
+    assert len(node.store.blob("models", digest)) > 0
+
+
+def test_a_codec_on_a_base_is_charged_its_part() -> None:
+    """Proves that a series that bears a base alone is not put on it where a codec without takes less."""
+    pixels, valid = series(3)
+    made = Series(pixels=pixels, valid=valid, times_us=np.arange(3, dtype=np.int64), bands=BANDS)
+    chosen = {
+        share: choose_codec(made, policy=COLLECTION.policy, effort=Effort(steps=0, network_share=share), progress=quiet)
+        for share in (0.0, 1.0)
+    }
+    assert chosen[1.0].borrowed is None
+    assert len(chosen[1.0].to_bytes()) < len(shipped_bytes(made))
+
+
+def shipped_bytes(made: Series) -> bytes:
+    """The base that would be borrowed."""
+    codec = borrow_codec(made, policy=COLLECTION.policy, effort=Effort())
+    assert codec is not None
+    return codec.borrowed.base.data
