@@ -25,8 +25,9 @@ from geostore.vae.model import Encoder, Layout
 from geostore.vae.prior import Prior, static_features
 from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, IntegerDecoder, Tensors, unpack_encoder
 from geostore.vae.samples import STATIC_BITS
-from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Static, Units
+from geostore.vae.static import Doubles, Static, Units
 from geostore.vae.stream import LATENT_LIMIT, Numbers, Shape, pack_chain, split, unpack_chain
+from geostore.vae.tables import Tables
 from geostore.vae.weights import pack_codec, unpack_codec
 
 # A payload's kind: latents; + detail; + residual; rounded values; in context: residual, values near the base, alone
@@ -67,33 +68,6 @@ def held(values: npt.NDArray[np.generic]) -> Ints:
     return np.asarray(np.clip(values, -LATENT_LIMIT, LATENT_LIMIT), np.int32)
 
 
-@dataclass(frozen=True)
-class Tables:
-    """Entropy tables of a codec.
-
-    Attributes:
-        gains, levels: of every band's gain and level.
-        latents: for each step, one per latent channel.
-    """
-
-    gains: Table
-    levels: Table
-    latents: tuple[tuple[Table, ...], ...]
-
-    def to_array(self) -> npt.NDArray[np.uint16]:
-        """(2 + steps * channels, 2) uint16: zero and ratio of every table."""
-        rows = [self.gains, self.levels, *(t for step in self.latents for t in step)]
-        return np.array([(t.zero, t.ratio) for t in rows], np.uint16)
-
-    @classmethod
-    def from_array(cls, rows: npt.NDArray[np.generic], channels: int) -> Tables:
-        """The inverse of `to_array`."""
-        pairs = [(int(zero), int(ratio)) for zero, ratio in rows.tolist()]
-        latents = [Table(zero, ratio, LATENT_LIMIT) for zero, ratio in pairs[2:]]
-        by_step = tuple(tuple(latents[i * channels : (i + 1) * channels]) for i in range(len(STEPS)))
-        return cls(Table(*pairs[0], GAIN_LIMIT), Table(*pairs[1], LEVEL_LIMIT), by_step)
-
-
 @dataclass(frozen=True, kw_only=True)
 class VaeCodec:
     """One partition's fitted codec.
@@ -110,6 +84,7 @@ class VaeCodec:
         tables: entropy tables, where there is no prior.
         prior: what latents are expected to be, or None.
         rounds: how long the latents of a raster are refined as it is encoded.
+        bend: 0, or the bend (1/1000 of reflectance) of the logarithm it works in; see `static.Units`.
         borrowed: the base they come from and what is changed in it; None if the weights are the codec's own.
     """
 
@@ -125,6 +100,7 @@ class VaeCodec:
     tables: Tables | None
     prior: Prior | None = None
     rounds: int = 0
+    bend: int = 0
     borrowed: Borrowed | None = None
 
     @property
@@ -135,7 +111,7 @@ class VaeCodec:
     @cached_property
     def units(self) -> Units:
         """How stored values become units."""
-        return Units.of(self._bands)
+        return Units.of(self._bands, self.bend)
 
     @cached_property
     def decoder(self) -> IntegerDecoder:
@@ -231,6 +207,7 @@ class VaeCodec:
             "weights": self.weights.tolist(),
             **({"rounds": self.rounds} if self.rounds else {}),
             **({"static": self.static.coding} if self.static.coding != "wavelet" else {}),
+            **({"bend": self.bend} if self.bend else {}),
         }
         static: Tensors = {"static": np.frombuffer(self.static.data, np.uint8)}
         if self.tables is not None:
@@ -238,7 +215,8 @@ class VaeCodec:
         lent = self.borrowed is not None and self.prior is self.borrowed.prior
         if self.prior is not None and not lent:
             static |= self.prior.to_tensors()
-        version = 3 if self.static.coding == "av1" else 1 if self.prior is None and not self.policy.bounded else 2
+        newest = self.static.coding == "av1" or self.bend
+        version = 3 if newest else 1 if self.prior is None and not self.policy.bounded else 2
         if self.borrowed is None:
             return pack_codec(header, {**self.tensors, **static}, version)
         header["base"] = self.borrowed.header(self.prior)
@@ -271,6 +249,7 @@ class VaeCodec:
                 tables=Tables.from_array(tensors.pop("tables"), layout.channels) if "tables" in tensors else None,
                 prior=borrowed.prior if borrowed and header["base"].get("prior") else Prior.take(tensors),
                 rounds=int(header.get("rounds", 0)),
+                bend=int(header.get("bend", 0)),
                 tensors=tensors,
                 borrowed=borrowed,
             )

@@ -32,7 +32,7 @@ from geostore.vae.codec import (
     held,
 )
 from geostore.vae.detail import coarsest
-from geostore.vae.losses import laplace_bits_about
+from geostore.vae.losses import Physical, laplace_bits_about
 from geostore.vae.model import Decoder
 from geostore.vae.prior import Past
 from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, unpack_decoder
@@ -336,13 +336,12 @@ class _Refining:
         seen = np.stack([units.from_stored(frame.pixels) for frame in self.frames])
         mask = np.stack([frame.valid[None] for frame in self.frames])
         residuals = np.where(mask, (seen - base) / codec.scale, 0.0)
-        scale, shift = (torch.from_numpy(v.astype(np.float32))[:, None, None] for v in (units.scale, units.shift))
         return Wanted(
             residual=torch.from_numpy(residuals.astype(np.float32)),
             mask=torch.from_numpy(mask.astype(np.float32)),
             base=torch.from_numpy(base.astype(np.float32)),
             scale=codec.scale,
-            physical=(scale, shift),
+            physical=Physical.of(units),
             bands=codec.bands.names,
             indices=codec.indices if bounds_of(codec.policy, ("",)).keys() - {"mse"} else (),
         )

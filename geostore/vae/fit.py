@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +13,7 @@ import torch
 from geostore.codec import Effort, Progress, Series, quiet
 from geostore.collection import Policy
 from geostore.vae import sizing
-from geostore.vae.codec import CHAIN, Latent, Tables, VaeCodec
+from geostore.vae.codec import CHAIN, Latent, VaeCodec
 from geostore.vae.encoding import Frame, choose_numbers
 from geostore.vae.entropy import Table
 from geostore.vae.learn_prior import Lesson, learn_prior
@@ -27,8 +28,9 @@ from geostore.vae.quantize import (
     unpack_encoder,
 )
 from geostore.vae.samples import Samples
-from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Units, code_static, mean_image
+from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Units, code_static, mean_image
 from geostore.vae.stream import LATENT_LIMIT, Numbers, pack_chain
+from geostore.vae.tables import Tables
 from geostore.vae.train import Goal, train
 
 _MARGIN = 0.8  # mean error of a raster over its bound: what is left is for rasters of one kind to differ
@@ -37,6 +39,8 @@ _BELOW_A_BOUND = 4.0  # error left to the layer that keeps a bound, over what th
 _LOOKED_DATES = 12
 _LOOKED_CHAINS = 3  # from which a prior is learned
 _ROUNDS = 40  # at most, in refining latents
+BEND = 20  # 1/1000 of reflectance: below it, errors are even in reflectance, above it, in its logarithm
+Domain = Literal["linear", "log"]
 
 
 def fit_codec(
@@ -48,17 +52,30 @@ def fit_codec(
     progress: Progress,
     parent: VaeCodec | None = None,
     plan: sizing.Plan | None = None,
+    domain: Domain | None = None,
 ) -> VaeCodec:
-    """Fit one codec; `parent` lends its weights where its layout is the same, `plan` overrules the size chosen."""
+    """Fit one codec.
+
+    Args:
+        series: rasters.
+        mode: of the network.
+        policy: what it is to keep.
+        effort: how long.
+        progress: called now and then.
+        parent: lends its weights where its layout is the same.
+        plan: overrules the size chosen.
+        domain: "log" works in logarithms of reflectance, in which errors are even in every normalised difference;
+            None takes it where only an index has a bound on its mean error.
+    """
     progress("prepare", 0.0)
     layout = choose_layout(series, mode, plan or sizing.plan(series, policy))
-    samples = prepare(series, mode, policy)
+    samples = prepare(series, mode, policy, domain or choose_domain(series, mode, policy))
     if not layout.channels:
         return assemble(layout, {}, samples, policy)
     with torch.random.fork_rng():
         torch.manual_seed(effort.seed)
         vae = Vae(layout)
-        warm = parent is not None and _lend(vae, parent)
+        warm = parent is not None and parent.bend == samples.bend and _lend(vae, parent)
         train(vae, samples, goal=goal_of(policy, mode), effort=effort, progress=progress, warm=warm)
     progress("quantise", 1.0)
     vae.to("cpu")
@@ -109,9 +126,17 @@ def goal_of(policy: Policy, mode: Mode) -> Goal:
     )
 
 
-def prepare(series: Series, mode: Mode, policy: Policy) -> Samples:
+def choose_domain(series: Series, mode: Mode, policy: Policy) -> Domain:
+    """Logarithms where the policy bounds the mean error of indices and nothing else, of reflectance."""
+    others = (policy.mse_max, policy.max_error, policy.index_max)
+    asked = sizing.index_bound(policy) is not None and series.indices and all(b is None for b in others)
+    reflectance = series.pixels.dtype.kind != "f" and all(b.kind == "reflectance" for b in series.bands)
+    return "log" if asked and reflectance and mode == "grid" else "linear"
+
+
+def prepare(series: Series, mode: Mode, policy: Policy, domain: Domain = "linear") -> Samples:
     """Static image, every date's gain and level on it, and the scale of what they leave."""
-    units = Units.of(series.bands)
+    units = Units.of(series.bands, BEND if domain == "log" else 0)
     image = mean_image(series.pixels, series.valid, units)
     if mode != "grid":
         image[:] = image.mean(axis=(1, 2))[:, None, None]
@@ -161,13 +186,23 @@ def assemble(layout: Layout, tensors: Tensors, samples: Samples, policy: Policy,
         layout=layout,
         static=samples.static,
         scale=samples.scale,
-        weights=sizing.band_weights(samples.static.image, samples.units, samples.series, policy),
+        weights=_detail_weights(samples, policy),
+        bend=samples.bend,
         tensors=tensors,
         tables=tables,
     )
     if not layout.channels or not counted:
         return codec
     return replace(codec, tables=replace(tables, latents=count_tables(codec, samples)))
+
+
+def _detail_weights(samples: Samples, policy: Policy) -> Doubles:
+    """(B,) how much an error of each band matters on n1, in which detail is coded."""
+    bands = samples.series.bands
+    plain = Units.of(bands)
+    physical = samples.units.to_physical(samples.static.image)
+    image = (physical - plain.shift[:, None, None]) / plain.scale[:, None, None]
+    return sizing.band_weights(image, plain, samples.series, policy)
 
 
 def with_prior(codec: VaeCodec, series: Series, *, rounds: int, seed: int, progress: Progress = quiet) -> VaeCodec:

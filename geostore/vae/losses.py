@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from geostore.spectral import FLOOR, spectral_index
+from geostore.vae.static import OCTANT, Units
 
+_LOG_MAX = 5.0  # keeps what an untrained network says finite; 3 times reflectance 1
 FLOOR_SHARE = 3e-5  # probability that any value keeps, as in the tables that latents are coded by
 
 
@@ -35,6 +37,41 @@ class Terms:
     def each(self, name: str) -> npt.NDArray[np.float64]:
         """(N,) values of one error."""
         return np.asarray(self.named[name].detach().cpu().numpy(), np.float64)
+
+
+@dataclass(frozen=True)
+class Physical:
+    """Physical values of a codec's units, on tensors.
+
+    Attributes:
+        scale, shift: (B, 1, 1); physical = units * scale + shift.
+        bend: 0, or of the logarithm that units are of, reflectance.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    bend: float
+
+    @classmethod
+    def of(cls, units: Units, device: torch.device | None = None) -> Physical:
+        """Those of `units`."""
+        scale, shift = (torch.tensor(v, dtype=torch.float32, device=device) for v in (units.scale, units.shift))
+        bend = 0.0 if units.log is None else units.log.per_mille / 1000
+        return cls(scale[:, None, None], shift[:, None, None], bend)
+
+    def __call__(self, units: Tensor) -> Tensor:
+        """(..., B, H, W) units -> the same, physical."""
+        if self.bend:
+            return self.bend * torch.expm1((units * OCTANT).clamp(max=_LOG_MAX))
+        return units * self.scale + self.shift
+
+    def away(self, truth: Tensor, error: Tensor) -> Tensor:
+        """The physical error of units that are `error` off `truth`."""
+        return self(truth + error) - self(truth) if self.bend else error * self.scale
+
+    def on_n1(self, truth: Tensor, error: Tensor) -> Tensor:
+        """The same on n1."""
+        return self.away(truth, error) if self.bend else error
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

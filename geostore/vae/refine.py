@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from geostore.collection import Policy
-from geostore.vae.losses import index_errors, masked_mean
+from geostore.vae.losses import Physical, index_errors, masked_mean
 from geostore.vae.sizing import index_bound, mse_bound
 
 _RATE = 0.06  # of Adam, quanta
@@ -41,7 +41,7 @@ class Wanted:
         mask: (N, 1, H, W) float32, 1 where the pixel counts.
         base: (N, B, H, W) float32, what gain and level predict, units.
         scale: one number per place.
-        physical: (B, 1, 1) twice: physical = units * first + second.
+        physical: of units.
         bands: common names.
         indices: spectral indices that have a bound.
     """
@@ -50,18 +50,18 @@ class Wanted:
     mask: Tensor
     base: Tensor
     scale: float
-    physical: tuple[Tensor, Tensor]
+    physical: Physical
     bands: tuple[str, ...]
     indices: tuple[str, ...]
 
     def errors(self, decoded: Tensor) -> dict[str, Tensor]:
         """(N,) errors of (N, B, H, W) decoded residuals: "mse", and "index_<name>"."""
-        away = self.scale * (decoded - self.residual)
-        found = {"mse": masked_mean(away**2, self.mask)}
+        truth, error = self.base + self.scale * self.residual, self.scale * (decoded - self.residual)
+        found = {"mse": masked_mean(self.physical.on_n1(truth, error) ** 2, self.mask)}
         if self.indices:
-            mul, add = self.physical
-            truth = (self.base + self.scale * self.residual) * mul + add
-            wrong = index_errors(truth, truth + away * mul, self.mask, self.bands, self.indices)
+            physical = self.physical(truth)
+            seen = physical + self.physical.away(truth, error)
+            wrong = index_errors(physical, seen, self.mask, self.bands, self.indices)
             found |= {f"index_{name}": value for name, value in wrong.items()}
         return found
 

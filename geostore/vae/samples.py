@@ -37,6 +37,11 @@ class Samples:
     levels: Ints
     scale: float
 
+    @property
+    def bend(self) -> int:
+        """Of the logarithm that units are of, 1/1000 of reflectance; 0 where they are of none."""
+        return 0 if self.units.log is None else self.units.log.per_mille
+
     def residual(self, date: int, rows: slice = slice(None), columns: slice = slice(None)) -> npt.NDArray[np.float32]:
         """(B, h, w) of one date: (units - prediction) / scale, 0 where masked."""
         frame = self.units.from_stored(self.series.pixels[date, :, rows, columns])

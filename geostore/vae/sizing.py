@@ -230,14 +230,14 @@ def band_weights(image: Doubles, units: Units, series: Series, policy: Policy) -
     if bound is None:
         return out
     error = mse_bound(policy) ** 0.5
-    physical = image * units.scale[:, None, None] + units.shift[:, None, None]
     for name in series.indices:
         index = spectral_index(name)
-        planes = [physical[series.bands.index(b)] for b in index.bands]
-        for i, band in enumerate(index.bands):
-            moved = [p + 0.005 * (k == i) for k, p in enumerate(planes)]
-            slope = float(np.median(np.abs(index.evaluate(*moved) - index.evaluate(*planes)))) / 0.005
-            b = series.bands.index(band)
+        planes = [series.bands.index(b) for b in index.bands]
+        here = units.to_physical(image)
+        for b in planes:
+            moved = units.to_physical(image + 0.005 * (np.arange(len(image)) == b)[:, None, None])
+            there, before = (index.evaluate(*(v[p] for p in planes)) for v in (moved, here))
+            slope = float(np.median(np.abs(there - before))) / 0.005
             out[b] = max(out[b], min(slope * error / (0.4 * bound), 16.0))
     return np.rint(out * 16) / 16
 

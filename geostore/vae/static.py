@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from geostore.classical.bend import STEPS as LOG_STEPS
+from geostore.classical.bend import Bend
 from geostore.errors import Corrupt
 from geostore.raster import Bands, Mask, Pixels
 from geostore.vae.still import pack_still, unpack_still
@@ -20,26 +22,31 @@ _UNIT = 4096  # static integers per n1 unit
 _BIAS = 1 << 15
 GAIN_STEP, LEVEL_STEP = 1 / 32, 1 / 512
 GAIN_LIMIT, LEVEL_LIMIT = 127, 2047
+OCTANT = 8  # natural logarithms to a unit of the logarithm
 Coding = Literal["wavelet", "av1"]  # of the mean image: a JPEG 2000 stream a band, or one AV1 picture
 
 
 @dataclass(frozen=True)
 class Units:
-    """The working space of a codec: n1 without its clipping, so reflectance stays reflectance.
+    """The working space of a codec: n1 without its clipping, so reflectance stays reflectance; or its logarithm.
+
+    The logarithm is ln(1 + reflectance / bend) / OCTANT, whose slope is about 1 at reflectance 0.1.
 
     Attributes:
         mul, add: (B,) float64; unit value = stored * mul + add.
         scale, shift: (B,) float64; physical value = unit value * scale + shift.
+        log: what takes the place of these four for the logarithm, or None.
     """
 
     mul: Doubles
     add: Doubles
     scale: Doubles
     shift: Doubles
+    log: Bend | None = None
 
     @classmethod
-    def of(cls, bands: Bands) -> Units:
-        """Reflectance as it is; every other kind with its declared range as 0..1."""
+    def of(cls, bands: Bands, bend: int = 0) -> Units:
+        """Reflectance as it is, or with a `bend` (1/1000) its logarithm; other kinds with their range as 0..1."""
         mul, add, scale, shift = [], [], [], []
         for band in bands:
             low = band.valid_min * band.scale + band.offset
@@ -49,19 +56,31 @@ class Units:
             add.append((band.offset - low) / width)
             scale.append(width)
             shift.append(low)
-        return cls(*(np.array(v, np.float64) for v in (mul, add, scale, shift)))
+        log = Bend(bands, bend) if bend else None
+        return cls(np.array(mul), np.array(add), np.array(scale), np.array(shift), log)
 
     def from_stored(self, stored: Pixels) -> Doubles:
         """(..., B, H, W) stored -> float64 units."""
+        if self.log is not None:
+            return self.log.forward(stored).astype(np.float64) / (LOG_STEPS * OCTANT)
         return np.asarray(stored.astype(np.float64) * self.mul[:, None, None] + self.add[:, None, None])
 
     def to_stored(self, units: Doubles, bands: Bands) -> Pixels:
         """(..., B, H, W) float64 units -> stored dtype, rounded and held in the valid range."""
+        if self.log is not None:
+            return self.log.inverse(np.floor(units * (LOG_STEPS * OCTANT) + 0.5).astype(np.int64))
         stored = (units - self.add[:, None, None]) / self.mul[:, None, None]
         low = np.array([b.valid_min for b in bands])[:, None, None]
         high = np.array([b.valid_max for b in bands])[:, None, None]
         held = np.clip(stored, low, high)
         return (held if bands.dtype.kind == "f" else np.rint(held)).astype(bands.dtype)
+
+    def to_physical(self, units: Doubles) -> Doubles:
+        """(B, ...) units -> physical values."""
+        if self.log is not None:
+            return np.asarray(self.log.per_mille / 1000 * np.expm1(units * OCTANT))
+        wide = (-1, *(1,) * (units.ndim - 1))
+        return np.asarray(units * self.scale.reshape(wide) + self.shift.reshape(wide))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from geostore.codec import Effort, Progress
-from geostore.vae.losses import Terms, gaussian_bits, index_errors, laplace_bits, masked_mean
+from geostore.vae.losses import Physical, Terms, gaussian_bits, index_errors, laplace_bits, masked_mean
 from geostore.vae.model import Vae, start_skip
 from geostore.vae.samples import Batch, Samples, draw, principal_directions
 
@@ -148,6 +148,7 @@ class _Run:
         self.optimiser = torch.optim.Adam(groups, lr=_LEARNING_RATE, betas=(0.9, 0.98))
         together = vae.layout.bands == len(samples.series.bands)  # band by band no index can be taken
         self.indices = samples.series.indices if together else ()
+        self.physical = Physical.of(samples.units, device)
         targets = _targets(goal, self.indices)
         self.steering = Steering(targets, np.zeros(len(samples.series)), fixed=vae.layout.mode != "grid")
         self.smooth: dict[str, float] = {}
@@ -184,9 +185,9 @@ class _Run:
         z, bits = self.latents(batch, rounded=rounded)
         error = self.samples.scale * (self.vae.decoder(z, batch.statics) - batch.residual)
         pixels = batch.residual.shape[0] * batch.residual.shape[2] * batch.residual.shape[3]
-        return Terms(
-            rate=bits.sum() / pixels, named={"mse": masked_mean(error**2, batch.mask)} | self._index(batch, error)
-        )
+        truth = batch.base + self.samples.scale * batch.residual
+        named = {"mse": masked_mean(self.physical.on_n1(truth, error) ** 2, batch.mask)}
+        return Terms(rate=bits.sum() / pixels, named=named | self._index(batch, truth, error))
 
     def latents(self, batch: Batch, *, rounded: bool) -> tuple[Tensor, Tensor]:
         """Latents (N, c, h, w) as the decoder will meet them, and the bits of each."""
@@ -198,14 +199,12 @@ class _Run:
         z = mu + moved.detach()
         return z, laplace_bits(z, self.vae.log_scale, steps)
 
-    def _index(self, batch: Batch, error: Tensor) -> dict[str, Tensor]:
+    def _index(self, batch: Batch, truth: Tensor, error: Tensor) -> dict[str, Tensor]:
         if not self.indices:
             return {}
-        units, bands = self.samples.units, self.samples.series.bands
-        scale = torch.tensor(units.scale, dtype=torch.float32, device=self.device)[:, None, None]
-        shift = torch.tensor(units.shift, dtype=torch.float32, device=self.device)[:, None, None]
-        truth = (batch.base + self.samples.scale * batch.residual) * scale + shift
-        found = index_errors(truth, truth + error * scale, batch.mask, bands.names, self.indices)
+        bands, physical = self.samples.series.bands.names, self.physical(truth)
+        seen = physical + self.physical.away(truth, error)
+        found = index_errors(physical, seen, batch.mask, bands, self.indices)
         return {f"index_{name}": value for name, value in found.items()}
 
 

@@ -13,17 +13,18 @@ from geostore.codec import Effort, Series, decode_many, quiet
 from geostore.collection import Policy
 from geostore.errors import Cancelled, Corrupt, InvalidInput, UnsupportedFormat
 from geostore.spectral import evaluate_index
-from geostore.testing.codecs import code, synthetic_series
+from geostore.testing.codecs import code, reflectance_bands, synthetic_series
 from geostore.vae.codec import VaeCodec
 from geostore.vae.encoding import Frame, choose_numbers
-from geostore.vae.fit import fit_codec, goal_of, prepare
+from geostore.vae.fit import choose_domain, fit_codec, goal_of, prepare
 from geostore.vae.learn_prior import Lesson, learn_prior
-from geostore.vae.losses import gaussian_bits, index_errors, laplace_bits, masked_mean
+from geostore.vae.losses import Physical, gaussian_bits, index_errors, laplace_bits, masked_mean
 from geostore.vae.model import Layout, Vae
 from geostore.vae.quantize import STEPS, TRAINED_STEP, IntegerDecoder, pack_decoder, unpack_decoder
 from geostore.vae.refine import Wanted, refine
 from geostore.vae.samples import draw
 from geostore.vae.sizing import network_plan, plan
+from geostore.vae.static import Units
 from geostore.vae.train import Clock, Goal, train
 from geostore.vae.weights import VERSION
 
@@ -340,9 +341,9 @@ def test_refinement_saves_bits_at_the_same_error():
         return (z.flatten(1) @ atoms).reshape(len(z), 1, 8, 8)
 
     truth = torch.from_numpy(rng.laplace(0, 0.7, (3, 24, 1, 1)).astype(np.float32))
-    one, nothing = torch.ones(1, 1, 1), torch.zeros(1, 1, 1)
+    same = Physical(torch.ones(1, 1, 1), torch.zeros(1, 1, 1), 0.0)
     residual = decode(truth) + 0.1 * torch.from_numpy(rng.normal(size=(3, 1, 8, 8)).astype(np.float32))
-    wanted = Wanted(residual, torch.ones(3, 1, 8, 8), torch.zeros(3, 1, 8, 8), 1.0, (one, nothing), ("red",), ())
+    wanted = Wanted(residual, torch.ones(3, 1, 8, 8), torch.zeros(3, 1, 8, 8), 1.0, same, ("red",), ())
 
     def rate(z):
         return (2 + 2 * z.abs()).clamp(max=30).mul(torch.tanh(4 * z.abs())).flatten(1).sum(dim=1) + 1
@@ -352,6 +353,35 @@ def test_refinement_saves_bits_at_the_same_error():
     found = refine(truth, wanted, decode, lambda _: rate, {"mse": bound}, rounds=60)
     assert bool((wanted.errors(decode(found))["mse"] <= bound).all())
     assert float(rate(found).sum()) < float(rate(plain).sum())
+
+
+@pytest.mark.parametrize("bend", [0, 20])
+def test_units_are_inverted_to_the_last_digit(bend):
+    """Proves that stored values come back from units, a log's within half of its step, and that tensors agree."""
+    bands = reflectance_bands(2)
+    units, stored = Units.of(bands, bend), np.arange(1000, 10000, 7, dtype=np.uint16).reshape(1, 1, -1).repeat(2, 0)
+    inside, truth = units.from_stored(stored), bands.to_physical(stored)
+    away = bands.to_physical(units.to_stored(inside, bands)) - truth
+    assert np.abs(away).max() <= (1e-6 if not bend else 1e-4 + 0.51 / 1024 * (1 + bend / 1000))
+    np.testing.assert_allclose(units.to_physical(inside), truth, rtol=1e-5, atol=1e-6)
+    physical = Physical.of(units)
+    tensor = torch.from_numpy(inside.astype(np.float32))
+    np.testing.assert_allclose(physical(tensor).numpy(), truth, rtol=1e-4, atol=1e-6)
+    moved = physical.away(tensor, torch.full_like(tensor, 0.001))
+    np.testing.assert_allclose(moved.numpy(), (physical(tensor + 0.001) - physical(tensor)).numpy(), atol=1e-6)
+
+
+def test_indices_alone_are_fitted_in_the_log(series):
+    """Proves that a bound on NDVI alone is kept by a codec in logarithms, which reads back as it was."""
+    policy = Policy(mse_max=None, index_mae_max=0.05)
+    fitted = fit_network(series, "grid", policy=policy, effort=Effort(steps=60), progress=quiet)
+    assert fitted.bend
+    assert choose_domain(series, "grid", Policy(mse_max=1e-3, index_mae_max=0.05)) == "linear"
+    again = VaeCodec.from_bytes(fitted.to_bytes())
+    for t, encoded in enumerate(fitted.encode_series(series)):
+        decoded = again.decode(encoded.payload, series.valid[t], encoded.shared)
+        seen = measure(series.pixels[t], decoded, series.valid[t], series.bands, series.indices)
+        assert not series.valid[t].any() or seen.keeps(policy)
 
 
 def test_chained_rasters_decode_alone_and_together(series, codec):
