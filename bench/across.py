@@ -21,11 +21,13 @@ from bench.datasets import DATA
 from bench.harness import Bench, run, workplace
 from bench.storage import laid
 from geostore.client import Client
+from geostore.codec import Series
 from geostore.collection import Collection, Files, Policy
 from geostore.connection import connect
 from geostore.errors import NotInstalled
 from geostore.index.bits import unpack_signatures
 from geostore.index.descriptors import Descriptor, chips
+from geostore.index.descriptors.simsiam import SimSiam
 from geostore.index.descriptors.spectral import Spectral
 from geostore.index.evaluation import hits_expected
 from geostore.index.signatures import LinearHead, rotation, signatures
@@ -70,13 +72,33 @@ class Chips:
 
 
 def measure(bench: Bench) -> None:
-    """Every scene that is here; a synthetic one, when quick."""
+    """Every scene that is here, by two descriptors; a synthetic one by one, when quick."""
     with workplace() as folder:
         for place in _places(folder, bench):
             pairs = _stored(place, folder / f"{place.name}.store", 2 if bench.quick else STEPS, bench)
+            descriptors: list[Descriptor] = [Spectral()]
+            if not bench.quick:
+                descriptors.append(SimSiam().train([_series(decoded) for _, decoded in pairs], seed=bench.seed))
             for precision in PRECISIONS[:1] if bench.quick else PRECISIONS:
-                _note(bench, f"{place.name}.p{precision}", _described(Spectral(), place, pairs, precision))
+                key, got = f"{place.name}.p{precision}", {}
+                for descriptor in descriptors:
+                    found = _described(descriptor, place, pairs, precision)
+                    got[descriptor.name] = _note(bench, f"{key}.{descriptor.name}", found)
+                _learned(bench, key, got, len(found.classes))
             bench.write()
+
+
+def _series(raster: Raster) -> Series:
+    """One cell, of one date, to learn from: what the store decodes to, as an upgrade of its index does."""
+    times = np.zeros(1, np.int64)
+    return Series(pixels=raster.pixels[None], valid=raster.valid[None], times_us=times, bands=raster.bands)
+
+
+def _learned(bench: Bench, key: str, got: dict[str, dict[str, float]], n: int) -> None:
+    """The descriptor that learned without labels, against the one that needs no learning."""
+    for way in ("original", "decoded") if "simsiam" in got else ():
+        value, what = got["simsiam"][way] / got["spectral"][way], f"precision@{K} in other cells by spectral, {way}"
+        bench.figure(f"{key}.simsiam_over_spectral_{way}", value, bar=1.0, better="higher", baseline=what, n=n)
 
 
 def _stored(place: Place, url: Path, steps: int, bench: Bench) -> list[tuple[Raster, Raster]]:
@@ -131,8 +153,8 @@ def _classes_on(grid: Grid, place: Place) -> Classes:
     return out
 
 
-def _note(bench: Bench, name: str, found: Chips) -> None:
-    """Precision of every way to ask, and of decoded pixels over originals."""
+def _note(bench: Bench, name: str, found: Chips) -> dict[str, float]:
+    """Precision of every way to ask, and of decoded pixels over originals; the former by way."""
     original, decoded = found.described["original"], found.described["decoded"]
     head = rotation(original, BITS, seed=bench.seed)
     signs = {kind: _signs(head, made) for kind, made in found.described.items()}
@@ -155,6 +177,7 @@ def _note(bench: Bench, name: str, found: Chips) -> None:
         value = None if bench.quick else got[way] / got[below]
         what = f"precision@{K} in other cells: {way} over {below}"
         bench.figure(f"{name}.{key}", value, bar=0.9, better="higher", baseline=what, n=len(found.classes))
+    return got
 
 
 def _signs(head: LinearHead, descriptors: Floats) -> Floats:

@@ -28,7 +28,7 @@ def measure(bench: Bench) -> None:
         if not path.is_dir():
             raise NotInstalled(f"no scenes in {path}; set GEOSTORE_DATA")
         bits, steps = ((32,), 10) if bench.quick else (BITS, 10_000)
-        for descriptor in ("spectral",):
+        for descriptor in ("spectral",) if bench.quick else ("spectral", "simsiam"):
             found = retrieval(
                 path, descriptor=descriptor, bits=bits, steps=min(steps, HEAD_STEPS), published_steps=steps,
                 seed=bench.seed,

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geostore.codec import Series
 from geostore.errors import InvalidInput
 from geostore.index.bits import check_bits
-from geostore.index.descriptors import GROUP, Descriptor
+from geostore.index.descriptors import GROUP, Descriptor, Trainable
 from geostore.index.evaluation import average_precision, hits_expected, lenient_precision, strict_precision
 from geostore.index.learned import train_head
 from geostore.index.milan import STEPS, project_published, train_published
@@ -34,6 +35,7 @@ HEAD_STEPS = 1500  # of the learned head's training
 BITS = (32, 64, 128, 256)
 DEPTHS = (1, 5, 10, 20, 100)  # at which precision and recall are given
 K = 20
+TRAINED_ON = 400  # scenes that a descriptor with weights learns from
 _BATCH = 256  # queries ranked together
 
 
@@ -122,7 +124,8 @@ def retrieval(
 
     Args:
         path: where the set was unpacked.
-        descriptor: name of an installed descriptor.
+        descriptor: name of an installed descriptor; one with weights learns them from the training part, not from its
+            labels.
         bits: widths of signatures.
         methods: some of METHODS.
         k: how far down rankings count.
@@ -140,6 +143,8 @@ def retrieval(
     found = find(GROUP, descriptor)
     labelled = find_labelled(path)
     kept = replace(labelled, scenes=tuple(sampled(labelled.scenes, scenes_max, seed)))
+    if isinstance(found, Trainable):
+        found = _trained(found, kept, train_share, seed, progress)
     described = describe(kept, found, train_share=train_share, seed=seed, progress=progress)
     facts = {"scenes_found": len(labelled.scenes), "unlabelled": labelled.unlabelled, **described.facts}
     made = evaluate(
@@ -161,6 +166,20 @@ def sampled(scenes: Sequence[LabelledScene], most: int, seed: int) -> list[Label
         strata.setdefault((scene.part, scene.labels[0]), []).append(i)
     kept = [i for s in strata.values() for i in rng.permutation(s)[: int(share * len(s))]]
     return [scenes[i] for i in sorted(kept)]
+
+
+def _trained(found: Trainable, labelled: LabelledSet, share: float, seed: int, progress: Progress) -> Descriptor:
+    """A descriptor that learned, without labels, from scenes of the training part."""
+    train, _ = _parts(labelled.scenes, share, seed)
+    rows = np.random.default_rng(seed).permutation(np.flatnonzero(train))[:TRAINED_ON]
+    return found.train([_series(labelled, labelled.scenes[i]) for i in rows], seed=seed, progress=progress)
+
+
+def _series(labelled: LabelledSet, scene: LabelledScene) -> Series:
+    """One scene as a place with one date."""
+    pixels = pixels_of(labelled, scene)[None]
+    valid = np.ones((1, *pixels.shape[2:]), np.bool_)
+    return Series(pixels=pixels, valid=valid, times_us=np.zeros(1, np.int64), bands=labelled.bands)
 
 
 def describe(

@@ -41,6 +41,15 @@ def test_every_method_is_scored_on_its_own_part(folder):
     assert found.score("ceiling", 64) is None
 
 
+def test_a_descriptor_with_weights_learns_from_the_training_part(folder, monkeypatch):
+    """It is trained on as many scenes as the part has, without their labels, and then describes all."""
+    seen = []
+    monkeypatch.setattr("geostore.index.descriptors.simsiam.STEPS", 1)
+    found = retrieval(folder, descriptor="simsiam", bits=(32,), methods=(), progress=lambda what, _: seen.append(what))
+    assert (found.facts["descriptor"], found.facts["width"]) == ("simsiam-1", 128)
+    assert seen.index("training simsiam") < seen.index("describing scenes")
+
+
 def test_parts_of_the_set_are_kept_and_validation_is_in_neither(folder, tmp_path):
     """Lists decide; what they leave out is not asked for and not found."""
     classes(tmp_path / "set")

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from geostore.codec import Series
 from geostore.errors import InvalidInput
 from geostore.partition.geohash import OUTSIDE, check_precision
 from geostore.partition.grid import cell_codes
 from geostore.raster import Bands, Mask, Pixels, Raster
 
 Floats = npt.NDArray[np.float32]
+Progress = Callable[[str, float], None]  # (what is being done, share done 0..1); may raise Cancelled
 GROUP = "geostore.descriptors"  # the entry-point group
 PIXELS_MIN = 16  # usable ones; with fewer there is nothing to describe
 
@@ -40,6 +42,38 @@ class Descriptor(Protocol):
 
     def describe(self, pixels: Pixels, valid: Mask, bands: Bands) -> Floats:
         """(B, H, W) stored values -> (width,) float32; zeros where fewer than PIXELS_MIN pixels may be used."""
+        ...
+
+
+@runtime_checkable
+class Trainable(Protocol):
+    """A registered descriptor that has no weights yet; what `train` and `from_bytes` give is a `Trained` one."""
+
+    name: ClassVar[str]
+
+    def train(
+        self,
+        series: Sequence[Series],
+        *,
+        steps: int = ...,
+        seed: int = ...,
+        device: str = ...,
+        progress: Progress = ...,
+    ) -> Trained:
+        """One that learned from these places and dates, all of the same bands; `steps` None is its own choice."""
+        ...
+
+    def from_bytes(self, data: bytes) -> Trained:
+        """The inverse of `Trained.to_bytes`. Raises Corrupt."""
+        ...
+
+
+@runtime_checkable
+class Trained(Descriptor, Protocol):
+    """A descriptor with weights."""
+
+    def to_bytes(self) -> bytes:
+        """All that `describe` needs."""
         ...
 
 
