@@ -159,6 +159,16 @@ def bytes_at(pairs: Iterable[tuple[float, float]], error: float) -> Size | None:
     raise AssertionError("a hull that begins above an error and ends below it crosses it")
 
 
+def error_at(pairs: Iterable[tuple[float, float]], nbytes: float) -> float | None:
+    """The error at `nbytes` on the curve through (bytes, error) pairs; None where it does not reach there.
+
+    >>> error_at([(100, 1e-2), (1000, 1e-4)], 316.22776601683796)
+    0.001
+    """
+    found = bytes_at([(error, size) for size, error in front(pairs)], nbytes)
+    return None if found is None or found.at_most else float(f"{found.nbytes:.12g}")
+
+
 def front(pairs: Iterable[tuple[float, float]]) -> list[tuple[float, float]]:
     """(bytes, error) pairs by rising bytes, each better than every smaller one."""
     out: list[tuple[float, float]] = []

@@ -17,9 +17,13 @@ from geostore.codec import Codec, Effort, Families, RawCodec, Series, decode_man
 from geostore.collection import Policy
 from geostore.node.encode import Stored, encode_series, fit_series
 from geostore.raster import Pixels
+from geostore.vae.sizing import Plan
 
 OWN = ", own network"
 FLAGS = ("one_step", "as_stored")  # in a setting, beside the policy's bounds
+OWN_STEPS = 4000  # of a fit with OWN: two minutes of a core at 96 px
+OWN_PLAN = Plan(channels=8, widths=(24, 20, 16, 10), encoder=(12, 20))  # of its network
+_HASTY = 100  # steps up to which a fit is only a trial of the bench
 UNBOUNDED = Policy(mse_max=None, index_mae_max=None)
 
 
@@ -27,8 +31,8 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
     """Fit `family` to the seen dates under the policy in `setting`; encode and decode every date with it.
 
     Rasters that the codec cannot keep within the policy are stored lossless, as a node would, and counted. With
-    `one_step` in the setting no date is steered to the policy: all are quantised as the codec was trained to. With
-    `as_stored` the fit sees all dates, and what a node would keep is kept.
+    `one_step` in the setting no date is steered to the policy: all are coded at the quality the codec was made for, as
+    classical codecs are run. With `as_stored` the fit sees all dates, and what a node would keep is kept.
     """
     begun = time.monotonic()
     told: Mapping[str, Any] = {}
@@ -84,14 +88,13 @@ def _point(
 
 
 def _fit(families: Families, family: str, series: Series, policy: Policy, effort: Effort) -> Codec:
-    """As a node fits it; with OWN, on a network of the place's own even where a shared one would take fewer bytes."""
+    """As a node fits it; with OWN, on a network of the place's own, a wide one and long, whether it pays or not."""
     if not family.endswith(OWN):
         return families.items[family].fit(series, policy=policy, effort=effort, progress=quiet)
     from geostore.vae.fit import fit_codec
-    from geostore.vae.sizing import network_plan
 
-    plan = network_plan(series)
-    return fit_codec(series, "grid", policy=policy, effort=effort, progress=quiet, plan=plan)
+    long = dataclasses.replace(effort, steps=OWN_STEPS if effort.steps > _HASTY else effort.steps)
+    return fit_codec(series, "grid", policy=policy, effort=long, progress=quiet, plan=OWN_PLAN)
 
 
 def _sizes(kept: Sequence[Stored]) -> npt.NDArray[np.float64]:
@@ -101,10 +104,13 @@ def _sizes(kept: Sequence[Stored]) -> npt.NDArray[np.float64]:
 
 
 def weight_bytes(codec: Codec) -> int:
-    """Bytes of a fitted codec that are weights of the place's own network; static image, tables and deltas are not."""
+    """Bytes of a fitted codec that are weights of the place's own networks: what decodes, and the prior of latents.
+
+    Static image, tables and deltas are none.
+    """
     if not hasattr(codec, "tensors") or getattr(codec, "borrowed", None) is not None:
         return 0
-    bare: Any = dataclasses.replace(codec, tensors={})  # type: ignore[type-var]
+    bare: Any = dataclasses.replace(codec, tensors={}, prior=None)  # type: ignore[type-var]
     return len(codec.to_bytes()) - len(bare.to_bytes())
 
 

@@ -225,8 +225,7 @@ def choose_numbers(frames: Sequence[Frame]) -> list[Numbers]:
         return [_plain(frame) for frame in frames]
     bounds = bounds_of(codec.policy, codec.indices)
     if not bounds:
-        mean = sum(frame.trained().mse for frame in frames) / len(frames)
-        return _refined(frames, [TRAINED_STEP] * len(frames), {"mse": max(mean, 1e-9)}, steered=False)
+        return _refined(frames, [TRAINED_STEP] * len(frames), _as_trained(frames), steered=False)
     chosen: dict[int, Numbers] = {}
     start = [frame.coarsest(_SLACK).step for frame in frames]
     for attempt in range(_TRIES):
@@ -235,6 +234,14 @@ def choose_numbers(frames: Sequence[Frame]) -> list[Numbers]:
         found = _refined([frames[i] for i in waiting], steps, bounds, steered=True)
         chosen |= {i: n for i, n in zip(waiting, found, strict=True) if frames[i].keeps(n)}
     return [_smaller(frame, chosen.get(i)) for i, frame in enumerate(frames)]
+
+
+def _as_trained(frames: Sequence[Frame]) -> dict[str, float]:
+    """Mean errors at the trained step, by name: of indices for a codec in logarithms, else the MSE."""
+    codec, seen = frames[0].codec, [frame.trained() for frame in frames]
+    if not codec.bend:
+        return {"mse": max(sum(c.mse for c in seen) / len(seen), 1e-9)}
+    return {f"index_{name}": max(sum(c.indices[name].mae for c in seen) / len(seen), 1e-6) for name in codec.indices}
 
 
 def _smaller(frame: Frame, refined: Numbers | None) -> Numbers:
@@ -285,7 +292,8 @@ class _Refining:
         """Refine them."""
         start = torch.from_numpy(np.concatenate([latent.means for latent in self.latents])) / self.step
         rounds = self.codec.rounds
-        quanta = refine(start, self.wanted(), self.decode, self.look, bounds, rounds=rounds, steered=steered)
+        indices = self.codec.indices if bounds.keys() - {"mse"} else ()
+        quanta = refine(start, self.wanted(indices), self.decode, self.look, bounds, rounds=rounds, steered=steered)
         return self.numbers(quanta)
 
     def numbers(self, quanta: Tensor) -> list[Numbers]:
@@ -329,8 +337,8 @@ class _Refining:
 
         return rate
 
-    def wanted(self) -> Wanted:
-        """What they should decode to."""
+    def wanted(self, indices: tuple[str, ...]) -> Wanted:
+        """What they should decode to; `indices` are looked at."""
         units, codec = self.codec.units, self.codec
         base = np.stack([codec.predicted(x.gains, x.levels) for x in self.latents])
         seen = np.stack([units.from_stored(frame.pixels) for frame in self.frames])
@@ -343,7 +351,7 @@ class _Refining:
             scale=codec.scale,
             physical=Physical.of(units),
             bands=codec.bands.names,
-            indices=codec.indices if bounds_of(codec.policy, ("",)).keys() - {"mse"} else (),
+            indices=indices,
         )
 
 

@@ -21,6 +21,7 @@ STEPS_SHOWN = 20  # optimiser steps between two calls of progress
 _LEARNING_RATE = 3e-3
 _COOL = 0.35  # share of the time spent on rounded latents at a falling rate
 _PATIENCE = 400  # steps without gain after which cooling begins early
+_PATIENT = 0.2  # and at least this share of all steps
 _FIRST_WEIGHT = 0.3
 _LOG_STEPS = (-2.0, 1.0)  # bounds of a raster's step
 
@@ -122,6 +123,7 @@ def train(
     device = pick_device(effort.device)
     vae.to(device).train()
     run = _Run(vae, samples, goal, np.random.default_rng(effort.seed), device)
+    run.patience = max(_PATIENCE, round(_PATIENT * effort.steps))
     if not warm and vae.layout.mode == "grid":
         directions = principal_directions(samples, vae.layout, run.rng)
         start_skip(vae, torch.from_numpy(directions).to(device))
@@ -153,6 +155,7 @@ class _Run:
         self.steering = Steering(targets, np.zeros(len(samples.series)), fixed=vae.layout.mode != "grid")
         self.smooth: dict[str, float] = {}
         self.best, self.best_step = math.inf, 0
+        self.patience = _PATIENCE
 
     def step(self, share: float, number: int) -> None:
         """One optimiser step."""
@@ -178,7 +181,7 @@ class _Run:
         loss = math.log(max(self.smooth["rate"], 1e-6)) + above
         if loss < self.best - 0.01:
             self.best, self.best_step = loss, number
-        return number - self.best_step > _PATIENCE
+        return number - self.best_step > self.patience
 
     def terms(self, batch: Batch, *, rounded: bool) -> Terms:
         """The loss terms of a batch, latents rounded or with uniform noise in its place."""
