@@ -26,6 +26,15 @@ class TestKltAv1(CodecTests):
     dtypes = ("uint8", "uint16", "int16")
 
 
+class TestKltAv1Bounded(CodecTests):
+    """The same under a bound on every value and on every pixel's index: pictures with residuals on them."""
+
+    family = KltAv1Family()
+    shape = (7, 4, 30, 21)
+    policy = Policy(mse_max=None, index_mae_max=None, max_error=0.01, index_max=0.05)
+    dtypes = ("uint8", "uint16", "int16")
+
+
 class Network(VaeFamily):
     """The spatial latent grid with a network even where none would pay, as on the suite's small series."""
 

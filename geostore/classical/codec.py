@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -19,16 +18,17 @@ from geostore.classical.bend import Bend
 from geostore.classical.fill import fill
 from geostore.classical.klt import Klt
 from geostore.classical.mosaic import Mosaic
+from geostore.classical.payload import DIGEST, Part
 from geostore.classical.quality import coarsest, share_used
 from geostore.codec import Encoded, Member, Progress, Series, quiet
+from geostore.coding.residual import tightest, unpack_sparse_steps
 from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
 from geostore.raster import Band, Bands, Mask, Pixels
 
-MAGIC, VERSION = b"GSKLT", 1
+MAGIC, VERSION = b"GSKLT", 2  # 1: pictures alone; 2: residuals on them
 TIER = 6.0  # crf by which rasters that missed the policy are coded finer, together, once more
-_DIGEST = 2  # bytes of the SHA-256 over a raster's components that its payload begins with
-_LAYERS = ("klt", "av1")
+_LAYERS, _RESIDUAL = ("klt", "av1"), ("klt", "av1", "residual")
 _EMPTY = Encoded(payload=b"", layers=("empty",))
 
 
@@ -37,7 +37,8 @@ class KltAv1Codec:
     """One partition's fitted codec.
 
     A group is one AV1 stream, a picture a raster, the first a key picture; its rasters share it, and each one's
-    payload is a check of what it decodes to and its place. A raster alone keeps its stream in its payload.
+    payload is a check of what it decodes to and its place. A raster alone keeps its stream in its payload. Under a
+    bound on every value a raster's payload also holds what its picture misses, in steps that keep the bound.
 
     Attributes:
         policy: the bounds it was fitted for, and keeps by itself: rasters that miss them are coded finer.
@@ -48,6 +49,7 @@ class KltAv1Codec:
         crf: AV1's constant quality.
         preset: of the encoder.
         dates: rasters of a group at most.
+        layered: payloads may hold residuals; of a policy with a bound on every value.
     """
 
     family: ClassVar[str] = "klt-av1"
@@ -61,6 +63,7 @@ class KltAv1Codec:
     crf: float
     preset: int
     dates: int
+    layered: bool = False
 
     @property
     def bands(self) -> Bands:
@@ -75,7 +78,7 @@ class KltAv1Codec:
     # --- encode
 
     def encode(self, pixels: Pixels, valid: Mask) -> Encoded:
-        """Encode one raster alone, at the coarsest quality that keeps the policy, else at the finest."""
+        """Encode one raster alone: at the coarsest quality that keeps the policy, else at the finest; or corrected."""
         self._check(valid, pixels)
         series = Series(
             pixels=pixels[None],
@@ -87,7 +90,10 @@ class KltAv1Codec:
         return self._single(series, 0, self.planes(series)) if valid.any() else _EMPTY
 
     def encode_series(self, series: Series, progress: Progress = quiet) -> list[Encoded]:
-        """Encode all rasters in groups; those that miss the policy are taken out and coded finer, group by group."""
+        """Encode all rasters in groups; those that miss the policy are taken out and coded finer, group by group.
+
+        With residuals none has to leave its group.
+        """
         self._check(series.valid[0], series.pixels[0])
         planes = self.planes(series)
         coded: dict[int, Encoded] = {}
@@ -118,14 +124,40 @@ class KltAv1Codec:
         members = list(run)
         while members:
             stream, seen = self.code(planes[members], crf)
+            if self.layered:
+                return self._members(series, stream, members, seen)
             kept = [i for i, parts in zip(members, seen, strict=True) if self.share_used(series, i, parts) <= 1]
             if len(kept) == len(members):
-                return _members(stream, members, seen)
+                return self._members(series, stream, members, seen)
             members = kept
         return {}
 
+    def _members(self, series: Series, stream: bytes, members: list[int], seen: list[Planes]) -> dict[int, Encoded]:
+        """The rasters of one stream; one that is alone in it keeps it to itself."""
+        alone, found = len(members) == 1, {}
+        for place, (date, components) in enumerate(zip(members, seen, strict=True)):
+            layer = self.layer(series, date, components)
+            check = _digest(components)
+            where = Part(check=check, stream=stream) if alone else Part(check=check, place=place)
+            found[date] = Encoded(
+                payload=replace(where, layer=layer).to_bytes(layered=self.layered),
+                shared=b"" if alone else stream,
+                layers=_RESIDUAL if layer else _LAYERS,
+            )
+        return found
+
+    def layer(self, series: Series, date: int, components: Planes) -> bytes:
+        """The residual that the raster needs over its picture; empty where it needs none, or none would do."""
+        if not self.layered or self.share_used(series, date, components) <= 1:
+            return b""
+        pixels, valid, base = series.pixels[date], series.valid[date], self.klt.inverse(components)
+        found = tightest(pixels, valid, base, self._bands, self.policy, self.indices)
+        return b"" if found is None else found.as_sparse(valid)
+
     def _single(self, series: Series, date: int, planes: Planes) -> Encoded:
         """One raster alone, as coarse as the policy allows."""
+        if self.layered:
+            return self._group(series, planes, [date], self.crf)[date]
         tried: dict[float, tuple[bytes, Planes]] = {}
 
         def used(crf: float) -> float:
@@ -137,7 +169,7 @@ class KltAv1Codec:
         if found is None and CRF_MIN not in tried:
             used(CRF_MIN)
         stream, components = tried[CRF_MIN if found is None else found]
-        return Encoded(payload=_digest(components) + stream, layers=_LAYERS)
+        return self._members(series, stream, [date], [components])[date]
 
     def code(self, planes: Planes, crf: float) -> tuple[bytes, list[Planes]]:
         """The stream of (T, H, W) pictures, and the components each of them decodes to."""
@@ -160,30 +192,33 @@ class KltAv1Codec:
         """What `decode` gives for each, the stream decoded once, up to the last picture asked for."""
         for _, valid in members:
             self._check(valid)
-        if not shared:
-            return [self._alone(payload) for payload, _ in members]
-        places = [_unpack_place(payload) for payload, _ in members]
-        last, found = max(places), dict[int, Planes]()
-        for place, picture in enumerate(decode_frames(shared, last + 1, self.mosaic.shape)):
-            if place in places:
-                found[place] = self.mosaic.split(picture)
-        return [
-            self._pixels(found[place], payload[:_DIGEST]) for place, (payload, _) in zip(places, members, strict=True)
-        ]
+        parts = [self._part(payload, shared) for payload, _ in members]
+        pictures = self._pictures(shared, {p.place for p in parts if p is not None and p.place is not None})
+        return [self._pixels(part, valid, pictures) for part, (_, valid) in zip(parts, members, strict=True)]
 
-    def _alone(self, payload: bytes) -> Pixels:
-        if not payload:
+    def _part(self, payload: bytes, shared: bytes) -> Part | None:
+        return Part.read(payload, layered=self.layered, grouped=bool(shared)) if payload else None
+
+    def _pictures(self, stream: bytes, places: set[int]) -> dict[int, Planes]:
+        """Components at some places of a group's stream, decoded up to the last of them."""
+        frames = decode_frames(stream, max(places) + 1, self.mosaic.shape) if places else ()
+        return {place: self.mosaic.split(p) for place, p in enumerate(frames) if place in places}
+
+    def _pixels(self, part: Part | None, valid: Mask, pictures: Mapping[int, Planes]) -> Pixels:
+        if part is None:
             return np.zeros((len(self._bands), self.height, self.width), self._bands.dtype)
-        (picture,) = decode_frames(payload[_DIGEST:], 1, self.mosaic.shape)
-        return self._pixels(self.mosaic.split(picture), payload[:_DIGEST])
-
-    def _pixels(self, components: Planes, digest: bytes) -> Pixels:
-        if _digest(components) != digest:
+        if part.place is None:
+            (picture,) = decode_frames(part.stream, 1, self.mosaic.shape)
+            components = self.mosaic.split(picture)
+        else:
+            components = pictures[part.place]
+        if _digest(components) != part.check:
             raise Corrupt(
                 f"an AV1 picture decodes to other components than were stored (check {_digest(components).hex()}, "
-                f"wanted {digest.hex()}): restore the raster, or decode with the dav1d of PyAV"
+                f"wanted {part.check.hex()}): restore the raster, or decode with the dav1d of PyAV"
             )
-        return self.klt.inverse(components)
+        base = self.klt.inverse(components)
+        return unpack_sparse_steps(part.layer, base, valid, self._bands) if part.layer else base
 
     # --- as bytes
 
@@ -200,7 +235,7 @@ class KltAv1Codec:
             "coding": (self.weight, self.crf, self.preset, self.dates),
         }
         frame = zstandard.ZstdCompressor(level=19, write_checksum=True).compress(msgpack.packb(body))
-        return MAGIC + bytes([VERSION]) + frame
+        return MAGIC + bytes([2 if self.layered else 1]) + frame
 
     @classmethod
     def from_bytes(cls, data: bytes) -> KltAv1Codec:
@@ -228,6 +263,7 @@ class KltAv1Codec:
                 crf=crf,
                 preset=preset,
                 dates=dates,
+                layered=data[len(MAGIC)] == 2,
             )
         except (KeyError, TypeError, ValueError, InvalidInput) as error:
             raise Corrupt(f"a klt-av1 codec lacks or misstates {error}; restore the store or fit again") from error
@@ -256,30 +292,8 @@ def runs(dates: np.ndarray[Any, np.dtype[np.int64]], most: int) -> Iterator[list
         yield run.tolist()
 
 
-def _members(stream: bytes, members: list[int], seen: list[Planes]) -> dict[int, Encoded]:
-    if len(members) == 1:
-        return {members[0]: Encoded(payload=_digest(seen[0]) + stream, layers=_LAYERS)}
-    return {
-        date: Encoded(payload=_digest(components) + _pack_place(place), shared=stream, layers=_LAYERS)
-        for place, (date, components) in enumerate(zip(members, seen, strict=True))
-    }
-
-
 def _digest(components: Planes) -> bytes:
-    return hashlib.sha256(components.astype("<u2").tobytes()).digest()[:_DIGEST]
-
-
-def _pack_place(place: int) -> bytes:
-    return bytes([place]) if place < 255 else b"\xff" + struct.pack("<H", place)
-
-
-def _unpack_place(payload: bytes) -> int:
-    place = payload[_DIGEST:]
-    if len(place) == 1 and place[0] < 255:
-        return place[0]
-    if len(place) == 3 and place[0] == 255:
-        return int.from_bytes(place[1:], "little")
-    raise Corrupt(f"a payload of {len(payload)} bytes names no place in its group; restore the raster")
+    return hashlib.sha256(components.astype("<u2").tobytes()).digest()[:DIGEST]
 
 
 def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from geostore.classical.av1 import CRF_MAX, CRF_MIN
 from geostore.classical.bend import Bend
-from geostore.classical.codec import KltAv1Codec, band_weights
+from geostore.classical.codec import KltAv1Codec, band_weights, runs
 from geostore.classical.klt import Klt
 from geostore.classical.quality import crf_at_bound, slope_of
 from geostore.codec import Effort, Encoded, Progress, Series
@@ -30,6 +30,7 @@ _PATIENT = 3000  # steps of an Effort from which the next slower preset is taken
 _SHARE = 0.9  # of rasters that are to keep the policy where scales are compared
 _TRIES = 5
 _STRIDES = (4.0, 2.0)  # of crf
+_LAYERED_BENDS, _LAYERED_CRF, _LAYERED_STRIDES, _LAYERED_SAMPLED = (100,), 18.0, (8.0, 4.0, 2.0), 8  # under a bound
 _SAMPLED = 6  # rasters coded alone, to guess what all of them would take
 _POWER = 0.8  # bytes fall about with this power of the error
 
@@ -53,6 +54,8 @@ class Scale:
 def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltAv1Codec:
     """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid."""
     progress("prepare", 0.0)
+    if policy.bounded:
+        return _fit_layered(series, policy, effort, progress)
     scout = part(series)
     if effort.steps < _HASTY:
         scale = _start(series, policy)
@@ -96,6 +99,7 @@ def make_codec(series: Series, policy: Policy, scale: Scale) -> KltAv1Codec:
         crf=_CRF,
         preset=_SCOUT_PRESET,
         dates=int(seen.sum()),
+        layered=policy.bounded,
     )
 
 
@@ -134,6 +138,57 @@ def _most(series: Series) -> int:
 def _preset(series: Series, effort: Effort) -> int:
     fast: int = next(preset for samples, preset in _PRESETS if series.pixels.size <= samples)
     return max(0, fast - 2) if effort.steps >= _PATIENT else fast
+
+
+# --- a bound on every value: what pictures take and what residuals on them take, together
+
+
+def _fit_layered(series: Series, policy: Policy, effort: Effort, progress: Progress) -> KltAv1Codec:
+    """The scale and the quality at which pictures and residuals together take the fewest bytes."""
+    scout, most = part(series), _most(series)
+    scales = [Scale(0, 1)]
+    if policy.index_max is not None and policy.max_error is None and _is_reflectance(series):
+        scales += [Scale(bend, 1) for bend in _LAYERED_BENDS]
+    found: list[tuple[float, KltAv1Codec]] = []
+    for scale in scales if effort.steps >= _HASTY else scales[-1:]:
+        codec = make_codec(scout, policy, scale)
+        codec = replace(codec, crf=_LAYERED_CRF, dates=min(codec.dates, most))
+        if effort.steps >= _HASTY:
+            found.append(_better_layered(codec, scout, progress))
+        else:
+            found.append((0.0, codec))
+    _, best = min(found, key=lambda item: item[0])
+    if effort.steps >= _HASTY and best.dates > 1:
+        alone = replace(best, dates=1)
+        best = min((best, alone), key=lambda c: _layered_bytes(c, scout))
+    whole = make_codec(series, policy, Scale(best.klt.bend.per_mille, best.weight))
+    return replace(whole, crf=best.crf, dates=best.dates, preset=_preset(series, effort))
+
+
+def _better_layered(codec: KltAv1Codec, series: Series, progress: Progress) -> tuple[float, KltAv1Codec]:
+    """(bytes, codec) by steps from the codec's crf to better ones."""
+    sizes = {codec.crf: _layered_bytes(codec, series)}
+    for stride in _LAYERED_STRIDES:
+        best = None
+        while best != (best := min(sizes, key=lambda c: sizes[c])):
+            for crf in (best + stride, best - stride):
+                if CRF_MIN <= crf <= CRF_MAX and crf not in sizes:
+                    sizes[crf] = _layered_bytes(replace(codec, crf=crf), series)
+                    progress("choose a quality", min(0.9, len(sizes) / 30))
+    crf = min(sizes, key=lambda c: sizes[c])
+    return sizes[crf], replace(codec, crf=crf)
+
+
+def _layered_bytes(codec: KltAv1Codec, series: Series) -> float:
+    """Bytes of all pictures, and of all residuals as guessed from some of them."""
+    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    planes, some = codec.planes(series), set(dates[:: max(1, len(dates) // _LAYERED_SAMPLED)].tolist())
+    pictures, layers = 0, []
+    for run in runs(dates, codec.dates):
+        stream, decoded = codec.code(planes[run], codec.crf)
+        pictures += len(stream)
+        layers += [len(codec.layer(series, t, parts)) for t, parts in zip(run, decoded, strict=True) if t in some]
+    return pictures + float(np.mean(layers)) * len(dates)
 
 
 # --- the scale

@@ -224,6 +224,26 @@ def decode_one(stream: Bytes, state: Longs, rows: npt.NDArray[np.int32], expecte
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def encode_bit(out: Bytes, state: Longs, bit: int, ones: int) -> None:
+    """Append one bit to `out`; `ones` of 1/65536, 1 to 65535, is the probability of a 1."""
+    if bit:
+        _narrow(out, state, 0, ones, _TOTAL_BITS)
+    else:
+        _narrow(out, state, ones, (1 << _TOTAL_BITS) - ones, _TOTAL_BITS)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def decode_bit(stream: Bytes, state: Longs, ones: int) -> int:
+    """The next bit of `stream`, given the probability it was written with."""
+    part = state[1] >> _TOTAL_BITS
+    if state[0] < ones * part:
+        _widen(stream, state, 0, ones, part)
+        return 1
+    _widen(stream, state, ones, (1 << _TOTAL_BITS) - ones, part)
+    return 0
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def finish(out: Bytes, state: Longs) -> int:
     """End the stream with the fewest bytes that still decode: it is out[1 : 1 + n] for the n returned.
 

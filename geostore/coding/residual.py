@@ -13,15 +13,17 @@ import numpy.typing as npt
 
 from geostore.certificate import measure
 from geostore.coding.planes import pack_planes, unpack_planes
+from geostore.coding.sparse import pack_sparse, unpack_sparse
 from geostore.collection import Policy
 from geostore.errors import Corrupt
 from geostore.raster import Bands, Mask, Pixels
-from geostore.spectral import FLOOR
+from geostore.spectral import FLOOR, evaluate_index, spectral_index
 
 _COARSEST = 0.1  # where the search begins without a bound on the largest error, physical units
 _RUNGS = 40
 _HEAD = struct.Struct("<dI")
 _SHORT = struct.Struct("<HI")  # of integer dtypes: a step is at most 65535
+_STEP = struct.Struct("<H")
 _STEPS_MAX = 1 << 18  # a value in context
 Longs = npt.NDArray[np.int64]
 
@@ -80,11 +82,18 @@ class Bounded:
             return None
         return _head(self.rounding, bands) + pack_planes(self.steps, expected, valid)
 
+    def as_sparse(self, valid: Mask) -> bytes:
+        """The steps, where valid, of which most should be 0, of a whole-number dtype over a base."""
+        assert self.base is not None, "without a base few steps are 0"
+        return _STEP.pack(int(self.rounding.step)) + pack_sparse(self.steps, valid)
+
 
 def tightest(
     pixels: Pixels, valid: Mask, base: Pixels | None, bands: Bands, policy: Policy, indices: tuple[str, ...]
 ) -> Bounded | None:
     """The coarsest steps whose decoded raster keeps `policy`, as measured; None if none does.
+
+    Where only an index has a bound, the base stays as it is at pixels whose indices it keeps.
 
     Args:
         pixels: (B, H, W) stored values.
@@ -94,8 +103,40 @@ def tightest(
         policy: the bounds.
         indices: spectral indices measured.
     """
+    if base is not None and policy.index_max is not None:
+        spared = _spared(pixels, base, bands, policy, indices)
+        found = _coarsest(pixels, valid, base, bands, policy, indices, spared)
+        if found is not None:
+            return found
+    return _coarsest(pixels, valid, base, bands, policy, indices, None)
+
+
+def _spared(pixels: Pixels, base: Pixels, bands: Bands, policy: Policy, indices: tuple[str, ...]) -> Mask:
+    """(B, H, W) True where `base` may stay: no index that needs the band errs too much there, nor does the value."""
+    truth, seen = bands.to_physical(pixels), bands.to_physical(base)
+    limit = np.inf if policy.max_error is None else policy.max_error
+    spared = np.abs(truth.astype(np.float64) - seen) <= limit
+    for name in indices:
+        error = np.abs(evaluate_index(name, truth, bands.names) - evaluate_index(name, seen, bands.names))
+        for band in spectral_index(name).bands:
+            spared[bands.index(band)] &= error <= (policy.index_max or np.inf)
+    return np.asarray(spared)
+
+
+def _coarsest(
+    pixels: Pixels,
+    valid: Mask,
+    base: Pixels | None,
+    bands: Bands,
+    policy: Policy,
+    indices: tuple[str, ...],
+    spared: Mask | None,
+) -> Bounded | None:
+    """What `tightest` gives with no step but 0 where `spared`."""
     for rounding in _ladder(base, bands, policy):
         steps = _quantise(pixels, valid, base, bands, rounding)
+        if spared is not None:
+            steps[spared] = 0
         decoded = _restore(steps, base, bands, rounding)
         if measure(pixels, decoded, valid, bands, indices).keeps(policy):
             return Bounded(steps, rounding, base)
@@ -117,6 +158,18 @@ def unpack_in_context(data: bytes, near: Pixels | None, base: Pixels | None, val
     expected = np.zeros((len(bands), *valid.shape), np.int64)
     expected = expected if near is None else _sixteenths(near, rounding, bands)
     return _restore(unpack_planes(data[kind.size :], expected, valid), base, bands, rounding)
+
+
+def unpack_sparse_steps(data: bytes, base: Pixels, valid: Mask, bands: Bands) -> Pixels:
+    """The (B, H, W) stored values of `Bounded.as_sparse` over the same `base`.
+
+    Raises:
+        Corrupt: the bytes are not such a layer.
+    """
+    step = int.from_bytes(data[: _STEP.size], "little")
+    if len(data) < _STEP.size or not step:
+        raise Corrupt(f"a sparse layer of {len(data)} bytes states no step; restore the raster")
+    return _restore(unpack_sparse(data[_STEP.size :], len(bands), valid), base, bands, Rounding(float(step)))
 
 
 def _head(rounding: Rounding, bands: Bands) -> bytes:

@@ -76,13 +76,25 @@ def test_no_pixel_breaks_the_index_bound(seed, bound):
 def test_steps_relative_to_reflectance_are_smaller_than_equal_ones():
     """Proves that an index bound costs fewer bytes by steps in the logarithm than by equal steps."""
     series = synthetic_series((1, 4, 48, 48), indices=("NDVI",))
-    pixels, valid, bands = series.pixels[0], series.valid[0], series.bands
+    pixels, valid, bands = series.pixels[0, 2:], series.valid[0], series.bands.select(["red", "nir"])
     policy = Policy(**NOTHING, index_max=0.05)
     relative = residual.tightest(pixels, valid, None, bands, policy, ("NDVI",))
     equal = residual.tightest(pixels, valid, np.zeros_like(pixels), bands, policy, ("NDVI",))
     assert relative is not None
     assert equal is not None
     assert len(relative.as_image()) < len(equal.as_image())
+
+
+def test_a_base_stays_where_it_keeps_the_index_bound():
+    """Proves that steps over a good base are 0 where NDVI needs none, and in all bands that NDVI does not need."""
+    series = synthetic_series((1, 4, 48, 48), indices=("NDVI",))
+    pixels, valid, bands = series.pixels[0], series.valid[0], series.bands
+    base = pixels + np.random.default_rng(0).integers(-300, 301, pixels.shape).astype(pixels.dtype)
+    found = residual.tightest(pixels, valid, base, bands, Policy(**NOTHING, index_max=0.05), ("NDVI",))
+    assert found is not None
+    assert not found.steps[:2].any()
+    assert 0 < (found.steps[2:] != 0).mean() < 0.5
+    assert len(found.as_sparse(valid)) < len(found.as_planes(None, valid, bands) or b"")
 
 
 def test_what_no_rounding_can_keep_is_none():
