@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from geostore.collection import Collection, Policy
     from geostore.connection import connect
     from geostore.errors import GeostoreError
+    from geostore.index.labels import AtLeast, Exactly, Some
+    from geostore.index.spatial import Circle
     from geostore.keys import PartitionKey, RasterKey
     from geostore.raster import Band, Bands, Grid, Raster
     from geostore.settings import Settings
@@ -17,10 +19,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "AtLeast": "index.labels",
     "Band": "raster",
     "Bands": "raster",
     "Client": "client",
+    "Circle": "index.spatial",
     "Collection": "collection",
+    "Exactly": "index.labels",
     "GeostoreError": "errors",
     "Grid": "raster",
     "PartitionKey": "keys",
@@ -28,14 +33,18 @@ _HOMES = {
     "Raster": "raster",
     "RasterKey": "keys",
     "Settings": "settings",
+    "Some": "index.labels",
     "connect": "connection",
 }
 
 __all__ = [
+    "AtLeast",
     "Band",
     "Bands",
+    "Circle",
     "Client",
     "Collection",
+    "Exactly",
     "GeostoreError",
     "Grid",
     "PartitionKey",
@@ -43,6 +52,7 @@ __all__ = [
     "Raster",
     "RasterKey",
     "Settings",
+    "Some",
     "__version__",
     "connect",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from geostore import dataset
-from geostore.client import steps
+from geostore.client import searching, steps
 from geostore.client.asker import Asker
 from geostore.client.blocking import Client, Kind, Tier
+from geostore.client.given import Filters
+from geostore.client.hits import Hits, PlaceChanges
 from geostore.client.steps import Send, Steps, T
 from geostore.client.times import Time
 from geostore.collection import Collection
@@ -143,6 +145,60 @@ class AsyncClient:
             refit=refit,
             workers=workers,
         )
+        return await self._run(steps.job(request, progress))
+
+    async def similar(
+        self,
+        to: Any = None,
+        *,
+        like: Sequence[Any] = (),
+        unlike: Sequence[Any] = (),
+        k: int = 50,
+        radius: int | None = None,
+        level: searching.Level = "raster",
+        explain: bool = False,
+        **wanted: Unpack[Filters],
+    ) -> Hits:
+        """As `Client.similar`; what the hits decode is read with waiting, so decode and plot them in a thread."""
+        fields = {"k": k, "radius": radius, "level": level, "explain": explain}
+        return await self._run(searching.similar(to, like, unlike, wanted, Client(self._asker).decode_keys, **fields))
+
+    async def changes(self, geohash: str, *, to: Any = None, **wanted: Unpack[Filters]) -> PlaceChanges:
+        """As `Client.changes`."""
+        return await self._run(searching.changes(geohash, to, wanted))
+
+    async def label(
+        self,
+        rasters: Iterable[Any],
+        labels: Sequence[str],
+        *,
+        legend: searching.LegendName = "own",
+        who: str = "",
+        reason: str = "",
+    ) -> dict[str, int]:
+        """As `Client.label`."""
+        return await self._run(searching.label(rasters, labels, legend, who, reason))
+
+    async def index_status(self) -> dict[str, Any]:
+        """As `Client.index_status`."""
+        return await self._run(steps.fields(messages.IndexStatus()))
+
+    async def index_build(self, *, anew: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+        """As `Client.index_build`."""
+        return await self._run(steps.job(messages.IndexBuild(anew=anew), progress))
+
+    async def index_upgrade(
+        self,
+        *,
+        head: searching.HeadName = "milan",
+        descriptor: str | None = None,
+        bits: int = 128,
+        steps_max: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """As `Client.index_upgrade`."""
+        request = messages.IndexUpgrade(head=head, descriptor=descriptor, bits=bits, steps=steps_max, seed=seed)
         return await self._run(steps.job(request, progress))
 
     async def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:

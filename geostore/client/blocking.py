@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from geostore import dataset
-from geostore.client import steps
+from geostore.client import searching, steps
 from geostore.client.asker import Asker
+from geostore.client.given import Filters
+from geostore.client.hits import Decoded, Hits, PlaceChanges
 from geostore.client.steps import Send, Steps, T
 from geostore.client.times import Time
 from geostore.collection import Collection
+from geostore.keys import RasterKey
 from geostore.partition.split import Split
 from geostore.query import messages
 from geostore.query.facts import RasterInfo
@@ -156,6 +159,112 @@ class Client:
             workers=workers,
         )
         return self._run(steps.job(request, progress))
+
+    def similar(
+        self,
+        to: Any = None,
+        *,
+        like: Sequence[Any] = (),
+        unlike: Sequence[Any] = (),
+        k: int = 50,
+        radius: int | None = None,
+        level: searching.Level = "raster",
+        explain: bool = False,
+        **wanted: Unpack[Filters],
+    ) -> Hits:
+        """The rasters, or chips of rasters, that look most like the examples.
+
+        An example is (geohash, time) of a stored raster, a key, a hit, a file of a scene, a raster, a Dataset of one
+        date, a descriptor, or `Hits`, whose point is looked near again. Stored rasters given as examples are not among
+        the hits.
+
+        Args:
+            to: one example.
+            like: several; what they have in common is looked for.
+            unlike: counter-examples.
+            k: hits at most; fewer mean that no more rasters meet the conditions.
+            radius: bits of the signature that may differ.
+            level: "raster", or "chip" for parts of rasters one geohash letter finer.
+            explain: tell how the hits were found, in `Hits.plan`.
+            **wanted: conditions, see `Filters`.
+
+        Raises:
+            NotComparable: examples of other bands, descriptors or heads. NotFound: an example that is not stored.
+            InvalidInput: an example or a condition that is none.
+        """
+        fields = {"k": k, "radius": radius, "level": level, "explain": explain}
+        return self._run(searching.similar(to, like, unlike, wanted, self.decode_keys, **fields))
+
+    def changes(self, geohash: str, *, to: Any = None, **wanted: Unpack[Filters]) -> PlaceChanges:
+        """When one place changed, and when it looked like `to` (its newest date, if None).
+
+        Args:
+            geohash: a cell, or a chip one letter finer.
+            to: an example, as for `similar`.
+            **wanted: conditions on the dates, see `Filters`; `within` is not one of them.
+
+        Raises:
+            NotFound: nothing is stored there. InvalidInput: several cells are meant.
+        """
+        return self._run(searching.changes(geohash, to, wanted))
+
+    def label(
+        self,
+        rasters: Iterable[Any],
+        labels: Sequence[str],
+        *,
+        legend: searching.LegendName = "own",
+        who: str = "",
+        reason: str = "",
+    ) -> dict[str, int]:
+        """Say what rasters show; the labels replace those they had, and none takes them away.
+
+        Args:
+            rasters: hits, facts, keys, or (geohash, time).
+            labels: words, or labels of the legend.
+            legend: "own" for any words, or "corine-2018".
+            who: whose opinion it is.
+            reason: why.
+
+        Returns:
+            Counts of rasters `labelled` and `unchanged`.
+        """
+        return self._run(searching.label(rasters, labels, legend, who, reason))
+
+    def index_status(self) -> dict[str, Any]:
+        """What similarity search is made with: spaces, rows, bytes, how far behind the tables."""
+        return self._run(steps.fields(messages.IndexStatus()))
+
+    def index_build(self, *, anew: bool = False, progress: Progress | None = None) -> dict[str, Any]:
+        """Bring every index level with the tables now, so that no question waits; `anew` from the tables alone."""
+        return self._run(steps.job(messages.IndexBuild(anew=anew), progress))
+
+    def index_upgrade(
+        self,
+        *,
+        head: searching.HeadName = "milan",
+        descriptor: str | None = None,
+        bits: int = 128,
+        steps_max: int | None = None,
+        seed: int = 0,
+        progress: Progress | None = None,
+    ) -> dict[str, Any]:
+        """A new generation of signatures, by a head trained on what is stored.
+
+        Args:
+            head: "milan" (learned), "itq", "pca-sign" or "rotation".
+            descriptor: name of another descriptor that is installed; as it is, if None.
+            bits: of a signature.
+            steps_max: of the optimiser.
+            seed: everything random follows from it.
+            progress: told what is done.
+        """
+        request = messages.IndexUpgrade(head=head, descriptor=descriptor, bits=bits, steps=steps_max, seed=seed)
+        return self._run(steps.job(request, progress))
+
+    def decode_keys(self, keys: Sequence[RasterKey], bands: Sequence[str] | None = None) -> list[Decoded]:
+        """Facts and stored values of rasters by their keys, in order; one request a raster."""
+        return self._run(searching.decode_keys(keys, bands))
 
     def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:
         """Rasters, partitions, bytes by tier, both ratios, measured errors; a row a partition if asked."""

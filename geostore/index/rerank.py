@@ -14,7 +14,7 @@ from geostore.index.hamming import nearest
 from geostore.index.selection import Selection
 
 CANDIDATES = 2000  # rows the first stage hands over
-_QUERY_STEPS = 2047  # the query is rounded to so many steps on either side of 0
+_QUERY_STEPS = 16 * 127  # the query is rounded to so many steps on either side of 0; one of int8 is kept as it is
 Floats = npt.NDArray[np.float32]
 Int8 = npt.NDArray[np.int8]
 
@@ -88,7 +88,7 @@ def two_stage(
 def _products(
     descriptors: Int8, query: npt.NDArray[np.int32], rows: Rows, products: npt.NDArray[np.int32]
 ) -> None:  # pragma: no cover - compiled
-    """Inner products in whole numbers, which the compiler may add in any order: 127 * 2047 * D fits up to D = 8,000."""
+    """Inner products in whole numbers, which the compiler may add in any order: 127 * 2032 * D fits up to D = 8,000."""
     for i in range(rows.size):
         row = descriptors[rows[i]]
         total = np.int32(0)

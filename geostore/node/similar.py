@@ -29,7 +29,7 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
         NotFound: a raster given as an example is not stored. NotComparable: examples of another space.
         InvalidInput: a filter or an example that is none; an index that is behind is brought level first.
     """
-    model = model_for(node, [*request.like, *request.unlike], request.wanted)
+    model = model_for(node, [*request.like, *request.unlike], arrays, request.wanted)
     levels = node.following.level(model, progress)
     query = query_of(model, levels, request.like, request.unlike, arrays)
     labelling = node.following.spoken().labelling

@@ -102,15 +102,14 @@ def brute(node: Node, example: Key) -> list[tuple[float, tuple[str, str]]]:
         for row in node.store.rasters(partition):
             _, raster = read_row(node, row)
             vector = Spectral().describe(raster.pixels, raster.valid, raster.bands)
-            small, scales = quantise(vector[None])
+            small = quantise(vector[None])[0][0].astype(np.float32)
+            unit = small / np.linalg.norm(small)
             if row.key == RasterKey(**vars(example)):
-                mine = small[0] * scales[0]
+                mine = unit
             else:
-                day = f"{row.key.time:%Y-%m-%d}"
-                found.append((small[0].astype(np.float32) * scales[0], (row.key.geohash, day)))
+                found.append((unit, (row.key.geohash, f"{row.key.time:%Y-%m-%d}")))
     assert mine is not None
-    unit = mine / np.linalg.norm(mine)
-    return sorted(((float(v @ unit), hit) for v, hit in found), reverse=True)
+    return sorted(((float(v @ mine), hit) for v, hit in found), reverse=True)
 
 
 def contents(node: Node) -> dict[str, list[tuple[object, ...]]]:

@@ -38,7 +38,7 @@ def test_similar_is_what_a_look_at_every_decoded_raster_gives(node: Node, rankin
     reply = similar(node, FIRST, k=100)
     assert reply.fields["count"] == len(CELLS) * len(MONTHS)
     assert hits(reply) == [hit for _, hit in ranking]
-    np.testing.assert_allclose(reply.arrays[1], [score for score, _ in ranking], atol=2e-3)
+    np.testing.assert_allclose(reply.arrays[1], [score for score, _ in ranking], atol=1e-5)
     assert reply.arrays[0].dtype == np.int32
     assert (np.diff(reply.arrays[1]) <= 0).all()
 

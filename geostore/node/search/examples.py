@@ -26,7 +26,7 @@ UNLIKE = 0.5  # weight of the counter-examples
 _BAND = frozenset(f.name for f in fields(Band))
 
 
-def model_for(node: Node, examples: Sequence[Example], wanted: Wanted) -> SearchModel:
+def model_for(node: Node, examples: Sequence[Example], arrays: tuple[Array, ...], wanted: Wanted) -> SearchModel:
     """What all examples can be compared by.
 
     Raises:
@@ -39,7 +39,7 @@ def model_for(node: Node, examples: Sequence[Example], wanted: Wanted) -> Search
     given = [_bands_of(node, example) for example in examples]
     models = [node.following.model(bands) for bands in given if bands is not None]
     if not models:
-        return _only(node, known, wanted)
+        return _only(node, known, examples, arrays, wanted)
     for model in models[1:]:
         models[0].space.check(model.space)
     if models[0].name not in known:
@@ -60,19 +60,32 @@ def _bands_of(node: Node, example: Example) -> Bands | None:
     return None if example.pixels is None else read_bands(example.bands)
 
 
-def _only(node: Node, known: dict[str, SearchModel], wanted: Wanted) -> SearchModel:
-    """The model of descriptors that come without bands."""
+def _only(
+    node: Node, known: dict[str, SearchModel], examples: Sequence[Example], arrays: tuple[Array, ...], wanted: Wanted
+) -> SearchModel:
+    """The model of descriptors that come without bands: by the space they name, the collection, or their width."""
+    for example in examples:
+        if example.space in known:
+            return known[example.space]
+    fitting = list(known.values())
     if wanted.collection is not None:
         groups = node.store.collection(wanted.collection).groups
-        chosen = [g for g in groups if wanted.group in (None, g)]
-        models = {m.name: m for g in chosen if (m := node.following.model(groups[g])).name in known}
-    else:
-        models = known
-    if len(models) != 1:
+        names = {node.following.model(bands).name for g, bands in groups.items() if wanted.group in (None, g)}
+        fitting = [model for model in fitting if model.name in names]
+    if len(fitting) > 1:
+        width = _position(arrays, examples[0].vector, "vector").size
+        fitting = [model for model in fitting if model.space.width == width]
+    if len(fitting) != 1:
         raise NotComparable(
-            f"a vector could mean any of {len(models)} sets of bands; name its collection and band group besides"
+            f"a vector could mean any of {len(fitting)} sets of bands; give its space, or its collection and band group"
         )
-    return next(iter(models.values()))
+    return fitting[0]
+
+
+def _position(arrays: tuple[Array, ...], at: int | None, what: str) -> Array:
+    assert at is not None
+    check_arrays(arrays, at, what)
+    return arrays[at]
 
 
 def read_bands(found: Sequence[dict[str, Any]]) -> Bands:
@@ -104,8 +117,9 @@ def query_of(
     length = float(np.linalg.norm(point))
     if length < 1e-6:
         raise InvalidInput("examples and counter-examples cancel out; leave some of them out")
-    vector = (point / length).astype(np.float32)
-    return Query(np.ascontiguousarray(model.pack(vector[None])[2].T), vector, model.space)
+    small, scales, words = model.pack((point / length).astype(np.float32)[None])
+    vector = small[0].astype(np.float32) * scales[0]  # as rows are: what is the same has score 1
+    return Query(np.ascontiguousarray(words.T), vector, model.space)
 
 
 def _vector(model: SearchModel, levels: Levels, example: Example, arrays: tuple[Array, ...]) -> Floats:
@@ -114,11 +128,8 @@ def _vector(model: SearchModel, levels: Levels, example: Example, arrays: tuple[
         return vector_of(levels, RasterKey(**vars(example.key)))
     if example.vector is not None:
         return _given(model, example, arrays)
-    assert example.pixels is not None
-    assert example.valid is not None
-    check_arrays(arrays, example.pixels, "pixels")
-    check_arrays(arrays, example.valid, "valid")
-    pixels, valid = arrays[example.pixels], arrays[example.valid].astype(bool)
+    pixels = _position(arrays, example.pixels, "pixels")
+    valid = _position(arrays, example.valid, "valid").astype(bool)
     bands = read_bands(example.bands)
     if pixels.ndim != 3 or pixels.dtype != bands.dtype:
         raise InvalidInput(
@@ -145,9 +156,7 @@ def vector_of(levels: Levels, key: RasterKey) -> Floats:
 
 
 def _given(model: SearchModel, example: Example, arrays: tuple[Array, ...]) -> Floats:
-    assert example.vector is not None
-    check_arrays(arrays, example.vector, "vector")
-    vector = arrays[example.vector]
+    vector = _position(arrays, example.vector, "vector")
     if example.space and example.space != model.name:
         raise NotComparable(f"a vector of space {example.space}; this search is in {model.name}: describe it anew")
     if vector.shape != (model.space.width,) or vector.dtype.kind != "f":

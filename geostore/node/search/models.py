@@ -59,8 +59,9 @@ class SearchModel:
         return hashlib.sha256(json.dumps(asdict(self.space), sort_keys=True).encode()).hexdigest()[:16]
 
     def pack(self, descriptors: Floats) -> tuple[npt.NDArray[np.int8], Floats, Words]:
-        """(N, D) descriptors as int8 and scales, and the (W, N) signatures that follow from these."""
-        small, scales = quantise(descriptors)
+        """(N, D) descriptors of length 1 as int8, scales that keep the length, and (W, N) signatures of these."""
+        small, _ = quantise(descriptors)
+        scales = (1 / np.maximum(np.linalg.norm(small.astype(np.float32), axis=1), 1)).astype(np.float32)
         return small, scales, self.sign(small, scales)
 
     def sign(self, small: npt.NDArray[np.int8], scales: Floats) -> Words:

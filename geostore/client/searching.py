@@ -1,0 +1,80 @@
+"""The verbs of similarity search as steps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Literal
+
+from geostore.client.given import Filters, example_of, key_given, wanted_of
+from geostore.client.hits import Decoded, Fetch, Hits, PlaceChanges, read_changes, read_hits
+from geostore.client.steps import Send, Steps
+from geostore.errors import InvalidInput
+from geostore.keys import RasterKey
+from geostore.query import messages
+from geostore.query.facts import read_raster
+from geostore.query.messages import Array, Example, Key, Reply
+
+Level = Literal["raster", "chip"]
+HeadName = Literal["rotation", "pca-sign", "itq", "milan"]
+LegendName = Literal["own", "corine-2018"]
+_KEYS = 4096  # labelled at once
+
+
+def similar(
+    to: Any, like: Sequence[Any], unlike: Sequence[Any], filters: Filters, fetch: Fetch, **fields: Any
+) -> Steps[Hits]:
+    """Find what looks like the examples."""
+    liked = [*([] if to is None else [to]), *like]
+    if not liked:
+        raise InvalidInput("nothing to look for; give `to`, or examples as `like`")
+    wanted, arrays = wanted_of(filters), list[Array]()
+    examples: list[list[Example]] = []
+    for given in (liked, unlike):
+        found = []
+        for item in given:
+            example: Example = yield from example_of(item, arrays, filters)
+            found.append(example)
+        examples.append(found)
+    request = messages.Similar.model_validate({"like": examples[0], "unlike": examples[1], "wanted": wanted, **fields})
+    reply: Reply = yield Send(request, arrays)
+    return read_hits(reply, fetch)
+
+
+def changes(geohash: str, to: Any, filters: Filters) -> Steps[PlaceChanges]:
+    """Follow one place through time."""
+    wanted, arrays = wanted_of(filters), list[Array]()
+    example: Example | None = None
+    if to is not None:
+        example = yield from example_of(to, arrays, filters)
+    reply: Reply = yield Send(messages.Changes(geohash=geohash, to=example, wanted=wanted), arrays)
+    return read_changes(reply)
+
+
+def label(
+    rasters: Iterable[Any], labels: Sequence[str], legend: LegendName, who: str, reason: str
+) -> Steps[dict[str, int]]:
+    """Label rasters, in requests of as many as one takes."""
+    keys: list[Key] = []
+    for given in rasters:
+        key: Key | None = yield from key_given(given, Filters())
+        if key is None:
+            raise InvalidInput(f"{str(given)[:80]!r} names no raster; give a hit, facts, a key, or (geohash, time)")
+        keys.append(key)
+    total = {"labelled": 0, "unchanged": 0}
+    for start in range(0, len(keys), _KEYS):
+        request = messages.Label(
+            keys=keys[start : start + _KEYS], labels=list(labels), legend=legend, who=who, reason=reason
+        )
+        reply: Reply = yield Send(request)
+        total = {name: count + int(reply.fields[name]) for name, count in total.items()}
+    return total
+
+
+def decode_keys(keys: Sequence[RasterKey], bands: Sequence[str] | None) -> Steps[list[Decoded]]:
+    """Each raster in a request of its own: however large it is, it passes."""
+    found = []
+    for key in keys:
+        request = messages.Decode(keys=[Key(**vars(key))], bands=None if bands is None else list(bands))
+        reply: Reply = yield Send(request)
+        found.append(read_raster(reply.fields["rasters"][0], reply.arrays))
+    return found
