@@ -112,13 +112,24 @@ def pick_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+Watch = Callable[[int, dict[str, float]], None]  # told the step and the smoothed loss terms, now and then
+
+
 def train(
-    vae: Vae, samples: Samples, *, goal: Goal, effort: Effort, progress: Progress, warm: bool = False
+    vae: Vae,
+    samples: Samples,
+    *,
+    goal: Goal,
+    effort: Effort,
+    progress: Progress,
+    warm: bool = False,
+    watch: Watch | None = None,
 ) -> dict[str, float]:
     """Train `vae` in place; returns the smoothed loss terms at the end and the steps taken.
 
     Stops at `effort.steps`, at `effort.seconds`, or once the bits no longer fall. `warm` keeps the weights it comes
-    with; otherwise the linear skip starts on the principal bands. Torch's own generator is drawn from: seed it.
+    with; otherwise the linear skip starts on the principal bands. `watch` sees every loss term. Torch's own generator
+    is drawn from: seed it.
     """
     device = pick_device(effort.device)
     vae.to(device).train()
@@ -133,6 +144,8 @@ def train(
         clock.step += 1
         if clock.step % STEPS_SHOWN == 0:
             progress("fit", min(share, 1.0))
+            if watch is not None:
+                watch(clock.step, dict(run.smooth))
         if run.stalled(clock.step) and share < 1 - _COOL:
             clock.cool_early()
     vae.eval()

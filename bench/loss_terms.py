@@ -1,0 +1,129 @@
+"""Loss terms of a fit with and without the index term, and what that changes on dates the fit did not see.
+
+The paper's third figure, on one real place: the same network, the same bound on squared error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from bench.harness import Bench, run
+from bench.rd_curves import error_at
+from bench.rd_places import Place, load, part
+from geostore.certificate import measure as certify
+from geostore.codec import Effort, quiet
+from geostore.collection import Policy
+from geostore.vae.codec import VaeCodec
+from geostore.vae.fit import assemble, prepare
+from geostore.vae.model import Layout, Vae
+from geostore.vae.quantize import STEPS, TRAINED_STEP, pack_decoder, pack_encoder
+from geostore.vae.train import Goal, train
+
+MSE, NDVI = 4e-4, 0.02  # what the fits aim at
+STEPS_FITTED, _QUICK = 2500, 40
+_FREE = Policy(mse_max=None, index_mae_max=None)
+_TERMS = (("rate", "bits per pixel"), ("mse", "MSE on n1"), ("index_NDVI", "mean NDVI error"))
+_COLOURS = {"without": "#1f4e8c", "with": "#d1495b"}
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One training: the smoothed loss terms at each step shown, and the codec."""
+
+    trace: list[tuple[int, dict[str, float]]]
+    codec: VaeCodec
+
+
+def measure(bench: Bench) -> None:
+    """Train twice, compare at equal bytes on unseen dates, draw the terms."""
+    place = load("synthetic-small" if bench.quick else "romania")
+    if place is None:
+        bench.row(not_run="the Sentinel-2 series of Romania is not here")
+        return
+    steps = _QUICK if bench.quick else STEPS_FITTED
+    fits = {name: _fit(place, index, steps, bench.seed) for name, index in (("without", None), ("with", NDVI))}
+    curves = {name: _curve(place, fit.codec) for name, fit in fits.items()}
+    for name, curve in curves.items():
+        for nbytes, mse, mae in curve:
+            bench.row(place=place.name, index_term=name, unseen_bytes_per_raster=nbytes, mse=mse, ndvi_mae=mae)
+    _compare(bench, curves)
+    _draw(fits, bench.folder / "loss_terms.png")
+
+
+def _fit(place: Place, index: float | None, steps: int, seed: int) -> Fit:
+    series = part(place.series, ~place.unseen)
+    samples = prepare(series, "grid", Policy(mse_max=MSE, index_mae_max=None))
+    bands, height, width = series.pixels.shape[1:]
+    layout = Layout(
+        mode="grid", bands=bands, height=height, width=width, channels=8, widths=(24, 20, 16, 10), encoder=(12, 20)
+    )
+    torch.manual_seed(seed)
+    vae, trace = Vae(layout), list[tuple[int, dict[str, float]]]()
+    effort = Effort(steps=steps, seed=seed, device="cpu")
+
+    def watch(step: int, terms: dict[str, float]) -> None:
+        trace.append((step, terms))
+
+    train(vae, samples, goal=Goal(mse=MSE, index=index), effort=effort, progress=quiet, watch=watch)
+    tensors = {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}
+    return Fit(trace, replace(assemble(layout, tensors, samples, _FREE), rounds=0))
+
+
+def _curve(place: Place, codec: VaeCodec) -> list[tuple[float, float, float]]:
+    """(bytes a raster, MSE, NDVI error) over the unseen dates, at quantiser steps about the trained one."""
+    found = []
+    for step in range(TRAINED_STEP - 3, min(TRAINED_STEP + 4, len(STEPS))):
+        seen = [_at(place, codec, int(t), step) for t in np.flatnonzero(place.unseen)]
+        size, mse, mae = (float(v) for v in np.mean(seen, axis=0))
+        found.append((size, mse, mae))
+    return found
+
+
+def _at(place: Place, codec: VaeCodec, date: int, step: int) -> tuple[float, float, float]:
+    series = place.series
+    if not series.valid[date].any():
+        return 0.0, 0.0, 0.0
+    numbers = codec.latent(series.pixels[date], series.valid[date], step).numbers(step)
+    decoded = codec.synthesise(numbers)
+    errors = certify(series.pixels[date], decoded, series.valid[date], series.bands, series.indices)
+    return float(len(codec.pack(numbers))), errors.mse, errors.indices["NDVI"].mae
+
+
+def _compare(bench: Bench, curves: dict[str, list[tuple[float, float, float]]]) -> None:
+    """Ratios at the bytes of the trained step of the fit with the term."""
+    nbytes, mse, mae = curves["with"][3]
+    plain = error_at([(b, e) for b, _, e in curves["without"]], nbytes)
+    square = error_at([(b, e) for b, e, _ in curves["without"]], nbytes)
+    what = "the same network and steps without the term, at equal bytes, unseen dates"
+    bench.figure("ndvi", None if plain is None else mae / plain, bar=0.5, better="lower", baseline=what)
+    bench.figure("mse", None if square is None else mse / square, bar=1.2, better="lower", baseline=what)
+
+
+def _draw(fits: dict[str, Fit], path: Path) -> None:
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
+    for axes, (term, title) in zip(figure.subplots(1, len(_TERMS)), _TERMS, strict=True):
+        for name, fit in fits.items():
+            steps, values = _line(fit.trace, term)
+            axes.plot(steps, values, color=_COLOURS[name], linewidth=1.6, label=f"{name} the index term")
+        axes.set_yscale("log")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("optimiser steps", fontsize=9)
+        axes.grid(color="#dfe3e8", linewidth=0.6, which="both")
+    axes.legend(frameon=False, fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)
+
+
+def _line(trace: Sequence[tuple[int, dict[str, float]]], term: str) -> tuple[list[int], list[float]]:
+    shown = [(step, terms[term]) for step, terms in trace if term in terms]
+    return [step for step, _ in shown], [value for _, value in shown]
+
+
+if __name__ == "__main__":
+    run(measure, "loss_terms")
