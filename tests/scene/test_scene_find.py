@@ -11,10 +11,13 @@ import numpy as np
 import pystac
 import pytest
 
+from geostore.connection import connect
 from geostore.errors import BadScene, BandMismatch
+from geostore.ingest import ingest
 from geostore.scene import SceneSource, find_scenes, load_collection, open_scene
 from geostore.scene.names import scene_stem
 from geostore.scene.stac import read_item
+from geostore.settings import Settings
 
 RNG = np.random.default_rng(13)
 L2A = 'preset = "sentinel-2-l2a"\nbands = ["red", "nir", "swir16"]\n'
@@ -98,6 +101,22 @@ def test_folder_glob_files_and_stac_give_the_same_scenes(scenes, declare, tmp_pa
                 assert np.array_equal(ours.pixels, theirs.pixels)
                 assert np.array_equal(ours.valid, theirs.valid)
     assert opened["items"][0].source.endswith(f"{NAMES[0]}.json")
+
+
+def test_stac_folder_and_glob_make_equal_stores(scenes, declare, tmp_path):
+    """The same scenes by folder, glob and catalogue: every column of every row is equal, payloads too."""
+    collection = replace(declare(L2A), precision=4)
+    ways = ([scenes], [f"{scenes}/**/*.tif"], [tmp_path / "c"])
+    stores = []
+    for i, sources in enumerate(ways):
+        with connect(tmp_path / f"store{i}", create=True, settings=Settings(workers=1)) as client:
+            assert ingest(client, sources, collection).scenes == 3
+            rows = client.table("raster").drop_columns(["seq"]).to_pylist()
+            rows = sorted(rows, key=lambda r: (r["geohash"], r["band_group"], r["time_us"]))
+            facts = [(s["id"], s["time_us"], s["platform"], s["baseline"]) for s in client.scenes(collection.name)]
+            stores.append((rows, facts))
+    assert stores[0] == stores[1] == stores[2]
+    assert len(stores[0][0]) == 6  # two band groups a date
 
 
 def test_a_scene_named_twice_is_found_once(scenes, declare):
