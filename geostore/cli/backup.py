@@ -40,5 +40,12 @@ def read_options(given: list[str] | None) -> dict[str, str]:
 
 def told(what: str, fields: dict[str, Any]) -> str:
     """A copy's counts in one line."""
-    counts = [f"{size(v) if k.startswith('bytes') else v} {k}" for k, v in fields.items() if k != "url"]
+    counts = [_count(name, value) for name, value in fields.items() if name != "url"]
     return f"{what} done: {', '.join(counts)}"
+
+
+def _count(name: str, value: int) -> str:
+    """As in "19 files", "164 kB in all", "12 files copied"."""
+    if name.endswith("bytes"):
+        return f"{size(value)} {'copied' if name.startswith('copied') else 'in all'}"
+    return f"{value} {' '.join(reversed(name.split('_')))}"

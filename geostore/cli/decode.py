@@ -40,6 +40,8 @@ def decode(
 
     if (geohash is None) == (area is None):
         raise InvalidInput("give either a GEOHASH or --area polygon.geojson")
+    if out.is_dir():
+        raise InvalidInput(f"-o {out} is a folder; name a file in it, as {out / 'decoded.tif'}")
     names = [b.strip() for b in bands.split(",") if b.strip()] if bands else None
     place: Any = geohash if area is None else read_area(area)
     with session.reader() as client, session.progress("decode") as progress:

@@ -14,6 +14,8 @@ from geostore.cli.session import Session
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from geostore.collection import Collection as Declaration
+
 Sources = Annotated[list[str], typer.Argument(help="Files, folders, globs, STAC items or catalogues.")]
 
 
@@ -27,13 +29,14 @@ def ingest(
     """Take scenes in; the same scene again changes nothing. Makes the store if it is not there."""
     from geostore.cli.declared import find_collection
     from geostore.ingest import ingest as take_in
-    from geostore.scene import find_scenes
 
-    if session.is_new:  # no store is made for a wrong path or a wrong collection
-        list(find_scenes(sources, find_collection(collection or session.settings.collection, None)))
+    moment = read_moment(time)
+    if session.is_new:  # no store is made for a wrong path, a wrong collection or a first scene that does not fit
+        first = find_collection(collection or session.settings.collection, None)
+        _look(sources, first, moment, any_scene=keep_going)
     with session.maker() as client, session.progress("ingest") as progress:
         chosen = find_collection(collection or session.settings.collection, client)
-        summary = take_in(client, sources, chosen, acquired=read_moment(time), keep_going=keep_going, progress=progress)
+        summary = take_in(client, sources, chosen, acquired=moment, keep_going=keep_going, progress=progress)
     fields = {"collection": chosen.name, **dataclasses.asdict(summary)}
     session.answer(
         fields,
@@ -46,6 +49,15 @@ def ingest(
         session.note(f"refused {line}")
     if summary.errors:
         raise typer.Exit(exit_codes.USAGE)
+
+
+def _look(sources: list[str], collection: Declaration, moment: datetime | None, *, any_scene: bool) -> None:
+    """Raise what is wrong with the sources, or with the first scene; of `any_scene` one may be refused later."""
+    from geostore.scene import find_scenes, open_scene
+
+    found = list(find_scenes(sources, collection))
+    if found and not any_scene:
+        open_scene(found[0], collection, time=moment).close()
 
 
 def read_moment(text: str | None) -> datetime | None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from geostore.client import Client
     from geostore.settings import Settings
 
+ADDRESSES = ("tcp://", "ipc://")
 PIPE_WIDTH = 200  # columns of a table where stdout is no terminal
 Progress = Callable[[str, float], None]
 
@@ -40,9 +41,14 @@ class Session:
         """The daemon's address if one is named, else the store's.
 
         Raises:
-            InvalidInput: neither is named.
+            InvalidInput: neither is named, or the address is none.
         """
-        target = self.settings.node or self.settings.store
+        node = self.settings.node
+        if node and not node.startswith(ADDRESSES):
+            raise InvalidInput(
+                f"--node {node!r} is no address; write it as tcp://host:port, or name a store by --store"
+            )
+        target = node or self.settings.store
         if not target:
             raise InvalidInput("no store named; give --store DIR or --node tcp://host:port, or set GEOSTORE_STORE")
         return target
@@ -61,7 +67,7 @@ class Session:
     @property
     def remote(self) -> bool:
         """True if a daemon answers."""
-        return self.target.startswith(("tcp://", "ipc://"))
+        return self.target.startswith(ADDRESSES)
 
     @property
     def is_new(self) -> bool:
@@ -110,13 +116,22 @@ class Session:
             sys.stdout.write(to_json(fields) + "\n")
             sys.stdout.flush()
             return
-        from rich.console import Console
-
-        show(Console(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False))
+        show(_stdout())
 
     def note(self, line: str) -> None:
         """A remark beside the answer, on stderr."""
         _stderr().print(line, markup=False)
+
+
+def _stdout() -> Console:
+    from rich.console import Console
+
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            """Nobody reads on: left to `errors_as_exits`, which ends quietly."""
+            raise BrokenPipeError
+
+    return Output(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
 
 
 def _stderr() -> Console:

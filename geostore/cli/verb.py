@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import errno
 import inspect
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
 
 import typer
 
 from geostore.cli import exit_codes, options
 from geostore.cli.session import Session
 from geostore.errors import GeostoreError, InvalidInput
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 _COMMON: dict[str, tuple[Any, Any]] = {
     "store": (options.Store, None),
@@ -80,9 +84,14 @@ def load_settings(file: Path | None, **flags: Any) -> Any:
         where = ".".join(str(p) for p in first["loc"])
         if first["type"] == "extra_forbidden":
             raise InvalidInput(f"no setting {where!r}; there are {', '.join(sorted(Settings.model_fields))}") from error
-        raise InvalidInput(f"setting {where!r}: {first['msg']}; see docs/guides/settings.md") from error
+        seen = "" if "key" in where else f" = {_seen(error)!r}"
+        raise InvalidInput(f"setting {where}{seen}: {first['msg']}; see docs/guides/settings.md") from error
     except tomllib.TOMLDecodeError as error:
         raise InvalidInput(f"the settings file is not TOML: {error}; see docs/guides/settings.md") from error
+
+
+def _seen(error: ValidationError) -> object:
+    return error.errors(include_url=False)[0]["input"]
 
 
 @contextmanager
@@ -94,8 +103,8 @@ def errors_as_exits(*, debug: bool) -> Iterator[None]:
         raise
     except KeyboardInterrupt:
         _leave("cancelled", RESUME, exit_codes.INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()
+    except BrokenPipeError:  # nobody reads on, as in `geostore rasters | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(exit_codes.OK) from None
     except GeostoreError as error:
         if debug:
@@ -116,7 +125,10 @@ def _of_the_disk(error: OSError) -> tuple[str, str, int]:
     where = f"{error.filename}: " if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return "storage-full", f"{where}{error.strerror}; make room and run it again", exit_codes.STORAGE_FULL
-    return "invalid-input", f"{where}{error.strerror or error}; give a path that can be used", exit_codes.USAGE
+    step = "give a path that can be used"
+    if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        step = "it may be read (status, decode, verify), but this verb writes: use a place that may be written to"
+    return "invalid-input", f"{where}{error.strerror or error}; {step}", exit_codes.USAGE
 
 
 def _leave(kind: str, message: str, code: int) -> NoReturn:

@@ -82,6 +82,8 @@ def write_whole(path: Path, data: bytes) -> None:
         StorageFull: the disk is full; an older file of that name is untouched.
         InvalidInput: the folder does not exist or may not be written to.
     """
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder; name a file in it")
     try:
         durable.write_whole(path, lambda stream: stream.write(data))
     except OSError as error:

@@ -34,6 +34,7 @@ valid_max = 10000
 [policy]
 mse_max = 0.005
 index_mae_max = false
+rivals = []
 [files]
 positional = ["blue", "green", "red", "nir"]
 """

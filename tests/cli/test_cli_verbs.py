@@ -10,8 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
 from geostore.cli import exit_codes
+from geostore.cli.app import app
 from geostore.errors import KINDS
 
 
@@ -117,6 +119,8 @@ def test_verify_leaves_with_5_and_names_the_damage(run, world, tmp_path):
         (["backup", "x", "--option", "novalue", "--store", "{store}"], 2, "invalid-input"),
         (["config", "check", "--config", "no.toml"], 2, "invalid-input"),
         (["status", "--node", "tcp://127.0.0.1:1"], 6, "unreachable"),
+        (["status", "--node", "127.0.0.1:7070"], 2, "invalid-input"),
+        (["decode", "u2pc0", "--store", "{store}", "-o", "{tmp}"], 2, "invalid-input"),
     ],
 )
 def test_errors_are_one_line_with_kind_and_code(run, world, tmp_path, monkeypatch, arguments, code, kind):
@@ -194,3 +198,20 @@ def test_a_misspelt_setting_and_an_unusable_path_are_told(run, world, tmp_path):
     assert unusable.code == 2
     assert unusable.err.startswith("invalid-input: ")
     assert str(tmp_path / "file") in unusable.err
+
+
+def test_every_verb_answers_in_json_and_takes_the_common_flags():
+    """Each command, of groups too, has --json, --store, --node, --config and the keys, by asking the program itself."""
+    asked = {"--json", "--store", "--node", "--config", "--client-key", "--server-key", "--debug"}
+    for name, command in _commands("geostore", get_command(app)):
+        options = {o for p in command.params for o in (*p.opts, *p.secondary_opts)}
+        assert options >= asked or name in ("geostore demo",), (name, asked - options)
+        assert "--json" in options, name
+
+
+def _commands(name, command):
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield name, command
+    for word, each in (inner or {}).items():
+        yield from _commands(f"{name} {word}", each)

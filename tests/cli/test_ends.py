@@ -158,6 +158,21 @@ def test_the_demo_pools_ndvi_errors_over_all_pixels(world):
     assert percentile(errors)["ndvi_p99"] == pytest.approx(np.percentile(np.concatenate(by_hand), 99), rel=1e-3)
 
 
+def test_the_demos_account_has_the_figures_it_promises(world):
+    """Every figure of its last line under --json is there as a number, and the ratios are quotients of its bytes."""
+    from geostore.demo import account, percentile
+
+    with connect(world.store, readonly=True) as client:
+        fields = {**account(client.status()), **percentile(np.zeros(3, np.float32))}
+    counts = ("rasters", "partitions", "bytes_lzw", "bytes_embeddings", "bytes_durable")
+    errors = ("psnr_db", "ndvi_mae", "ndvi_p99", "ratio_embeddings", "ratio_durable")
+    assert all(isinstance(fields[name], int) for name in counts)
+    assert all(isinstance(fields[name], float) for name in errors)
+    assert fields["within_policy"] is True
+    for of in ("embeddings", "durable"):
+        assert fields[f"ratio_{of}"] == pytest.approx(fields["bytes_lzw"] / fields[f"bytes_{of}"])
+
+
 def test_xarray_opens_a_cell_by_name(world):
     """xr.open_dataset("geostore:...") equals Client.decode, is lazy, and closes its store."""
     with xr.open_dataset(f"geostore:{world.store}/u2pc0", engine="geostore", bands=["red"]) as ds:
