@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInput
-from geostore.index import scan
+from geostore.index import scan, scan_within
 from geostore.index.bits import Rows, Words
+from geostore.index.blocks import BLOCK
 from geostore.index.selection import Selection, everything
 
 Distances = npt.NDArray[np.int16]
@@ -56,7 +57,7 @@ class Nearest:
     def __init__(self, queries: Words, k: int, *, radius: int | None = None) -> None:
         self.queries, self.k, bits = check_queries(queries), _check_k(k), 64 * queries.shape[1]
         limit = bits if radius is None else min(check_radius(radius), bits)
-        count, room = len(queries), 2 * k + scan.BLOCK
+        count, room = len(queries), 2 * k + BLOCK
         self._state = np.zeros((count, 3), np.int64)
         self._state[:, 0] = limit + 1
         self._tally = np.zeros((count, bits + 2), np.int64)
@@ -74,25 +75,6 @@ class Nearest:
             scan.scan_rows(words, base, self.queries, chosen.rows, *kept)
         else:
             scan.scan_runs(words, base, self.queries, chosen.runs, _allowed(chosen), *kept)
-
-    def guess(self, words: Words, selection: Selection) -> bool:
-        """Lower the limits to what a sample of the rows suggests; whether any was lowered."""
-        if self.k < GUESS_MIN or selection.rows is not None or selection.count < 4 * scan.SAMPLED * self.k // 10:
-            return False
-        wanted = self.k / scan.SAMPLED
-        wanted += 4 * wanted**0.5 + 0.1 * wanted
-        lowered = False
-        for j, query in enumerate(self.queries):
-            tally = np.zeros(self._tally.shape[1], np.int64)
-            scan.sample(words, query, selection.runs, _allowed(selection), tally)
-            limit = int(np.searchsorted(np.cumsum(tally), wanted)) + 1
-            lowered |= limit < self._state[j, 0]
-            self._state[j, 0] = min(limit, int(self._state[j, 0]))
-        return lowered
-
-    def full(self, count: int) -> bool:
-        """Whether every query has k rows, or `count` if that is less."""
-        return bool((self._state[:, 2] >= min(self.k, count)).all())
 
     def hits(self) -> list[Hits]:
         """What was found so far, for each query."""
@@ -126,12 +108,10 @@ def nearest(
     parts = chosen.split(_threads(threads, chosen.count * 8 * len(words) * (1 + len(queries) // 8)))
 
     def search(part: Selection) -> list[Hits]:
+        if k >= GUESS_MIN and part.rows is None and part.count >= 4 * scan.SAMPLED * k // 10:
+            return [_many(words, query, k, radius, part) for query in check_queries(queries)]
         found = Nearest(queries, k, radius=radius)
-        guessed = found.guess(words, part)
         found.add(words, selection=part)
-        if guessed and not found.full(part.count):  # the sample misled: without it
-            found = Nearest(queries, k, radius=radius)
-            found.add(words, selection=part)
         return found.hits()
 
     if len(parts) == 1:
@@ -139,6 +119,20 @@ def nearest(
     with ThreadPoolExecutor(len(parts)) as pool:
         found = list(pool.map(search, parts))
     return [merged(list(of_query), k) for of_query in zip(*found, strict=True)]
+
+
+def _many(words: Words, query: Words, k: int, radius: int | None, chosen: Selection) -> Hits:
+    """The k nearest, where many are wanted: all within the distance that a sample of the rows suggests, cut to k."""
+    tally = np.zeros(64 * len(words) + 2, np.int64)
+    scan.sample(words, query, chosen.runs, _allowed(chosen), tally)
+    wanted = k / scan.SAMPLED
+    enough = int(np.searchsorted(np.cumsum(tally), wanted + 4 * wanted**0.5 + 0.1 * wanted))
+    while True:
+        limit = enough if radius is None else min(enough, radius)
+        hits = within(words, query, limit, selection=chosen)
+        if len(hits) >= min(k, chosen.count) or limit != enough:
+            return Hits(hits.rows[:k], hits.distances[:k])
+        enough += 4  # the sample misled
 
 
 def within(words: Words, query: Words, radius: int, *, selection: Selection | None = None) -> Hits:
@@ -152,15 +146,15 @@ def within(words: Words, query: Words, radius: int, *, selection: Selection | No
 def _pieces(words: Words, query: Words, radius: int, chosen: Selection) -> Iterator[tuple[Rows, Distances]]:
     if chosen.rows is not None:
         rows, far = np.empty(len(chosen.rows), np.int64), np.empty(len(chosen.rows), np.int16)
-        found = scan.hits_rows(words, query, radius, chosen.rows, rows, far)
+        found = scan_within.hits_rows(words, query, radius, chosen.rows, rows, far)
         yield rows[:found], far[:found]
         return
     allowed = _allowed(chosen)
     run = start = 0
-    room = 16 * scan.BLOCK
+    room = 16 * BLOCK
     while True:
         rows, far = np.empty(room, np.int64), np.empty(room, np.int16)
-        found, run, start = scan.hits_runs(words, query, radius, run, start, chosen.runs, allowed, rows, far)
+        found, run, start = scan_within.hits_runs(words, query, radius, run, start, chosen.runs, allowed, rows, far)
         yield rows[:found], far[:found]
         if run == len(chosen.runs):
             return

@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from geostore.errors import InvalidInput
 from geostore.index.bits import Rows, Words
-from geostore.index.compiled import compiled
+from geostore.index.compiled import compiled, prefetch
 from geostore.index.hamming import nearest
 from geostore.index.selection import Selection
 
 CANDIDATES = 2000  # rows the first stage hands over
+AHEAD, LINE = 8, 64  # rows that are fetched before they are needed; bytes fetched at once
 _QUERY_STEPS = 16 * 127  # the query is rounded to so many steps on either side of 0; one of int8 is kept as it is
 Floats = npt.NDArray[np.float32]
 Int8 = npt.NDArray[np.int8]
@@ -51,7 +52,8 @@ def rerank(descriptors: Int8, scales: Floats, query: Floats, rows: Rows, k: int)
         raise InvalidInput(f"a query of shape {query.shape}; descriptors have {descriptors.shape[1]} finite components")
     step = max(float(np.abs(query).max(initial=0.0)), 1e-30) / _QUERY_STEPS
     products = np.empty(len(rows), np.int32)
-    _products(descriptors, np.rint(query / step).astype(np.int32), rows, products)
+    flat = descriptors.reshape(-1)
+    _products(descriptors, flat, np.rint(query / step).astype(np.int32), rows, products)
     scores = products.astype(np.float32) * scales[rows] * np.float32(step)
     order = np.lexsort((rows, -scores))[:k]
     return Ranked(rows[order], scores[order])
@@ -86,10 +88,16 @@ def two_stage(
 
 @compiled
 def _products(
-    descriptors: Int8, query: npt.NDArray[np.int32], rows: Rows, products: npt.NDArray[np.int32]
+    descriptors: Int8, flat: Int8, query: npt.NDArray[np.int32], rows: Rows, products: npt.NDArray[np.int32]
 ) -> None:  # pragma: no cover - compiled
-    """Inner products in whole numbers, which the compiler may add in any order: 127 * 2032 * D fits up to D = 8,000."""
+    """Inner products in whole numbers, which the compiler may add in any order: 127 * 2047 * D fits up to D = 8,000.
+
+    `flat` is the same memory; rows are asked for some time before they are needed.
+    """
     for i in range(rows.size):
+        if i + AHEAD < rows.size:
+            for j in range(0, query.size, LINE):
+                prefetch(flat, rows[i + AHEAD] * query.size + j)
         row = descriptors[rows[i]]
         total = np.int32(0)
         for j in range(row.size):
