@@ -13,7 +13,18 @@ import pytest
 from bench import compare
 from bench.harness import RESULTS, Figure, interleaved, ratio, run
 
-BENCHES = ("storage", "ingest", "wire", "decode", "similar", "rate_distortion", "loss_terms", "retrieval", "across")
+BENCHES = (
+    "storage",
+    "ingest",
+    "wire",
+    "decode",
+    "similar",
+    "similar_daemon",
+    "rate_distortion",
+    "loss_terms",
+    "retrieval",
+    "across",
+)
 NUMBER = {"type": ["number", "null"]}
 SCHEMA: dict[str, Any] = {
     "type": "object",

@@ -11,6 +11,7 @@ from geostore.cli import (
     backup,
     bench,
     cancel,
+    changes,
     collections,
     compact,
     config,
@@ -18,10 +19,12 @@ from geostore.cli import (
     demo,
     estimate,
     fit,
+    index,
     ingest,
     init,
     jobs,
     keys,
+    label,
     prune,
     rasters,
     rebuild,
@@ -29,6 +32,7 @@ from geostore.cli import (
     restore,
     resume,
     scenes,
+    similar,
     status,
     verify,
     withdraw,
@@ -46,6 +50,7 @@ app = typer.Typer(
 
 _PANELS = {
     "The main road": (init.init, ingest.ingest, fit.fit, status.status, decode.decode, estimate.estimate),
+    "Search": (similar.similar, changes.changes, label.label),
     "Look": (report.report, collections.collections, scenes.scenes, rasters.rasters, demo.demo),
     "Keep": (
         *(verify.verify, compact.compact, prune.prune, rebuild.rebuild),
@@ -57,6 +62,7 @@ for _panel, _verbs in _PANELS.items():
     for _verb in _verbs:
         app.command(name=_verb.__name__, rich_help_panel=_panel)(verb(_verb))
 app.add_typer(bench.app, name="bench", rich_help_panel="Look")
+app.add_typer(index.app, name="index", rich_help_panel="Search")
 app.add_typer(config.app, name="config", rich_help_panel="Set up")
 app.add_typer(keys.app, name="keys", rich_help_panel="Set up")
 

@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -19,12 +19,13 @@ from geostore.collection import Collection, MaskRule
 from geostore.errors import BandMismatch, InvalidInput, NotFound
 from geostore.keys import RasterKey
 from geostore.query.facts import RasterInfo
-from geostore.query.messages import AreaFields, Array, Example, Key, LabelFields, Wanted
+from geostore.query.messages import Array, Example, Key
 from geostore.raster import Bands, Grid, Raster
 
 if TYPE_CHECKING:
     from geostore.index.labels import AtLeast, Exactly, Some
 
+Fields = dict[str, Any]
 PIXELS_MAX = 2**26  # of one example, bands times pixels
 _HOW = {"Some": "some", "AtLeast": "at-least", "Exactly": "exactly"}
 
@@ -57,7 +58,7 @@ class Filters(TypedDict, total=False):
     labels: Some | AtLeast | Exactly | None
 
 
-def wanted_of(filters: Filters) -> Wanted:
+def wanted_of(filters: Filters) -> Fields:
     """The conditions as a request names them.
 
     Raises:
@@ -68,17 +69,17 @@ def wanted_of(filters: Filters) -> Wanted:
         raise InvalidInput(f"no condition {strange}; there are {', '.join(Filters.__annotations__)}")
     start_us, end_us = time_range(filters.get("time"))
     area, labels = filters.get("within"), filters.get("labels")
-    return Wanted(
-        collection=filters.get("collection"),
-        group=filters.get("group"),
-        within=None if area is None else area_of(area),
-        start_us=start_us,
-        end_us=end_us,
-        seasons=_several(filters.get("season")),
-        sensors=_several(filters.get("sensor")),
-        numbers=_numbers(filters),
-        labels=None if labels is None else _labels(labels),
-    )
+    return {
+        "collection": filters.get("collection"),
+        "group": filters.get("group"),
+        "within": None if area is None else area_of(area),
+        "start_us": start_us,
+        "end_us": end_us,
+        "seasons": _several(filters.get("season")),
+        "sensors": _several(filters.get("sensor")),
+        "numbers": _numbers(filters),
+        "labels": None if labels is None else _labels(labels),
+    }
 
 
 def _several(names: str | Sequence[str] | None) -> list[str]:
@@ -106,40 +107,40 @@ def _share(value: float, what: str) -> float:
     return float(value)
 
 
-def _labels(condition: Any) -> LabelFields:
+def _labels(condition: Any) -> Fields:
     how = _HOW.get(type(condition).__name__)
     if how is None:
         raise InvalidInput(f"labels {condition!r}; use Some(...), AtLeast(...) or Exactly(...) of geostore")
-    return LabelFields.model_validate({"how": how, "names": list(condition.names)})
+    return {"how": how, "names": list(condition.names)}
 
 
-def area_of(area: Any) -> AreaFields:
+def area_of(area: Any) -> Fields:
     """An area as a request names it; whether it is a sound one, the answer tells.
 
     Raises:
         InvalidInput: it is nothing that names an area.
     """
     if isinstance(area, str):
-        return AreaFields(geohashes=[area])
+        return {"geohashes": [area]}
     if type(area).__name__ == "Circle":
-        return AreaFields(circle=(area.lon, area.lat, area.radius_km))
+        return {"circle": [area.lon, area.lat, area.radius_km]}
     if hasattr(area, "to_crs"):
         area = area.to_crs(4326)
     area = getattr(area, "__geo_interface__", area)
     if isinstance(area, Mapping):
-        return AreaFields(geojson=_plain(area))
+        return {"geojson": _plain(area)}
     items = list(area) if isinstance(area, Sequence) and not isinstance(area, bytes) else []
     if items and all(isinstance(item, str) for item in items):
-        return AreaFields(geohashes=items)
+        return {"geohashes": items}
     if len(items) == 4 and all(isinstance(v, int | float | np.number) for v in items):
-        return AreaFields(box=cast(Any, tuple(map(float, items))))
+        return {"box": [float(v) for v in items]}
     try:
         ring = [[float(lon), float(lat)] for lon, lat in items]
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"no area in {str(area)[:80]}: give a geohash, box, circle, ring or GeoJSON") from error
     if len(ring) < 3:
         raise InvalidInput(f"no area in {str(area)[:80]}: a ring has three points at least")
-    return AreaFields(geojson={"type": "Polygon", "coordinates": [[*ring, *ring[:1]]]})
+    return {"geojson": {"type": "Polygon", "coordinates": [[*ring, *ring[:1]]]}}
 
 
 def _plain(value: Any) -> Any:
@@ -158,29 +159,35 @@ def key_of(key: RasterKey) -> Key:
     return Key(**vars(key))
 
 
-def key_given(given: Any, filters: Filters) -> Steps[Key | None]:
-    """The stored raster that is meant by a key, a hit, facts, or (geohash, time); None of what is none of these."""
-    if isinstance(given, RasterInfo | Hit):
-        return key_of(given.key)
+def key_given(given: Any, filters: Filters) -> Steps[tuple[Key, str | None] | None]:
+    """The stored raster meant by a key, a hit, facts, or (geohash, time), and its chip if one is; None of others."""
+    if isinstance(given, Hit):
+        return key_of(given.key), given.cell
+    if isinstance(given, RasterInfo):
+        return key_of(given.key), None
     if isinstance(given, RasterKey):
-        return key_of(given)
+        return key_of(given), None
     if isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str):
-        key: Key = yield from _stored(given[0], given[1], filters)
-        return key
+        found: tuple[Key, str | None] = yield from _stored(given[0], given[1], filters)
+        return found
     return None
 
 
-def _stored(geohash: str, time: Time, filters: Filters) -> Steps[Key]:
-    """The one raster of a place and time, of the finest band group."""
-    found: list[RasterInfo] = yield from steps.rasters(geohash, filters.get("collection"), filters.get("group"), time)
+def _stored(geohash: str, time: Time, filters: Filters) -> Steps[tuple[Key, str | None]]:
+    """The one raster of a place and time, of the finest band group; the place may be a chip of it."""
+    known: list[Collection] = yield from steps.collections()
+    letters = {c.precision for c in known if filters.get("collection") in (None, c.name)}
+    chip = len(geohash) not in letters and len(geohash) - 1 in letters
+    place, cell = (geohash[:-1], geohash) if chip else (geohash, None)
+    found: list[RasterInfo] = yield from steps.rasters(place, filters.get("collection"), filters.get("group"), time)
     if not found:
-        raise NotFound(f"no raster of {geohash!r} at {time}; `geostore rasters {geohash}` lists what there is")
+        raise NotFound(f"no raster of {geohash!r} at {time}; `geostore rasters {place}` lists what there is")
     places = sorted(
         {f"{i.key.collection} {i.key.geohash} {i.key.time:%Y-%m-%dT%H:%M:%S} {i.key.platform}" for i in found}
     )
     if len(places) > 1:
         raise InvalidInput(f"{geohash!r} at {time} means {len(places)} rasters: {'; '.join(places[:5])}; name one")
-    return min(found, key=lambda i: (i.grid.xres, i.key.group)).to_key()
+    return min(found, key=lambda i: (i.grid.xres, i.key.group)).to_key(), cell
 
 
 def example_of(given: Any, arrays: list[Array], filters: Filters) -> Steps[Example]:
@@ -189,9 +196,9 @@ def example_of(given: Any, arrays: list[Array], filters: Filters) -> Steps[Examp
     Raises:
         InvalidInput, NotFound: it is nothing that can be looked for.
     """
-    key: Key | None = yield from key_given(given, filters)
-    if key is not None:
-        return Example(key=key)
+    known: tuple[Key, str | None] | None = yield from key_given(given, filters)
+    if known is not None:
+        return Example(key=known[0], cell=known[1])
     if isinstance(given, str | Path):
         given = yield from _read_file(Path(given), filters)
     if hasattr(given, "data_vars"):

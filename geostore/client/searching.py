@@ -35,7 +35,8 @@ def similar(
             example: Example = yield from example_of(item, arrays, filters)
             found.append(example)
         examples.append(found)
-    request = messages.Similar.model_validate({"like": examples[0], "unlike": examples[1], "wanted": wanted, **fields})
+    asked = {"like": examples[0], "unlike": examples[1], "wanted": wanted, **fields}
+    request = messages.parse("similar", asked)
     reply: Reply = yield Send(request, arrays)
     return read_hits(reply, fetch)
 
@@ -46,7 +47,8 @@ def changes(geohash: str, to: Any, filters: Filters) -> Steps[PlaceChanges]:
     example: Example | None = None
     if to is not None:
         example = yield from example_of(to, arrays, filters)
-    reply: Reply = yield Send(messages.Changes(geohash=geohash, to=example, wanted=wanted), arrays)
+    request = messages.parse("changes", {"geohash": geohash, "to": example, "wanted": wanted})
+    reply: Reply = yield Send(request, arrays)
     return read_changes(reply)
 
 
@@ -56,16 +58,20 @@ def label(
     """Label rasters, in requests of as many as one takes."""
     keys: list[Key] = []
     for given in rasters:
-        key: Key | None = yield from key_given(given, Filters())
-        if key is None:
+        known: tuple[Key, str | None] | None = yield from key_given(given, Filters())
+        if known is None:
             raise InvalidInput(f"{str(given)[:80]!r} names no raster; give a hit, facts, a key, or (geohash, time)")
-        keys.append(key)
+        keys.append(known[0])
     total = {"labelled": 0, "unchanged": 0}
     for start in range(0, len(keys), _KEYS):
-        request = messages.Label(
-            keys=keys[start : start + _KEYS], labels=list(labels), legend=legend, who=who, reason=reason
-        )
-        reply: Reply = yield Send(request)
+        fields = {
+            "keys": keys[start : start + _KEYS],
+            "labels": list(labels),
+            "legend": legend,
+            "who": who,
+            "reason": reason,
+        }
+        reply: Reply = yield Send(messages.parse("label", fields))
         total = {name: count + int(reply.fields[name]) for name, count in total.items()}
     return total
 

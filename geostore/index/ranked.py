@@ -83,6 +83,7 @@ def ranked(
     wanted: Filter = ALL,
     radius: int | None = None,
     without: frozenset[bytes] = frozenset(),
+    spared: frozenset[tuple[bytes, str]] = frozenset(),
     candidates: int = CANDIDATES,
     threads: int = 1,
 ) -> Matches:
@@ -98,6 +99,7 @@ def ranked(
         wanted: which rows may be hits.
         radius: bits that may differ at most, or None.
         without: keys whose rows are left out; `count` counts them all the same.
+        spared: (key, cell) of single rows that are left out.
         candidates: rows of the first stage, k at least.
         threads: at most.
 
@@ -111,10 +113,10 @@ def ranked(
     for index in indexes:
         chosen = plans(index, query.signature, query.space, wanted)
         made += zip([part.segment for part in index.parts], chosen, strict=True)
-    spared = sum(len(segment.rows_of(without)) for segment, _ in made) if without else 0
-    near = _near(made, query, max(candidates, k) + spared, radius, threads)
-    found = [m for (segment, _), hits in zip(made, near, strict=True) for m in _best(segment, hits, query, k + spared)]
-    kept = sorted((m for m in found if m.key not in without), key=_order)
+    more = len(spared) + (sum(len(segment.rows_of(without)) for segment, _ in made) if without else 0)
+    near = _near(made, query, max(candidates, k) + more, radius, threads)
+    found = [m for (segment, _), hits in zip(made, near, strict=True) for m in _best(segment, hits, query, k + more)]
+    kept = sorted((m for m in found if m.key not in without and (m.key, m.geohash) not in spared), key=_order)
     return Matches(kept[:k], sum(plan.selection.count for _, plan in made), tuple(plan for _, plan in made))
 
 

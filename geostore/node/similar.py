@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], progress: Progress) -> Reply:
-    """The hits, most similar first; examples that are stored rasters are not among them.
+    """The hits, most similar first; examples that are stored rasters, or chips, are not among them.
 
     The arrays are each hit's distance in bits, its score, and the descriptor that was looked near.
 
@@ -35,16 +35,15 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
     labelling = node.following.spoken().labelling
     check_labels(request.wanted, labelling.legend)
     indexes = levels.at(request.level)
-    given = frozenset(
-        RasterKey(**vars(e.key)).to_bytes() for e in (*request.like, *request.unlike) if e.key is not None
-    )
+    given = [(RasterKey(**vars(e.key)), e.cell) for e in (*request.like, *request.unlike) if e.key is not None]
     found = ranked(
         indexes,
         query,
         request.k,
         wanted=filter_of(request.wanted, indexes),
         radius=request.radius,
-        without=given,
+        without=frozenset(key.to_bytes() for key, cell in given if cell in (None, key.geohash)),
+        spared=frozenset((key.to_bytes(), cell) for key, cell in given if cell not in (None, key.geohash)),
         threads=node.settings.threads,
     )
     fields = {

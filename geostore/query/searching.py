@@ -18,7 +18,7 @@ Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class Example(BaseModel):
-    """One thing to look for: a stored raster, pixels, or a descriptor. Positions are of the request's arrays.
+    """One thing to look for: a stored raster or its chip `cell`, pixels, a descriptor. Positions are of the arrays.
 
     `pixels` is (bands, height, width) in the dtype of `bands`, `valid` (height, width) uint8 whose 1 means usable;
     `vector` is (width,) float32. `space` says what made the vector, as an answer named it.
@@ -26,6 +26,7 @@ class Example(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     key: Key | None = None
+    cell: str | None = None
     pixels: int | None = Field(None, ge=0)
     valid: int | None = Field(None, ge=0)
     bands: list[dict[str, Any]] = Field(default_factory=list, max_length=512)

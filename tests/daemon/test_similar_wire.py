@@ -116,6 +116,10 @@ def test_every_kind_of_example_finds_the_same(client: Client, tmp_path: Path) ->
     for example in (client.similar(FIRST), client.similar(FIRST).vector):
         assert [h.key for h in client.similar(example)] == [info.key, *wanted]
     assert len(wanted) == DATES - 1
+    chip = client.similar(FIRST, level="chip", k=1)[0]
+    like_it = client.similar(chip, level="chip", k=100)
+    assert (chip.key, chip.cell) not in [(h.key, h.cell) for h in like_it]
+    assert like_it.count == len(like_it) + 1
 
 
 def test_areas_and_conditions_as_users_write_them(client: Client) -> None:

@@ -132,6 +132,22 @@ def test_chips_say_where_in_the_cell(node: Node) -> None:
     assert {h["cell"] for h in found} == {"u8hkt0"}
 
 
+def test_a_chip_is_an_example_of_its_own(node: Node) -> None:
+    """What is like one chip: itself left out, its own score 1, the order that of its descriptor; no chip elsewhere."""
+    chip = messages.Example(key=FIRST, cell="u8hks3")
+    by_chip = node.answer(messages.Similar(like=[chip], level="chip", k=10))
+    by_vector = node.answer(
+        messages.Similar(like=[messages.Example(vector=0)], level="chip", k=11), [by_chip.arrays[2]]
+    )
+    mine = by_vector.fields["hits"][0]
+    assert (mine["cell"], mine["time_us"]) == ("u8hks3", FIRST.time_us)
+    assert by_vector.arrays[1][0] == pytest.approx(1.0, abs=1e-6)
+    assert by_chip.fields["hits"] == by_vector.fields["hits"][1:]
+    for cell, match in (("u8hkt3", "fewer than 16"), ("u8hks33", "no chip of")):
+        with pytest.raises(InvalidInput, match=match):
+            node.answer(messages.Similar(like=[messages.Example(key=FIRST, cell=cell)]))
+
+
 def test_changes_are_dated_and_placed(tmp_path: Path) -> None:
     """A field that is built over in the fifth of eight dates: that date is the change, and only that."""
     days = [f"2020-{month:02d}-10" for month in (1, 2, 3, 4, 5, 6, 7, 8)]

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from geostore.errors import BadRequest, InvalidInput, NotComparable, NotFound
 from geostore.index.descriptors import PIXELS_MIN
 from geostore.index.ranked import Query
-from geostore.keys import RasterKey
-from geostore.node.search.levels import RASTER, Levels
+from geostore.keys import RasterKey, check_geohash
+from geostore.node.search.levels import CHIP, RASTER, Levels
 from geostore.node.search.models import SearchModel
+from geostore.partition.geohash import code_of
 from geostore.query.messages import Array, Example, Wanted, check_arrays
 from geostore.raster import Band, Bands
 
@@ -125,7 +126,7 @@ def query_of(
 def _vector(model: SearchModel, levels: Levels, example: Example, arrays: tuple[Array, ...]) -> Floats:
     """(D,) of length 1."""
     if example.key is not None:
-        return vector_of(levels, RasterKey(**vars(example.key)))
+        return vector_of(levels, RasterKey(**vars(example.key)), example.cell)
     if example.vector is not None:
         return _given(model, example, arrays)
     pixels = _position(arrays, example.pixels, "pixels")
@@ -143,16 +144,22 @@ def _vector(model: SearchModel, levels: Levels, example: Example, arrays: tuple[
     return made
 
 
-def vector_of(levels: Levels, key: RasterKey) -> Floats:
-    """The descriptor of a stored raster, from the index, (D,).
+def vector_of(levels: Levels, key: RasterKey, cell: str | None) -> Floats:
+    """The descriptor of a stored raster, or of its chip `cell`, from the index, (D,).
 
     Raises:
-        InvalidInput: it has too few usable pixels to be described.
+        InvalidInput: it has too few usable pixels to be described, or no such chip.
     """
-    rows = next((r for i in levels.at(RASTER) if (r := i.take([key.to_bytes()])) is not None), None)
-    if rows is None or rows.descriptors is None or rows.scales is None:
-        raise _too_few(str(key))
-    return np.asarray(rows.descriptors[0].astype(np.float32) * rows.scales[0])
+    geohash = key.geohash if cell is None else check_geohash(cell)
+    if geohash != key.geohash and len(geohash) != len(key.geohash) + 1:
+        raise InvalidInput(f"{cell!r} is no chip of {key}; give a geohash of one letter more")
+    rows = (i.take([key.to_bytes()]) for i in levels.at(RASTER if geohash == key.geohash else CHIP))
+    for found in rows:
+        if found is None or found.descriptors is None or found.scales is None:
+            continue
+        for at in np.flatnonzero(found.cells == code_of(geohash)):
+            return np.asarray(found.descriptors[at].astype(np.float32) * found.scales[at])
+    raise _too_few(f"{key} at {geohash}")
 
 
 def _given(model: SearchModel, example: Example, arrays: tuple[Array, ...]) -> Floats:

@@ -1,0 +1,88 @@
+"""geostore index: what similarity search is made with."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from geostore.amounts import duration, size
+from geostore.cli import show
+from geostore.cli.session import Session
+from geostore.cli.verb import verb
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(help="See, make and improve what `similar` searches.", no_args_is_help=True)
+
+
+@app.callback()
+def _index() -> None:
+    """See, make and improve what `similar` searches."""
+
+
+def index_status(session: Session) -> None:
+    """Spaces, rows, bytes, and whether an index is behind the tables."""
+    with session.reader() as client:
+        fields = client.index_status()
+    session.answer(fields, lambda out: _show(out, fields))
+
+
+def _show(out: Console, fields: dict[str, Any]) -> None:
+    legend = "nothing is labelled" if fields["legend"] is None else f"{fields['labelled']} rasters are labelled"
+    out.print(f"{fields['path']}, made again from the tables whenever it is lost; {legend}", markup=False)
+    columns = ("space", ">generation", "descriptor", "head", ">bits", "bands", ">rasters", ">chips", ">bytes", "")
+    out.print(show.table("Indexes", columns, [_row(found) for found in fields["indexes"]]))
+
+
+def _row(found: dict[str, Any]) -> tuple[Any, ...]:
+    space = found["space"]
+    about = [space[name] for name in ("name", "generation", "descriptor", "head", "bits")]
+    rows = (found["rasters"], found["chips"], size(found["bytes"]))
+    return (*about, ", ".join(space["bands"]), *rows, "behind the tables" if found["behind"] else "level")
+
+
+def index_build(
+    session: Session,
+    anew: Annotated[bool, typer.Option("--anew", help="From the tables alone, whatever is there.")] = False,
+) -> None:
+    """Bring the index level now, so that no question waits for it. Resumable."""
+    with session.writer() as client, session.progress("index build") as progress:
+        fields = client.index_build(anew=anew, progress=progress)
+    session.answer(
+        fields,
+        lambda out: out.print(f"{fields['rasters']} rasters, {fields['chips']} chips; {duration(fields['seconds'])}"),
+    )
+
+
+def index_upgrade(
+    session: Session,
+    head: Annotated[
+        Literal["milan", "itq", "pca-sign", "rotation"], typer.Option(help="How signatures are learned.")
+    ] = "milan",
+    descriptor: Annotated[str | None, typer.Option(help="Another descriptor that is installed.")] = None,
+    bits: Annotated[int, typer.Option(help="Bits of a signature, 32 to 256.")] = 128,
+    steps: Annotated[int | None, typer.Option(help="Optimiser steps at most.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+) -> None:
+    """A new generation of signatures, learned from what is stored; the old one answers until it is whole."""
+    with session.writer() as client, session.progress("index upgrade") as progress:
+        fields = client.index_upgrade(
+            head=head, descriptor=descriptor, bits=bits, steps_max=steps, seed=seed, progress=progress
+        )
+    lines = "\n".join(_upgraded(found) for found in fields["indexes"])
+    session.answer(fields, lambda out: out.print(lines, markup=False))
+
+
+def _upgraded(found: dict[str, Any]) -> str:
+    space = found["space"]
+    return (
+        f"{', '.join(space['bands'])}: generation {space['generation']}, {space['descriptor']} and {space['head']} of "
+        f"{space['bits']} bits, learned from {found['rows']} rows by their {found['by']}"
+    )
+
+
+app.command("status")(verb(index_status))
+app.command("build")(verb(index_build))
+app.command("upgrade")(verb(index_upgrade))

@@ -1,0 +1,76 @@
+"""geostore similar: what looks most like an example."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from geostore.cli import options, show, wanted
+from geostore.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from geostore.client import Hits
+
+
+def similar(
+    session: Session,
+    like: Annotated[list[str], typer.Argument(help="Examples: GEOHASH@TIME of a stored raster, or a scene's file.")],
+    unlike: Annotated[list[str] | None, typer.Option(help="A counter-example; may be repeated.")] = None,
+    k: Annotated[int, typer.Option("-k", help="Hits at most.")] = 20,
+    radius: Annotated[int | None, typer.Option(help="Bits of the signature that may differ.")] = None,
+    level: Annotated[Literal["raster", "chip"], typer.Option(help="Whole rasters, or parts of them.")] = "raster",
+    within: wanted.Within = None,
+    time: options.Time = None,
+    season: wanted.Season = None,
+    sensor: wanted.Sensor = None,
+    cloud: wanted.Cloud = None,
+    valid: wanted.Valid = None,
+    certificate: wanted.Certificate = None,
+    labels: wanted.Labels = None,
+    match: wanted.Match = "some",
+    collection: options.Collection = None,
+    group: options.Group = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Show how the hits were found, with exact counts.")
+    ] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw the hits to this PNG.")] = None,
+) -> None:
+    """The rasters, or chips of rasters, that look most like the examples."""
+    filters = wanted.filters(
+        collection=collection, group=group, time=time, within=within, season=season, sensor=sensor, cloud=cloud,
+        valid=valid, certificate=certificate, labels=labels, match=match,
+    )  # fmt: skip
+    with session.reader() as client:
+        hits = client.similar(
+            like=[wanted.example(text) for text in like],
+            unlike=[wanted.example(text) for text in unlike or ()],
+            k=k,
+            radius=radius,
+            level=level,
+            explain=explain,
+            **filters,
+        )
+        if plot is not None:
+            hits.plot().savefig(plot)
+    session.answer(hits.to_dict(), lambda out: _show(out, hits))
+
+
+def _show(out: Console, hits: Hits) -> None:
+    for number, part in enumerate(hits.plan):
+        out.print(f"part {number}: {part['rows']} rows")
+        for step in part["steps"]:
+            out.print(f"  {step['what']}: {step['rows']} left", markup=False)
+        out.print(f"  {part['path']} of {part['left']} rows")
+    columns = ("cell", "time", "platform", ">score", ">bits", ">usable", "labels", "collection")
+    title = f"{len(hits)} of {hits.count} {'chips' if hits.level == 'chip' else 'rasters'} that meet the conditions"
+    out.print(show.table(title, columns, [_row(hit) for hit in hits]))
+
+
+def _row(hit: Any) -> tuple[Any, ...]:
+    when, usable = show.when(hit.key.time_us), f"{hit.valid_fraction:.0%}"
+    place = (hit.cell, when, hit.key.platform)
+    return (*place, f"{hit.score:.4f}", hit.distance, usable, ", ".join(hit.labels), hit.key.collection)

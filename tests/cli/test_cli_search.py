@@ -1,0 +1,118 @@
+"""The commands of search on a real store: what they answer, what they draw, how they leave."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from geostore.partition.geohash import bounds
+
+
+@pytest.fixture(scope="module")
+def store(world, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("search") / "store"
+    shutil.copytree(world.store, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def place(run, store) -> tuple[str, str]:
+    """The fullest cell, and one of its dates."""
+    found = run("rasters", "--store", store, "--json").json["rasters"]
+    cells = [r["key"]["geohash"] for r in found]
+    return max(sorted(set(cells)), key=cells.count), "2020-05-03"
+
+
+def test_similar_lists_explains_and_draws(run, store, place, tmp_path) -> None:
+    """A table for people and JSON for programs say the same hits; the plan has exact counts; the picture is a PNG."""
+    example = f"{place[0]}@{place[1]}"
+    shown = run("similar", example, "--store", store, "--explain", "--plot", tmp_path / "hits.png")
+    assert shown.code == 0, shown.err
+    found = run("similar", example, "--store", store, "--explain", "--json").json
+    assert found["count"] == len(found["hits"]) + 1 == found["plan"][0]["left"]
+    assert f"{len(found['hits'])} of {found['count']} rasters that meet the conditions" in shown.out
+    assert all(f"{hit['score']:.4f}" in shown.out for hit in found["hits"])
+    assert (tmp_path / "hits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_conditions_reach_the_search(run, store, world, place, tmp_path) -> None:
+    """Areas in each form, time, season, errors, labels; a scene's file as the example; chips."""
+    example = f"{place[0]}@{place[1]}"
+    west, south, east, north = bounds(place[0])
+    area = tmp_path / "area.geojson"
+    ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
+    area.write_text(json.dumps({"type": "Polygon", "coordinates": [ring]}))
+
+    def count(*flags: object) -> int:
+        answer = run("similar", example, "--store", store, "--json", *flags)
+        assert answer.code == 0, answer.err
+        return answer.json["count"]
+
+    whole = count("--within", place[0])
+    middle = f"{(west + east) / 2},{(south + north) / 2},0.01"
+    assert count("--within", area) == count("--within", middle) == whole
+    assert count("--within", f"{west},{south},{east},{north}") == whole
+    assert 0 < count("--within", place[0], "--time", "2020-05/2020-06") < whole
+    assert count("--within", place[0], "--season", "spring") == 2
+    assert count("--within", place[0], "--season", "winter") == 0
+    assert count("--within", place[0], "--certificate", "mse=0.005", "--valid", 0.001) == whole
+    labelled = run(
+        "label", place[0], "grass", "wet", "--time", "2020-05-03", "--who", "kim", "--store", store, "--json"
+    )
+    assert labelled.json == {"labelled": 1, "unchanged": 0}
+    assert count("--label", "wet") == count("--label", "wet", "--label", "grass", "--match", "exactly") == 1
+    assert count("--level", "chip") > count()
+    file = next(iter(sorted(world.scenes.glob("*.tif"))))
+    hits = run("similar", file, "--unlike", example, "-k", 3, "--store", store, "--json").json["hits"]
+    assert len(hits) == 3
+
+
+def test_changes_lists_every_date(run, store, place, tmp_path) -> None:
+    """Six dates, ascending, in a table and as JSON; `--only` leaves the changes; the picture is a PNG."""
+    found = run("changes", place[0], "--store", store, "--json").json
+    times = [row["time"] for row in found["rasters"]]
+    assert times == sorted(times)
+    assert len(times) == 6
+    shown = run("changes", place[0], "--to", f"{place[0]}@{place[1]}", "--store", store, "--plot", tmp_path / "c.png")
+    assert shown.code == 0, shown.err
+    assert "6 dates" in shown.out
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+    only = run("changes", place[0], "--store", store, "--only", "--json").json
+    assert only["rasters"] == [row for row in found["rasters"] if row["changed"]]
+
+
+def test_index_is_seen_made_and_improved(run, store, place) -> None:
+    """Build, status, upgrade: one line each for people, the same facts as JSON."""
+    built = run("index", "build", "--anew", "--store", store, "--json").json
+    assert built["rasters"] >= 6
+    found = run("index", "status", "--store", store, "--json").json["indexes"][0]
+    assert (found["rasters"], found["behind"]) == (built["rasters"], False)
+    assert "level" in run("index", "status", "--store", store).out
+    shown = run("index", "upgrade", "--head", "rotation", "--bits", 64, "--store", store)
+    assert "generation 1, spectral-1 and rotation of 64 bits" in " ".join(shown.out.split()), shown.err
+    assert run("similar", f"{place[0]}@{place[1]}", "--store", store, "--json").json["space"]["generation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "kind"),
+    [
+        (("similar", "u2pc0@1999"), 4, "not-found"),
+        (("similar", "no-such.tif"), 2, "invalid-input"),
+        (("similar", "{cell}@{day}", "--season", "monsoon"), 2, "invalid-input"),
+        (("similar", "{cell}@{day}", "--within", "1,2"), 2, "invalid-input"),
+        (("similar", "{cell}@{day}", "--certificate", "mse"), 2, "invalid-input"),
+        (("similar", "{cell}@{day}", "-k", 0), 2, "bad-request"),
+        (("changes", "9q"), 4, "not-found"),
+        (("label", "9q", "x"), 4, "not-found"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_an_exit_code(run, store, place, arguments, code, kind) -> None:
+    """Each refusal names its kind and leaves with the code of the guide."""
+    filled = [str(a).format(cell=place[0], day=place[1]) for a in arguments]
+    outcome = run(*filled, "--store", store)
+    assert outcome.code == code, outcome.err
+    assert outcome.err.startswith(f"{kind}: ")
+    assert outcome.err.count("\n") == 1
