@@ -14,7 +14,6 @@ from geostore.index.compiled import compiled, popcount
 
 BLOCK = 256  # rows ruled out together by the first half of their words
 FEW = 64  # rows that a bitmap leaves of a block; so few are looked at one by one
-SPARSE = 24  # so few are looked at without a look at the block
 GROUP = 16  # rows ruled out together by all of their words
 NEAR = 8  # bits a word; nearer limits are tried on the first half of the words first
 AHEAD = 16  # single rows that are fetched before they are needed

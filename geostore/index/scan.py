@@ -19,7 +19,6 @@ from geostore.index.blocks import (
     FEW,
     GROUP,
     NEAR,
-    SPARSE,
     count_allowed,
     distance,
     far_at_most,
@@ -122,7 +121,7 @@ def _scan_tile(
     while lo < end:
         hi = min((lo // BLOCK + 1) * BLOCK, end)
         count = BLOCK if allowed.size == 0 else count_allowed(allowed, lo, hi)
-        if count and (count <= SPARSE or not ruled_out(words, lo, hi, query, state[0])):
+        if count and not ruled_out(words, lo, hi, query, state[0]):
             if count <= FEW:
                 _offer_few(words, base, query, lo, hi, allowed, k, state, tally, rows, far_of)
             elif words.shape[0] == 2:

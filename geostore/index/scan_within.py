@@ -11,7 +11,6 @@ from geostore.index.blocks import (
     FEW,
     GROUP,
     NEAR,
-    SPARSE,
     count_allowed,
     distance,
     far_at_most,
@@ -50,7 +49,7 @@ def hits_runs(
                 return found, r, lo
             hi = min((lo // BLOCK + 1) * BLOCK, runs[r, 1])
             count = BLOCK if allowed.size == 0 else count_allowed(allowed, lo, hi)
-            if count and (count <= SPARSE or far_limit or not ruled_out(words, lo, hi, query, radius + 1)):
+            if count and (far_limit or not ruled_out(words, lo, hi, query, radius + 1)):
                 if count <= FEW:
                     found = _hits_few(words, query, radius, lo, hi, allowed, found, rows, far_of)
                 elif words.shape[0] == 2:

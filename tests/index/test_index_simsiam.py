@@ -131,7 +131,7 @@ def test_without_weights_and_for_other_bands_it_refuses():
     found = load(GROUP, ["simsiam", "simclr"])
     assert all(isinstance(f, Trainable) for f in found.values())
     assert isinstance(trained(SimSiam), Trained)
-    with pytest.raises(InvalidInput, match="index upgrade"):
+    with pytest.raises(InvalidInput, match="no weights yet"):
         found["simsiam"].width(reflectance_bands(4))
     with pytest.raises(NotComparable, match="trained on bands"):
         trained(SimSiam).width(reflectance_bands(5))

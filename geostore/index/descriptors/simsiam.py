@@ -127,7 +127,7 @@ class SimSiam:
     @property
     def _trained(self) -> Network:
         if self.network is None:
-            raise InvalidInput(f"{self.name} has no weights yet; train it with `geostore index upgrade`")
+            raise InvalidInput(f"{self.name} has no weights yet; `train` it on rasters, or load some with `from_bytes`")
         return self.network
 
     @cached_property
