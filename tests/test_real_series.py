@@ -11,6 +11,7 @@ import pytest
 from geostore.certificate import measure
 from geostore.collection import Collection, Files, Policy
 from geostore.connection import connect
+from geostore.estimate import estimate
 from geostore.ingest import ingest
 from geostore.keys import RasterKey
 from geostore.raster import Band, Bands, Raster
@@ -39,7 +40,7 @@ def laos() -> tuple[list[Path], Collection]:
 @pytest.mark.timeout(1200)  # 112 cells are fitted, 2 to 3 seconds of a core each
 @pytest.mark.parametrize(("place", "cells", "pieces"), [(peru, 112, 896), (laos, 12, 36)])
 def test_a_real_series_is_kept_within_its_policy(place, cells: int, pieces: int, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """Every stored raster decodes within the bounds, as its certificate says, after the lossless rows are gone."""
+    """Every stored raster decodes within the bounds, as certified, after the lossless rows are gone; as estimated."""
     if not DATA.is_dir():
         pytest.skip(f"no development data at {DATA}; set GEOSTORE_DATA")
     sources, collection = place()
@@ -57,6 +58,14 @@ def test_a_real_series_is_kept_within_its_policy(place, cells: int, pieces: int,
         assert status["quality"]["missed"] == 0
         assert status["tiers"].get("waiting", 0) == 0
         assert client.verify()["ok"]
+        expected = estimate(sources, collection, steps=SETTINGS.fit_steps)
+        assert expected.scenes == status["scenes"]
+        assert expected.partitions == pytest.approx(status["partitions"], rel=0.1)
+        for name in ("lzw", "jxl", "stored"):
+            low, high = getattr(expected, f"bytes_{name}_interval")
+            seen = status["bytes"][name if name == "stored" else f"source_{name}"]
+            print(f"{collection.name}, {name}: {low} to {high} expected, {seen} seen")
+            assert low <= seen <= high, name
         fitted = [i for i in client.rasters(collection=collection.name) if i.key in originals]
         for info, raster in client.decode_rasters(fitted):
             check(info.key, originals[info.key], raster, collection.policy)
