@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,11 +11,14 @@ import pytest
 import rasterio
 import xarray as xr
 
+from geostore.collection import Files
 from geostore.connection import connect
 from geostore.errors import BadScene, BandMismatch, InvalidInput
 from geostore.estimate import estimate
 from geostore.ingest import ingest
+from geostore.partition.split import split
 from geostore.scene import find_scenes, open_scene
+from geostore.scene.geotiff import Reader
 
 DAYS = ["2020-05-01", "2020-05-17", "2020-06-02"]
 BANDS = """
@@ -203,6 +207,30 @@ def test_dates_without_a_measurement(write, declare):
         open_scene(next(iter(find_scenes([empty], collection))), collection)
     with pytest.raises(BadScene, match="leave --time out"):
         open_scene(next(iter(find_scenes([path], collection))), collection, time=datetime(2021, 1, 1))  # noqa: DTZ001
+
+
+def test_a_date_reads_its_own_band_in_windows_of_a_cell(write, declare, tmp_path, monkeypatch):
+    """Memory is that of one date in one cell: no read asks for another date's band, and none for more than a cell."""
+    asked = []
+    real = Reader.read
+
+    def read(self, href, indexes, row, col, height, width):
+        asked.append((tuple(indexes), height * width))
+        return real(self, href, indexes, row, col, height, width)
+
+    monkeypatch.setattr(Reader, "read", read)
+    pixels = np.random.default_rng(2).integers(1, 9000, (3, 200, 240)).astype(np.int16)
+    path = write("ndvi.tif", pixels, descriptions=DAYS, res=100.0)
+    collection = declare(BANDS.replace("precision = 4", "precision = 5").replace("gsd_m = 10", "gsd_m = 100"))
+    collection = replace(collection, files=Files(dates="bands"))
+    for i, source in enumerate(find_scenes([path], collection)):
+        scene = open_scene(source, collection)
+        asked.clear()
+        cells = list(split(scene, precision=5))
+        assert len(cells) > 10
+        assert {indexes for indexes, _ in asked} == {(i + 1,)}
+        assert max(size for _, size in asked) < 200 * 240 / 4
+        scene.close()
 
 
 def test_a_stack_is_taken_in_estimated_and_referred_to(write, declare, tmp_path):
