@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from geostore import plugins
 from geostore.errors import InvalidInput
-from geostore.index.descriptors import GROUP, Descriptor
+from geostore.index.descriptors import GROUP, Descriptor, Trainable, Trained
 from geostore.keys import PartitionKey
 from geostore.node.search.levels import CHIP, RASTER
 from geostore.node.search.models import SearchModel, head_from_bytes, model_event, plain_head
-from geostore.node.search.training import samples, train
+from geostore.node.search.training import samples, series_of, train, train_descriptor
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 
@@ -81,7 +81,7 @@ def index_upgrade(node: Node, request: messages.IndexUpgrade, arrays: tuple[Arra
 def _upgrade(
     node: Node, model: SearchModel, partitions: list[PartitionKey], request: messages.IndexUpgrade, progress: Progress
 ) -> dict[str, Any]:
-    base = _redescribed(model, request.descriptor)
+    base, weights = _redescribed(node, model, partitions, request, progress)
     levels = node.following.level(base, progress, partitions=partitions)
     points, groups, by = samples(list(levels.indexes.values()), node.following.spoken().labelling, seed=request.seed)
     data = train(request.head, points, groups, request.bits, steps=request.steps, seed=request.seed, progress=progress)
@@ -90,15 +90,26 @@ def _upgrade(
     facts = {"by": by, "rows": len(points), "method": request.head}
     with node.changing:
         node.following.convert(levels, newer)
-        blob = node.store.put_blob("models", data)
-        node.store.commit([model_event(newer, blob, time_us=time.time_ns() // 1000, facts=facts)])
+        blobs = [node.store.put_blob("models", part) for part in (data, *weights)]
+        node.store.commit([model_event(newer, blobs, time_us=time.time_ns() // 1000, facts=facts)])
     return {"space": newer.to_fields(), **facts}
 
 
-def _redescribed(model: SearchModel, name: str | None) -> SearchModel:
-    """The same model, or one of another descriptor with a head that needs no training."""
-    if name in (None, model.descriptor.name):
-        return model
-    assert name is not None
-    descriptor: Descriptor = plugins.find(GROUP, name)
-    return replace(model, descriptor=descriptor, head=plain_head(descriptor.width(model.bands)))
+def _redescribed(
+    node: Node, model: SearchModel, partitions: list[PartitionKey], request: messages.IndexUpgrade, progress: Progress
+) -> tuple[SearchModel, list[bytes]]:
+    """The model to learn signatures on, and the weights of its descriptor, if it has any.
+
+    Another descriptor comes with a head that needs no training; one that learns does so from decoded pixels.
+    """
+    if request.descriptor is None:
+        return model, [model.descriptor.to_bytes()] if isinstance(model.descriptor, Trained) else []
+    found: Descriptor | Trainable = plugins.find(GROUP, request.descriptor)
+    weights: list[bytes] = []
+    if isinstance(found, Trainable):
+        series = series_of(node, partitions, model.bands, seed=request.seed)
+        weights = [
+            train_descriptor(request.descriptor, series, steps=request.steps, seed=request.seed, progress=progress)
+        ]
+        found = found.from_bytes(weights[0])
+    return replace(model, descriptor=found, head=plain_head(found.width(model.bands))), weights

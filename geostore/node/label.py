@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from geostore.errors import NotFound
 from geostore.keys import RasterKey
 from geostore.node.search.labelling import check_labels, label_event
 from geostore.query import messages
@@ -25,7 +26,8 @@ def label(node: Node, request: messages.Label, arrays: tuple[Array, ...], progre
         check_labels(known.labelling, request.labels, request.legend)
         keys = [RasterKey(**vars(key)) for key in request.keys]
         for key in keys:
-            node.store.raster(key)
+            if node.store.current_number(key) is None:
+                raise NotFound(f"no raster {key}; `geostore rasters` lists what there is")
         labels = tuple(dict.fromkeys(request.labels))
         changed = [k for k in keys if known.labelling.names.get(k.to_bytes(), ()) != labels]
         if changed:

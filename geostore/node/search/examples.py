@@ -56,7 +56,8 @@ def _bands_of(node: Node, example: Example) -> Bands | None:
     """The bands of an example; None of a descriptor."""
     if example.key is not None:
         key = example.key
-        node.store.raster(RasterKey(**vars(key)))
+        if node.store.current_number(RasterKey(**vars(key))) is None:
+            raise NotFound(f"no raster {RasterKey(**vars(key))}; `geostore rasters {key.geohash}` lists what there is")
         return node.store.collection(key.collection).groups[key.group]
     return None if example.pixels is None else read_bands(example.bands)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geostore.codec import quiet
-from geostore.errors import Corrupt
+from geostore.errors import Corrupt, Unavailable
 from geostore.index.rows import Rows
 from geostore.keys import PartitionKey, RasterKey
 from geostore.node.search.describe import gather
@@ -49,6 +49,7 @@ class Following:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._lock = threading.RLock()
+        self._locks: dict[str, threading.RLock] = {}
         self._levels: dict[str, Levels] = {}
         self._models: dict[str, SearchModel] = {}
         self._spoken: Spoken | None = None
@@ -82,12 +83,16 @@ class Following:
         found = []
         for model, _ in self.models().values():
             levels, _ = self.on_disk(model)
-            for name, index in sorted(levels.indexes.items()):
+            wrong = [("", levels.damage)] if levels.damage else []
+            for (kind, precision), index in sorted(levels.indexes.items()):
                 try:
                     index.verify()
                 except Corrupt as error:
-                    path = f"{FOLDER}/{model.name}/{name[0]}-{name[1]}"
-                    found.append(Finding("index", path, f"{error}; run `geostore index build --anew`"))
+                    wrong.append((f"/{kind}-{precision}", str(error)))
+            found += [
+                Finding("index", f"{FOLDER}/{model.name}{where}", f"{what}; run `geostore index build --anew`")
+                for where, what in wrong
+            ]
         return found
 
     def close(self) -> None:
@@ -147,29 +152,35 @@ class Following:
             anew: throw away what is there first.
             partitions: what the index covers, where the model is not in use yet.
         """
-        with self._lock:
+        folder = self.root / model.name
+        with self._own_lock(model.name):
             now = state_of(self._node.store)
             kept = self._levels.get(model.name)
             if kept is None or anew or not kept.holds(now):
-                with locked(self.root):
-                    kept = Levels.open(self.root / model.name, model.space, self._node.store.id)
-                    if anew:
+                with locked(folder):
+                    kept = Levels.open(folder, model.space, self._node.store.id)
+                    if anew or kept.damage:
                         kept.clear()
                     if not kept.holds(now):
                         self._follow(model, kept, now, partitions, progress)
                 self._levels[model.name] = kept
             return kept.frozen()
 
+    def _own_lock(self, name: str) -> threading.RLock:
+        """The lock of one model: while one is made, questions are answered by another."""
+        with self._lock:
+            return self._locks.setdefault(name, threading.RLock())
+
     def on_disk(self, model: SearchModel) -> tuple[Levels, bool]:
         """The indexes of a model as they lie, and whether they are behind the tables."""
-        with self._lock, locked(self.root):
-            found = Levels.open(self.root / model.name, model.space, self._node.store.id)
+        found = Levels.open(self.root / model.name, model.space, self._node.store.id)
         return found, not found.holds(state_of(self._node.store))
 
     def convert(self, levels: Levels, newer: SearchModel) -> None:
         """Make the indexes of `newer`, which has the same descriptors, out of those of the model before it."""
-        with self._lock, locked(self.root):
-            made = Levels(self.root / newer.name, newer.space, self._node.store.id)
+        folder = self.root / newer.name
+        with self._own_lock(newer.name), locked(folder):
+            made = Levels(folder, newer.space, self._node.store.id)
             made.clear()
             for (kind, precision), index in levels.indexes.items():
                 rows = index.everything()
@@ -181,11 +192,12 @@ class Following:
 
     def forget_others(self) -> None:
         """Remove the folders of models that no raster needs any more."""
-        with self._lock, locked(self.root):
-            kept = self.models()
-            for path in self.root.iterdir():
-                if path.is_dir() and path.name not in kept:
-                    shutil.rmtree(path, ignore_errors=True)
+        kept = self.models()
+        for path in self.root.iterdir():
+            if path.is_dir() and path.name not in kept:
+                shutil.rmtree(path, ignore_errors=True)
+                path.with_suffix(".lock").unlink(missing_ok=True)
+        with self._lock:
             self._levels = {name: levels for name, levels in self._levels.items() if name in kept}
 
     def _follow(
@@ -194,7 +206,10 @@ class Following:
         """Bring `levels` to `now`."""
         labelling = self.spoken().labelling
         if mine is None:
-            _, mine = self.models().get(model.name, (model, []))
+            found = self.models().get(model.name)
+            if found is None:
+                raise Unavailable(f"the index of {model.name} was upgraded meanwhile; ask again")
+            mine = found[1]
         truth, known = self._compared(levels, now, mine)
         wanted = {key: (number, labelling.stamp(key.to_bytes())) for key, number in truth.items()}
         levels.drop(known.keys() - {key.to_bytes() for key in truth})

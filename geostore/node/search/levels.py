@@ -26,7 +26,6 @@ from geostore.storage.tables import Snapshot
 FOLDER = ".index"
 STATE = "state.json"
 RASTER, CHIP = "raster", "chip"
-_LOCK = "lock"
 _FORMAT = 1
 Name = tuple[str, int]  # (RASTER or CHIP, letters of its cells)
 
@@ -41,6 +40,7 @@ class Levels:
         store: the store's id.
         indexes: by level.
         state: versions of the slots it is level with; {} where everything must be compared.
+        damage: what is wrong with the files, "" if nothing; then nothing of them is used.
     """
 
     folder: Path
@@ -48,10 +48,11 @@ class Levels:
     store: str
     indexes: dict[Name, Segments] = field(default_factory=dict)
     state: State = field(default_factory=dict)
+    damage: str = ""
 
     @classmethod
     def open(cls, folder: Path, space: Space, store: str) -> Levels:
-        """What is in `folder`; what is damaged or belongs elsewhere is thrown away, and {} is its state.
+        """What is in `folder`; nothing of it, where some is damaged or belongs elsewhere.
 
         Raises:
             UnsupportedFormat: a newer geostore wrote it.
@@ -64,14 +65,14 @@ class Levels:
                 index.space.check(space)
                 found.indexes[kind, int(precision)] = index
             found.state = _read_state(folder / STATE, store)
-        except (Corrupt, NotComparable, KeyError, ValueError):
-            found.clear()
+        except (Corrupt, NotComparable, KeyError, TypeError, ValueError) as error:
+            return cls(folder, space, store, damage=str(error) or type(error).__name__)
         return found
 
     def clear(self) -> None:
         """Throw everything away."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.indexes, self.state = {}, {}
+        self.indexes, self.state, self.damage = {}, {}, ""
 
     def holds(self, now: State) -> bool:
         """Whether it is level with `now`, or beyond."""
@@ -142,9 +143,9 @@ def _check(members: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def locked(root: Path) -> Iterator[None]:
-    """While inside, no other process changes the indexes below `root`; waits for one that does."""
-    handle = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+def locked(folder: Path) -> Iterator[None]:
+    """While inside, no other process changes the indexes in `folder`; waits for one that does."""
+    handle = os.open(folder.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -159,6 +160,6 @@ def usable(store_root: Path | None) -> Path | None:
     root = store_root / FOLDER
     with contextlib.suppress(OSError):
         root.mkdir(exist_ok=True)
-        with locked(root):
+        if os.access(root, os.W_OK | os.X_OK):
             return root
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from geostore import plugins
 from geostore.errors import NotComparable
 from geostore.index.bits import Words
-from geostore.index.descriptors import GROUP, Descriptor
+from geostore.index.descriptors import GROUP, Descriptor, Trainable
 from geostore.index.learned import learned_from_bytes
 from geostore.index.rerank import quantise
 from geostore.index.rows import Space
@@ -98,13 +98,13 @@ def head_from_bytes(data: bytes) -> Head:
     return linear_from_bytes(data) if data.startswith(LinearHead.magic) else learned_from_bytes(data)
 
 
-def model_event(model: SearchModel, blob: str, *, time_us: int, facts: Mapping[str, Any]) -> EventRow:
-    """The row that makes `model`, whose head lies in `blob`, the newest generation of its bands."""
+def model_event(model: SearchModel, blobs: Sequence[str], *, time_us: int, facts: Mapping[str, Any]) -> EventRow:
+    """The row that makes `model` the newest generation of its bands; blobs hold its head, and weights, if any."""
     fields = {
         "bands": bands_digest(model.bands),
         "generation": model.generation,
         "descriptor": model.descriptor.name,
-        "models": [blob],
+        "models": list(blobs),
         **facts,
     }
     return EventRow(time_us=time_us, who="geostore", what=EVENT, fields=fields)
@@ -126,11 +126,27 @@ def newest_model(node: Node, bands: Bands, events: Iterable[EventRow]) -> Search
     if not found:
         return first_model(bands)
     newest = max(found, key=lambda f: int(f["generation"]))
-    head = head_from_bytes(node.store.blob("models", newest["models"][0]))
-    descriptor: Descriptor = plugins.find(GROUP, newest["descriptor"])
-    if descriptor.width(bands) != head.width:
+    head, *weights = (node.store.blob("models", digest) for digest in newest["models"])
+    return _checked(
+        SearchModel(bands, _descriptor(newest["descriptor"], weights), head_from_bytes(head), int(newest["generation"]))
+    )
+
+
+def _descriptor(name: str, weights: Sequence[bytes]) -> Descriptor:
+    """A descriptor by name, with the weights it was given in training, if it has any."""
+    found: Descriptor | Trainable = plugins.find(GROUP, name)
+    if weights:
+        assert isinstance(found, Trainable)
+        return found.from_bytes(weights[0])
+    assert isinstance(found, Descriptor)
+    return found
+
+
+def _checked(model: SearchModel) -> SearchModel:
+    descriptor, bands = model.descriptor, model.bands
+    if descriptor.width(bands) != model.head.width:
         raise NotComparable(
-            f"descriptor {newest['descriptor']} has {descriptor.width(bands)} components here, the head of generation "
-            f"{newest['generation']} takes {head.width}; run `geostore index upgrade`"
+            f"descriptor {descriptor.name} has {descriptor.width(bands)} components here, the head of generation "
+            f"{model.generation} takes {model.head.width}; run `geostore index upgrade`"
         )
-    return SearchModel(bands, descriptor, head, int(newest["generation"]))
+    return model

@@ -1,28 +1,39 @@
-"""A head trained on what a store holds, in a process of its own."""
+"""Heads and descriptors trained on what a store holds, in a process of their own."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from geostore import plugins
+from geostore.codec import Series
 from geostore.errors import InvalidInput, Unavailable
+from geostore.index.descriptors import GROUP, Trainable
 from geostore.index.learned import train_head
 from geostore.index.segments import Segments
 from geostore.index.signatures import BASELINES
+from geostore.keys import PartitionKey
+from geostore.node.decode import read_rows
 from geostore.node.search.labelling import Labelling
 from geostore.node.search.models import head_from_bytes
 from geostore.query.messages import Progress
+from geostore.raster import Bands
+from geostore.storage import RasterRow
+
+if TYPE_CHECKING:
+    from geostore.node.node import Node
 
 ROWS_MAX = 200_000  # a sample of more rows trains no better head
 LEARNED, STEPS = "milan", 1500
 _POLL_S = 0.5
+PLACES_MAX, DATES_MAX, VALUES_MAX = 64, 24, 2**26  # that a descriptor is trained on
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
@@ -82,6 +93,50 @@ def _labels(
     return out
 
 
+def series_of(node: Node, partitions: Sequence[PartitionKey], bands: Bands, *, seed: int) -> list[Series]:
+    """Decoded rasters of a sample of places, with a sample of their dates, VALUES_MAX values in all at most."""
+    rng, room, found = np.random.default_rng(seed), VALUES_MAX, list[Series]()
+    for at in rng.permutation(len(partitions))[:PLACES_MAX]:
+        rows = node.store.rasters(partitions[at])
+        chosen = [rows[i] for i in np.sort(rng.permutation(len(rows))[:DATES_MAX])]
+        if not chosen:
+            continue
+        made = _series(node, chosen, bands)
+        room -= made.pixels.size
+        if room < 0 and found:
+            break
+        found.append(made)
+    return found
+
+
+def _series(node: Node, rows: Sequence[RasterRow], bands: Bands) -> Series:
+    """What rows of one partition decode to, on the box of them all."""
+    top, left = min(r.row for r in rows), min(r.col for r in rows)
+    shape = max(r.row + r.height for r in rows) - top, max(r.col + r.width for r in rows) - left
+    pixels, valid = np.zeros((len(rows), len(bands), *shape), bands.dtype), np.zeros((len(rows), *shape), np.bool_)
+    for i, (row, (_, raster)) in enumerate(zip(rows, read_rows(node, rows), strict=True)):
+        at = np.s_[row.row - top : row.row - top + row.height, row.col - left : row.col - left + row.width]
+        pixels[(i, slice(None), *at)], valid[(i, *at)] = raster.pixels, raster.valid
+    return Series(pixels=pixels, valid=valid, times_us=np.array([r.key.time_us for r in rows], np.int64), bands=bands)
+
+
+def train_descriptor(name: str, series: Sequence[Series], *, steps: int | None, seed: int, progress: Progress) -> bytes:
+    """The weights of the descriptor `name`, trained on these places in a spawned process.
+
+    Raises:
+        InvalidInput: nothing usable to learn from. Unavailable: the process was killed.
+    """
+    rasters = sum(len(s) for s in series)
+    return _apart(f"training {name} on {rasters} rasters", progress, describer_here, name, list(series), steps, seed)
+
+
+def describer_here(name: str, series: Sequence[Series], steps: int | None, seed: int) -> bytes:
+    """As `train_descriptor`, in this process."""
+    found: Trainable = plugins.find(GROUP, name)
+    made = found.train(series, seed=seed) if steps is None else found.train(series, steps=steps, seed=seed)
+    return made.to_bytes()
+
+
 def train(
     head: str, points: Floats, groups: Ints, bits: int, *, steps: int | None, seed: int, progress: Progress
 ) -> bytes:
@@ -90,15 +145,20 @@ def train(
     Raises:
         InvalidInput: too few groups, or more bits than the method can give. Unavailable: the process was killed.
     """
+    what = f"training a {head} head on {len(points)} descriptors"
+    return _apart(what, progress, train_here, head, points, groups, bits, steps, seed)
+
+
+def _apart(what: str, progress: Progress, work: Callable[..., bytes], *arguments: Any) -> bytes:
+    """What `work` gives in a process of its own, which is killed where `progress` raises."""
     pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
-    future = pool.submit(train_here, head, points, groups, bits, steps, seed)
+    future = pool.submit(work, *arguments)
     done = False
     try:
-        while True:
-            progress(f"training a {head} head on {len(points)} descriptors", 0.5)
-            if wait([future], timeout=_POLL_S).done:
-                done = True
-                return future.result()
+        while not done:
+            progress(what, 0.5)
+            done = bool(wait([future], timeout=_POLL_S).done)
+        return future.result()
     except BrokenProcessPool as error:
         raise Unavailable("the training ended before its work did (killed, or out of memory); run it again") from error
     finally:
