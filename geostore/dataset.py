@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -15,6 +15,7 @@ from xarray.backends import BackendArray
 from xarray.core import indexing
 
 from geostore.errors import InvalidInput
+from geostore.query.budget import Within, in_words
 from geostore.query.facts import RasterInfo
 from geostore.raster import Band, Grid, Raster
 
@@ -31,6 +32,7 @@ def build(
     *,
     bands: Sequence[str] | None = None,
     product: str = "",
+    within: Within | None = None,
     cache_bytes: int = CACHE_BYTES,
 ) -> xr.Dataset:
     """A Dataset over rasters of one partition.
@@ -40,6 +42,7 @@ def build(
         fetch: decodes rasters, with the bands of this dataset in its order.
         bands: names or source names; all, if None.
         product: the collection's product family; tells surface from top-of-atmosphere reflectance.
+        within: the error budget by which `infos` were chosen, for the attributes.
         cache_bytes: decoded rasters kept, oldest use dropped first.
 
     Returns:
@@ -69,6 +72,8 @@ def build(
         "geohash": key.geohash,
         "collection": key.collection,
         "band_group": key.group,
+        "tiers": ", ".join(f"{tier} {count}" for tier, count in sorted(Counter(i.tier for i in infos).items())),
+        **({"within": in_words(within)} if within else {}),
     }
     return xr.Dataset(variables, {**_space(loader.grid), **_times(infos)}, about)
 

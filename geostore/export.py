@@ -17,6 +17,7 @@ from geostore.partition.cover import cover_prefixes, parse_area
 from geostore.partition.geohash import bounds
 from geostore.partition.grid import centres_lonlat
 from geostore.partition.join import join
+from geostore.query.budget import Within
 from geostore.raster import Grid, Mask, Raster
 
 Area = Mapping[str, Any]  # GeoJSON geometry, Feature or FeatureCollection, degrees
@@ -163,6 +164,7 @@ def export(
     *,
     bands: Sequence[str] | None = None,
     tier: Tier = "best",
+    within: Within | None = None,
     area: Area | None = None,
     progress: Callable[[str, float], None] | None = None,
 ) -> list[Exported]:
@@ -173,7 +175,7 @@ def export(
     paths = name_files(target, chosen)
     made = []
     for i, (acquisition, path) in enumerate(zip(chosen, paths, strict=True)):
-        made.append(_export_one(client, acquisition, path, bands, tier, area))
+        made.append(_export_one(client, acquisition, path, bands, tier, within, area))
         if progress is not None:
             progress(path.name, (i + 1) / len(paths))
     return made
@@ -192,16 +194,22 @@ def name_files(target: Path, chosen: Sequence[Acquisition]) -> list[Path]:
 
 
 def _export_one(
-    client: Client, acquisition: Acquisition, path: Path, bands: Sequence[str] | None, tier: Tier, area: Area | None
+    client: Client,
+    acquisition: Acquisition,
+    path: Path,
+    bands: Sequence[str] | None,
+    tier: Tier,
+    within: Within | None,
+    area: Area | None,
 ) -> Exported:
     from geostore.scene.writer import write_cog
 
-    decoded = client.decode_rasters(acquisition.infos, bands=bands, tier=tier)
+    decoded = client.decode_rasters(acquisition.infos, bands=bands, tier=tier, within=within)
     infos = [info for info, _ in decoded]
     raster = join([raster for _, raster in decoded])
     if area is not None:
         raster = crop(raster, area)
-    tags = _tags(acquisition, infos, tier)
+    tags = _tags(acquisition, infos, "+".join(sorted({i.tier for i in infos})) if within else tier)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_cog(path, raster, tags)
     return Exported(
@@ -218,7 +226,7 @@ def _export_one(
     )
 
 
-def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo], tier: Tier) -> dict[str, str]:
+def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo], tier: str) -> dict[str, str]:
     """What the file says of itself: when, from what, and how far it may be from the original."""
     return {
         "ACQUISITION_DATETIME": from_time_us(acquisition.time_us).isoformat(),

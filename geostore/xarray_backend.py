@@ -23,7 +23,7 @@ class GeostoreBackend(BackendEntrypoint):
     description: ClassVar[str] = "Cells of a geostore, decoded from their embeddings when they are looked at"
     url: ClassVar[str] = ""
     open_dataset_parameters: ClassVar[tuple[str, ...]] = (
-        *("filename_or_obj", "drop_variables", "collection", "group", "time", "bands", "tier"),
+        *("filename_or_obj", "drop_variables", "collection", "group", "time", "bands", "tier", "within"),
     )
 
     def open_dataset(
@@ -36,6 +36,7 @@ class GeostoreBackend(BackendEntrypoint):
         time: Any = None,
         bands: list[str] | None = None,
         tier: Any = "best",
+        within: dict[str, float] | None = None,
     ) -> xr.Dataset:
         """The Dataset that `Client.decode` gives; closing it lets go of the store, which is opened read-only.
 
@@ -47,7 +48,9 @@ class GeostoreBackend(BackendEntrypoint):
         target, geohash = read_name(filename_or_obj)
         client = connect(target, readonly=not target.startswith(("tcp://", "ipc://")))
         try:
-            found = client.decode(geohash, collection=collection, group=group, time=time, bands=bands, tier=tier)
+            found = client.decode(
+                geohash, collection=collection, group=group, time=time, bands=bands, tier=tier, within=within
+            )
         except BaseException:
             client.close()
             raise

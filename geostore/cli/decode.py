@@ -31,6 +31,10 @@ def decode(
     collection: options.Collection = None,
     group: options.Group = None,
     tier: Annotated[Literal["best", "embedding", "original"], typer.Option(help="best is what is kept now.")] = "best",
+    within: Annotated[
+        list[str] | None,
+        typer.Option(help="Largest error, as ndvi=0.02 or mse=1e-4: the original where the kept raster errs more."),
+    ] = None,
     pick: Annotated[
         Literal["all", "first", "last", "clearest"], typer.Option(help="Which of several acquisitions.")
     ] = "all",
@@ -47,7 +51,14 @@ def decode(
     with session.reader() as client, session.progress("decode") as progress:
         chosen = choose(client, place, collection=collection, time=read_time(time), bands=names, group=group, pick=pick)
         made = export(
-            client, chosen, out, bands=names, tier=tier, area=None if area is None else place, progress=progress
+            client,
+            chosen,
+            out,
+            bands=names,
+            tier=tier,
+            within=read_within(within),
+            area=None if area is None else place,
+            progress=progress,
         )
     session.answer({"files": [dataclasses.asdict(m) for m in made]}, lambda console: _show(console, made))
 
@@ -69,6 +80,22 @@ def read_area(path: Path) -> dict[str, Any]:
     if not isinstance(area, dict):
         raise InvalidInput(f"{path} is not GeoJSON: it holds a {type(area).__name__}, wanted an object")
     return area
+
+
+def read_within(items: list[str] | None) -> dict[str, float] | None:
+    """The error budget that `name=number` items give; None for none.
+
+    Raises:
+        InvalidInput: an item has another form.
+    """
+    found = {}
+    for item in items or ():
+        name, _, value = item.partition("=")
+        try:
+            found[name.strip().lower()] = float(value)
+        except ValueError:
+            raise InvalidInput(f"--within {item!r}; write it as ndvi=0.02, mse=1e-4 or max_error=0.01") from None
+    return found or None
 
 
 def read_time(text: str | None) -> str | slice | None:

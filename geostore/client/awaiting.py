@@ -18,6 +18,7 @@ from geostore.client.times import Time
 from geostore.collection import Collection
 from geostore.partition.split import Split
 from geostore.query import messages
+from geostore.query.budget import Within, provenance
 from geostore.query.facts import RasterInfo
 from geostore.query.messages import Array, Progress, Reply, Request, SceneFields
 from geostore.raster import Grid, Raster
@@ -107,21 +108,27 @@ class AsyncClient:
         bands: Sequence[str] | None = None,
         group: str | None = None,
         tier: Tier = "best",
+        within: Within | None = None,
     ) -> xr.Dataset:
         """As `Client.decode`; the Dataset's values are read with waiting, so load it in a thread."""
         infos, product = await self._run(steps.choose(geohash, collection, group, time, bands))
         waiting = Client(self._asker)
 
         def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:
-            return [raster for _, raster in waiting.decode_rasters(chosen, bands=bands, tier=tier)]
+            return [raster for _, raster in waiting.decode_rasters(chosen, bands=bands, tier=tier, within=within)]
 
-        return dataset.build(infos, fetch, bands=bands, product=product)
+        return dataset.build(provenance(infos, within), fetch, bands=bands, product=product, within=within)
 
     async def decode_rasters(
-        self, infos: Sequence[RasterInfo], *, bands: Sequence[str] | None = None, tier: Tier = "best"
+        self,
+        infos: Sequence[RasterInfo],
+        *,
+        bands: Sequence[str] | None = None,
+        tier: Tier = "best",
+        within: Within | None = None,
     ) -> list[tuple[RasterInfo, Raster]]:
         """As `Client.decode_rasters`."""
-        return await self._run(steps.decode_rasters(infos, bands, tier))
+        return await self._run(steps.decode_rasters(infos, bands, tier, within))
 
     async def fit(
         self,
@@ -198,7 +205,8 @@ class AsyncClient:
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """As `Client.index_upgrade`."""
-        request = messages.IndexUpgrade(head=head, descriptor=descriptor, bits=bits, steps=steps_max, seed=seed)
+        fields = {"head": head, "descriptor": descriptor, "bits": bits, "steps": steps_max, "seed": seed}
+        request = messages.parse("index-upgrade", fields)
         return await self._run(steps.job(request, progress))
 
     async def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:

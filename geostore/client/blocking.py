@@ -18,6 +18,7 @@ from geostore.collection import Collection
 from geostore.keys import RasterKey
 from geostore.partition.split import Split
 from geostore.query import messages
+from geostore.query.budget import Within, provenance
 from geostore.query.facts import RasterInfo
 from geostore.query.messages import Array, Progress, Reply, Request, SceneFields
 from geostore.raster import Grid, Raster
@@ -108,6 +109,7 @@ class Client:
         bands: Sequence[str] | None = None,
         group: str | None = None,
         tier: Tier = "best",
+        within: Within | None = None,
     ) -> xr.Dataset:
         """A cell's rasters as a lazy Dataset; see `geostore.dataset.build`.
 
@@ -118,6 +120,9 @@ class Client:
             bands: by name; all of the group, if None.
             group: the native resolution; the finest that has all `bands`, if None.
             tier: "best" is what is kept now, "embedding" the embedding alone, "original" what was put.
+            within: errors allowed, as {"ndvi": 0.02} (its mean), {"mse": 1e-4, "ndvi_max": 0.1}: a raster is decoded
+                from what is kept where its certificate allows that, else from its original; `tier` along time says
+                which. Values are decoded as they are looked at: PolicyMissed then, where there is no original.
 
         Raises:
             NotFound: no such cell, or no raster in that time.
@@ -126,15 +131,20 @@ class Client:
         infos, product = self._run(steps.choose(geohash, collection, group, time, bands))
 
         def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:
-            return [raster for _, raster in self.decode_rasters(chosen, bands=bands, tier=tier)]
+            return [raster for _, raster in self.decode_rasters(chosen, bands=bands, tier=tier, within=within)]
 
-        return dataset.build(infos, fetch, bands=bands, product=product)
+        return dataset.build(provenance(infos, within), fetch, bands=bands, product=product, within=within)
 
     def decode_rasters(
-        self, infos: Sequence[RasterInfo], *, bands: Sequence[str] | None = None, tier: Tier = "best"
+        self,
+        infos: Sequence[RasterInfo],
+        *,
+        bands: Sequence[str] | None = None,
+        tier: Tier = "best",
+        within: Within | None = None,
     ) -> list[tuple[RasterInfo, Raster]]:
-        """Stored values of `infos`, in order, with the facts and certificate that hold for `tier`."""
-        return self._run(steps.decode_rasters(infos, bands, tier))
+        """Stored values of `infos`, in order, with the facts and certificate that hold for `tier` or `within`."""
+        return self._run(steps.decode_rasters(infos, bands, tier, within))
 
     def fit(
         self,
@@ -259,7 +269,8 @@ class Client:
             seed: everything random follows from it.
             progress: told what is done.
         """
-        request = messages.IndexUpgrade(head=head, descriptor=descriptor, bits=bits, steps=steps_max, seed=seed)
+        fields = {"head": head, "descriptor": descriptor, "bits": bits, "steps": steps_max, "seed": seed}
+        request = messages.parse("index-upgrade", fields)
         return self._run(steps.job(request, progress))
 
     def decode_keys(self, keys: Sequence[RasterKey], bands: Sequence[str] | None = None) -> list[Decoded]:

@@ -13,6 +13,7 @@ from geostore.collection import Collection, collection_from_dict, collection_to_
 from geostore.errors import BandMismatch, InvalidInput, NotFound, from_kind
 from geostore.partition.split import Split
 from geostore.query import messages
+from geostore.query.budget import Within
 from geostore.query.facts import RasterInfo, read_info, read_raster
 from geostore.query.messages import Array, GridFields, Piece, Progress, Reply, Request, SceneFields
 from geostore.raster import Grid, Raster
@@ -144,7 +145,7 @@ def rasters(geohash: str | None, collection: str | None, group: str | None, time
 
 
 def decode_rasters(
-    infos: Sequence[RasterInfo], bands: Sequence[str] | None, tier: str
+    infos: Sequence[RasterInfo], bands: Sequence[str] | None, tier: str, within: Within | None = None
 ) -> Steps[list[tuple[RasterInfo, Raster]]]:
     """Facts and pixels of `infos`, in order, in requests of about BATCH_BYTES."""
     found: list[tuple[RasterInfo, Raster]] = []
@@ -152,7 +153,12 @@ def decode_rasters(
         if not batch:
             break
         request = messages.Decode.model_validate(
-            {"keys": [i.to_key() for i in batch], "bands": None if bands is None else list(bands), "tier": tier}
+            {
+                "keys": [i.to_key() for i in batch],
+                "bands": None if bands is None else list(bands),
+                "tier": tier,
+                "within": None if within is None else dict(within),
+            }
         )
         reply: Reply = yield Send(request)
         found += [read_raster(item, reply.arrays) for item in reply.fields["rasters"]]

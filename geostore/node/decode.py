@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geostore.codec import Codec, RawCodec
-from geostore.errors import Corrupt, NotFound, Overloaded
+from geostore.errors import Corrupt, InvalidInput, NotFound, Overloaded, PolicyMissed
 from geostore.keys import PartitionKey, RasterKey
 from geostore.node.facts import raster_fields
 from geostore.node.reference import PREFIX, read_reference
 from geostore.query import messages
+from geostore.query.budget import Within, beyond
 from geostore.query.messages import Array, Progress, Reply
 from geostore.raster import Mask, Pixels, Raster
 from geostore.storage import CodecRow, RasterRow, pack_mask, unpack_mask
@@ -27,13 +28,14 @@ def decode(node: Node, request: messages.Decode, arrays: tuple[Array, ...], prog
 
     Raises:
         NotFound: a raster, or the tier asked for, is not there. Corrupt: stored bytes fail their check.
+        PolicyMissed: a raster is not kept within the errors asked for, and its original is not kept either.
         Overloaded: several keys that together decode to more than `decode_bytes_max`.
     """
     found: list[dict[str, Any]] = []
     out: list[Array] = []
     size = 0
     keys = [RasterKey(**vars(key)) for key in request.keys]
-    for i, (fields, raster) in enumerate(decode_each(node, keys, request.bands, request.tier)):
+    for i, (fields, raster) in enumerate(_chosen_each(node, keys, request)):
         size += raster.pixels.nbytes + raster.valid.nbytes
         if found and size > node.settings.decode_bytes_max:
             raise _too_many(len(request.keys), len(found), node.settings.decode_bytes_max)
@@ -41,6 +43,16 @@ def decode(node: Node, request: messages.Decode, arrays: tuple[Array, ...], prog
         out += [np.ascontiguousarray(raster.pixels), raster.valid.view(np.uint8)]
         progress("decode", (i + 1) / len(request.keys))
     return Reply({"rasters": found}, tuple(out))
+
+
+def _chosen_each(
+    node: Node, keys: Sequence[RasterKey], request: messages.Decode
+) -> Iterator[tuple[dict[str, Any], Raster]]:
+    if request.within is None:
+        return decode_each(node, keys, request.bands, request.tier)
+    if request.tier != "best":
+        raise InvalidInput(f"tier {request.tier!r} and within {request.within} both say what to decode; give one")
+    return decode_within(node, keys, request.within, request.bands)
 
 
 def _too_many(keys: int, fitting: int, bytes_max: int) -> Overloaded:
@@ -66,6 +78,29 @@ def decode_each(
             )
     for row, (codec_row, raster) in zip(rows, read_rows(node, rows), strict=True):
         yield _chosen(row, codec_row, raster, bands)
+
+
+def decode_within(
+    node: Node, keys: Sequence[RasterKey], within: Within, bands: list[str] | None = None
+) -> Iterator[tuple[dict[str, Any], Raster]]:
+    """Facts and pixels of each raster, in order: as it is kept where its certificate lies within, else as it came."""
+    rows = node.store.rows(keys)
+    near = [row.certificate is None or not beyond(row.certificate, within) for row in rows]
+    kept = read_rows(node, [row for row, stays in zip(rows, near, strict=True) if stays])
+    for row, stays in zip(rows, near, strict=True):
+        if stays:
+            yield _chosen(row, *next(kept), bands)
+        else:
+            fields, raster = _chosen(*_original_within(node, row, within), bands)
+            yield {**fields, "tier": "original", "layers": "original"}, raster
+
+
+def _original_within(node: Node, row: RasterRow, within: Within) -> tuple[RasterRow, CodecRow, Raster]:
+    try:
+        return read_original(node, row.key)
+    except NotFound as error:
+        assert row.certificate is not None, "only what has a certificate can miss"
+        raise PolicyMissed(f"{row.key} is kept with {beyond(row.certificate, within)}, and {error}") from error
 
 
 def _chosen(

@@ -178,12 +178,17 @@ class Rasters(Selection):
 
 
 class Decode(Request):
-    """Decode rasters by key. `tier`: best (what is kept now), embedding, or original (kept or referenced)."""
+    """Decode rasters by key. `tier`: best (what is kept now), embedding, or original (kept or referenced).
+
+    `within` names the largest errors allowed, as {"ndvi": 0.02}: a raster whose certificate exceeds one is decoded
+    from its original.
+    """
 
     verb = "decode"
     keys: list[Key] = Field(max_length=4096)
     bands: list[str] | None = None
     tier: Literal["best", "embedding", "original"] = "best"
+    within: dict[str, float] | None = Field(None, max_length=32)
 
 
 class Fit(Request):

@@ -115,6 +115,8 @@ def test_verify_leaves_with_5_and_names_the_damage(run, world, tmp_path):
         (["decode", "u2pc0", "--store", "{store}", "--time", "June"], 2, "invalid-input"),
         (["decode", "u2pc0", "--store", "{store}", "--bands", "purple"], 2, "band-mismatch"),
         (["decode", "--store", "{store}"], 2, "invalid-input"),
+        (["decode", "u2pc0", "--store", "{store}", "--within", "ndvi"], 2, "invalid-input"),
+        (["decode", "u2pc0", "--store", "{store}", "--within", "greenness=0.1"], 2, "invalid-input"),
         (["decode", "--area", "no.geojson", "--store", "{store}"], 4, "not-found"),
         (["backup", "x", "--option", "novalue", "--store", "{store}"], 2, "invalid-input"),
         (["config", "check", "--config", "no.toml"], 2, "invalid-input"),

@@ -1,0 +1,55 @@
+"""A reader's error budget: which rasters are near enough as they are stored, and which are wanted as they came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from geostore.certificate import Certificate, float32_up
+from geostore.errors import InvalidInput
+from geostore.query.facts import RasterInfo
+
+Within = Mapping[str, float]  # "mse", "max_error", "ndvi" (its mean error), "ndvi_p99", "ndvi_max": the largest allowed
+
+
+def errors_of(certificate: Certificate) -> dict[str, float]:
+    """Every measured error by the name a budget has for it."""
+    found = {"mse": certificate.mse, "max_error": certificate.max_error}
+    for index, error in certificate.indices.items():
+        name = index.lower()
+        found |= {name: error.mae, f"{name}_mae": error.mae, f"{name}_p99": error.p99, f"{name}_max": error.max}
+    return found
+
+
+def beyond(certificate: Certificate, within: Within) -> str:
+    """What of the budget the errors exceed, in words; "" if nothing.
+
+    Raises:
+        InvalidInput: a name of the budget is not measured, or a value is not positive.
+    """
+    errors = errors_of(certificate)
+    for name, bound in within.items():
+        if name not in errors:
+            raise InvalidInput(f"within {name} = {bound:g}: that is not measured here; use {', '.join(errors)}")
+        if not bound > 0:
+            raise InvalidInput(f"within {name} = {bound:g}; give the largest error allowed, above 0")
+    missed = [name for name, bound in within.items() if errors[name] > float32_up(bound)]
+    return ", ".join(f"{name} {errors[name]:.3g} where {within[name]:g} is wanted" for name in missed)
+
+
+def provenance(infos: Sequence[RasterInfo], within: Within | None) -> list[RasterInfo]:
+    """What a decode within the budget gives: each as it is stored where its certificate allows, else the original."""
+    return [
+        as_original(info) if within and not info.exact and beyond(info.certificate, within) else info for info in infos
+    ]
+
+
+def as_original(info: RasterInfo) -> RasterInfo:
+    """The facts of the same raster as it came."""
+    none = Certificate(info.certificate.pixels, 0.0, 0.0)
+    return replace(info, tier="original", layers="original", exact=True, certificate=none)
+
+
+def in_words(within: Within) -> str:
+    """As `ndvi <= 0.02, mse <= 0.0001`."""
+    return ", ".join(f"{name} <= {bound:g}" for name, bound in within.items())

@@ -1,0 +1,120 @@
+"""A reader's error budget: what is kept where its certificate allows, else the original; told, alike everywhere."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from daemon_process import Daemon
+from small_store import CELL, COLLECTION, DATES, DAY_US, piece
+
+from geostore.client import Client
+from geostore.collection import Policy
+from geostore.connection import connect
+from geostore.errors import InvalidInput, PolicyMissed
+from geostore.export import choose, export
+from geostore.query.messages import SceneFields
+
+POLICY = Policy(mse_max=5e-4, index_mae_max=0.05, codec="klt-av1", rivals=())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small store, fitted; its lossless rasters still there."""
+    path = tmp_path_factory.mktemp("within") / "store"
+    with connect(path, create=True) as client:
+        client.put_collection(replace(COLLECTION, policy=POLICY))
+        for t in range(DATES):
+            scene = SceneFields(id=f"scene-{t}", time_us=t * DAY_US, platform="s2a", footprint=[[22.0, 44.0]])
+            client.put("farm", scene, [piece(t, "10m")])
+        client.fit(steps_max=10, workers=1)
+    return path
+
+
+def budget(client: Client) -> dict[str, float]:
+    """An NDVI budget that about half of the rasters keep."""
+    infos = client.rasters(CELL, group="10m")
+    return {"ndvi": float(np.median([i.certificate.indices["NDVI"].mae for i in infos]))}
+
+
+def test_each_raster_is_as_kept_or_the_original_by_its_certificate(store: Path) -> None:
+    """Against certificates one by one: near rasters as decoded before, the others bit for bit as put; both told."""
+    with connect(store, readonly=True) as client:
+        within, infos = budget(client), client.rasters(CELL, group="10m")
+        stored = client.decode_rasters(infos)
+        found = client.decode_rasters(infos, within=within)
+        near = [i.certificate.indices["NDVI"].mae <= within["ndvi"] for i in infos]
+        assert 0 < sum(near) < DATES
+        for t, stays in enumerate(near):
+            info, raster = found[t]
+            if stays:
+                np.testing.assert_array_equal(raster.pixels, stored[t][1].pixels)
+                assert info.tier == "embedding"
+            else:
+                put = piece(t, "10m").raster
+                at = put.grid.offset_of(raster.grid)
+                assert at == (0, 0)
+                np.testing.assert_array_equal(raster.pixels, put.pixels)
+                assert (info.tier, info.exact) == ("original", True)
+
+
+def test_a_dataset_tells_the_tier_of_every_date(store: Path) -> None:
+    """`tier` along time, the counts and the budget in the attributes, and no error above the budget."""
+    with connect(store, readonly=True) as client:
+        within = budget(client)
+        ds = client.decode(CELL, within=within).load()
+    kept = int((ds["tier"] == "embedding").sum())
+    assert ds.attrs["tiers"] == f"embedding {kept}, original {DATES - kept}"
+    assert ds.attrs["within"] == f"ndvi <= {within['ndvi']:g}"
+    assert float(ds["ndvi_mae"].max()) <= within["ndvi"] * (1 + 1e-6)
+    assert (ds["mse"].values[ds["tier"].values == "original"] == 0).all()
+
+
+def test_a_daemon_answers_the_same(store: Path) -> None:
+    """Over the wire, budgets give the same tiers and the same values as in this process."""
+    with connect(store, readonly=True) as client:
+        within = budget(client)
+        here = client.decode(CELL, within=within).load()
+    with Daemon(store) as running, connect(running.address) as client:
+        there = client.decode(CELL, within=within).load()
+    assert here.identical(there)
+
+
+def test_what_no_tier_keeps_is_said_with_both_numbers(store: Path, tmp_path: Path) -> None:
+    """Without an original PolicyMissed names the error kept, the one wanted and the next step."""
+    shutil.copytree(store, tmp_path / "store")
+    with connect(tmp_path / "store") as client:
+        client.prune(now=True)
+    with connect(tmp_path / "store", readonly=True) as client:
+        infos = client.rasters(CELL, group="10m")
+        with pytest.raises(PolicyMissed, match=r"is kept with mse .* where 1e-12 is wanted.*decode it at tier best"):
+            client.decode_rasters(infos, within={"mse": 1e-12})
+        assert len(client.decode_rasters(infos, within={"mse": 5e-4})) == DATES
+
+
+def test_budgets_that_mean_nothing_are_refused(store: Path) -> None:
+    """Errors that are not measured, numbers that are no bound, and a tier beside a budget raise InvalidInput."""
+    with connect(store, readonly=True) as client:
+        infos = client.rasters(CELL, group="10m")
+        for within, why in (({"evi": 0.1}, "use mse, max_error, ndvi"), ({"mse": 0.0}, "above 0")):
+            with pytest.raises(InvalidInput, match=why):
+                client.decode_rasters(infos, within=within)
+            with pytest.raises(InvalidInput, match=why):
+                client.decode(CELL, within=within)
+        with pytest.raises(InvalidInput, match="give one"):
+            client.decode_rasters(infos, within={"mse": 1.0}, tier="original")
+
+
+def test_an_exported_file_names_its_tiers(store: Path, tmp_path: Path) -> None:
+    """A file of a date that is decoded from its original says so, and is exact."""
+    import rasterio
+
+    with connect(store, readonly=True) as client:
+        chosen = choose(client, CELL, group="10m", pick="first")
+        (made,) = export(client, chosen, tmp_path / "one.tif", within={"mse": 1e-12})
+    assert made.exact
+    with rasterio.open(made.path) as file:
+        assert file.tags()["GEOSTORE_TIER"] == "original"
