@@ -21,6 +21,7 @@ BENCHES = (
     "similar",
     "similar_daemon",
     "rate_distortion",
+    "sizing",
     "loss_terms",
     "retrieval",
     "across",
