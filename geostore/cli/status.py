@@ -58,7 +58,8 @@ def _bytes(sizes: Fields) -> list[tuple[str, str, str]]:
         "lossless": "payloads kept bit for bit",
         "masks": "which pixels may be used",
         "codecs": "every generation of every codec",
-        "durable": "all files under the store's root",
+        "durable": "all files under the store's root but what is made again from the tables",
+        "index": "what similar searches, made again from the tables and not in durable",
     }
     return [(name, size(sizes.get(name, 0)), text) for name, text in meanings.items()]
 
