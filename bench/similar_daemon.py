@@ -26,11 +26,12 @@ import shapely
 from bench.harness import Bench, run, workplace
 from geostore import AtLeast
 from geostore.client import Client, Hits
+from geostore.codec import RawCodec
 from geostore.collection import Collection
 from geostore.connection import connect
 from geostore.index.labels import Legend
 from geostore.index.rows import Rows
-from geostore.keys import RasterKey, time_us
+from geostore.keys import PartitionKey, RasterKey, time_us
 from geostore.node import Node
 from geostore.node.search.labelling import labelling_of
 from geostore.node.search.levels import RASTER, Levels
@@ -41,6 +42,7 @@ from geostore.partition.split import Split
 from geostore.query.messages import SceneFields
 from geostore.raster import Band, Bands, Raster
 from geostore.settings import Settings
+from geostore.storage import CodecRow
 from geostore.storage.standing import state_of
 
 ROWS = 5_000_000
@@ -73,8 +75,23 @@ def store_made(root: Path, count: int, seed: int) -> None:
         levels = Levels(node.following.root / model.name, model.space, node.store.id)
         legend = labelling_of(node.store.events()).legend
         assert legend is not None
-        levels.append(RASTER, 5, rows_made(model, legend, count, seed))
+        rows = rows_made(model, legend, count, seed)
+        node.store.commit(_partitions(np.unique(rows.cells)))  # a question costs what many partitions cost
+        levels.append(RASTER, 5, rows)
         levels.note(state_of(node.store))
+
+
+def _partitions(cells: npt.NDArray[np.int64]) -> list[CodecRow]:
+    """The lossless codec of every cell, as the first raster put there would leave it."""
+    grid, data = cell_grid("u2pc0", "EPSG:32634", 1000.0, 1000.0, (0.0, 0.0)), RawCodec(BANDS).to_bytes()
+    names = [PartitionKey("synthetic", str(name), "1km") for name in names_of(cells, 5)]
+    height, width = grid.shape
+    return [
+        CodecRow(
+            partition=p, generation=0, family="raw", cell=grid, row=0, col=0, height=height, width=width, data=data
+        )
+        for p in names
+    ]
 
 
 def rows_made(model: SearchModel, legend: Legend, count: int, seed: int) -> Rows:

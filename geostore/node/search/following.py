@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from geostore.node.node import Node
 
 BATCH = 256  # rasters described between two appends
+Models = dict[str, tuple[SearchModel, list[PartitionKey]]]
 Stamp = tuple[int, int]  # sequence number of the row, time of the last label
 
 
@@ -53,6 +54,7 @@ class Following:
         self._levels: dict[str, Levels] = {}
         self._models: dict[str, SearchModel] = {}
         self._spoken: Spoken | None = None
+        self._known: tuple[dict[int, int], Models] | None = None
         self._scratch: Scratch | None = None
         self._root: Path | None = None
 
@@ -125,8 +127,18 @@ class Following:
                 self._models[name] = newest_model(self._node, bands, spoken.events)
             return self._models[name]
 
-    def models(self) -> dict[str, tuple[SearchModel, list[PartitionKey]]]:
-        """Every model that stored rasters need, and their partitions, by the model's name."""
+    def models(self) -> Models:
+        """Every model that stored rasters need, and their partitions, by the model's name; looked up once a state."""
+        state = {slot: s.version for slot, s in state_of(self._node.store).items()}
+        with self._lock:
+            if self._known is not None and self._known[0] == state:
+                return self._known[1]
+        found = self._looked_up()
+        with self._lock:
+            self._known = state, found
+        return found
+
+    def _looked_up(self) -> Models:
         found: dict[str, tuple[SearchModel, list[PartitionKey]]] = {}
         known: dict[tuple[str, str], SearchModel] = {}
         for partition in self._node.store.partitions():
