@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from bench.datasets import DATA
 from bench.harness import Bench, run, workplace
 from geostore.errors import NotInstalled
-from geostore.retrieval import BITS, HEAD_STEPS, Retrieval, Score, retrieval
+from geostore.retrieval import BITS, HEAD_STEPS, METHODS, Retrieval, Score, retrieval
 
 BARS_AT = 128  # bits
 BELOW = 0.06  # sign bits so far under the ceiling are held to the bars
@@ -27,14 +28,21 @@ def measure(bench: Bench) -> None:
         path = _generated(folder) if bench.quick else DATA / "ucmerced"
         if not path.is_dir():
             raise NotInstalled(f"no scenes in {path}; set GEOSTORE_DATA")
-        bits, steps = ((32,), 10) if bench.quick else (BITS, 10_000)
-        for descriptor in ("spectral",) if bench.quick else ("spectral", "simsiam"):
+        bits, steps = ((32,), 10) if bench.quick else (tuple(bench.options["bits"]), 10_000)
+        for descriptor in ("spectral",) if bench.quick else bench.options["descriptors"]:
             found = retrieval(
-                path, descriptor=descriptor, bits=bits, steps=min(steps, HEAD_STEPS), published_steps=steps,
-                seed=bench.seed,
+                path, descriptor=descriptor, bits=bits, methods=bench.options.get("methods", METHODS),
+                steps=min(steps, HEAD_STEPS), published_steps=steps, seed=bench.seed,
             )  # fmt: skip
             _note(bench, descriptor, found, bits)
             bench.write()
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """What a part of the bench is asked for by."""
+    parser.add_argument("--descriptors", nargs="+", default=["spectral", "simsiam"])
+    parser.add_argument("--bits", nargs="+", type=int, default=list(BITS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
 
 
 def _note(bench: Bench, descriptor: str, found: Retrieval, bits: tuple[int, ...]) -> None:
@@ -84,4 +92,4 @@ def _generated(folder: Path) -> Path:
 
 
 if __name__ == "__main__":
-    run(measure, "retrieval")
+    run(measure, "retrieval", options=options)

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from bench.harness import Bench, median, run, workplace
 from geostore.index.bits import Words, bitmap_of, octets, pack_signatures
+from geostore.index.coreset import core_set
 from geostore.index.filters import Filter, plan
 from geostore.index.hamming import nearest, within
 from geostore.index.labels import AtLeast, Legend
@@ -125,6 +126,25 @@ def measure(bench: Bench, sizes: tuple[int, ...] = SIZES) -> None:
                 _filters(bench, _name(size), _written(bench, rows, folder / "rows.segment"), queries)
         bench.write()
     _two_stage(bench, 5000 if bench.quick else 500_000)
+    _core_set(bench, *((2000, 20) if bench.quick else (200_000, 1000)))
+
+
+def _core_set(bench: Bench, rows: int, picks: int) -> None:
+    """Seconds a pick takes, against reading all signatures once; how well picks cover, against as many random rows."""
+    words, cluster = signatures_made(rows, np.random.default_rng(bench.seed))
+    flat, seconds = words.reshape(-1), defaultdict[str, list[float]](list)
+    made = core_set(words, picks)  # compiled now
+    for _ in range(1 if bench.quick else 5):
+        tasks = {"stream": lambda: stream(flat), "picks": lambda: core_set(words, picks)}
+        clock(tasks, seconds)
+    drawn = np.random.default_rng(bench.seed).choice(rows, picks, replace=False)
+    least = np.full(rows, 2 * BITS, np.int64)
+    for row in drawn:
+        np.minimum(least, np.bitwise_count(words ^ words[:, row, None]).sum(axis=0, dtype=np.int64), out=least)
+    value, spread = over(seconds, "picks", "stream") / picks, core_set(words, picks, strata=cluster % 20)
+    for what, radius in (("exact greedy", made.radius), ("stratified", spread.radius), ("random", int(least.max()))):
+        bench.row(rows=rows, core_set=what, picks=picks, covering_radius_bits=radius)
+    _figure(bench, "core_set.pick", value, "CPU seconds of a plain sum over the same signatures, a pick", bar=1.0, n=5)
 
 
 def _two_stage(bench: Bench, count: int) -> None:
