@@ -198,13 +198,15 @@ def _plot(path: Path, found: dict[str, tuple[list[Seen], Doubles]]) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.0), dpi=90, layout="constrained")
+    places = dict.fromkeys(s.tile.place for seen, _ in found.values() for s in seen)
+    colours = {place: f"C{i}" for i, place in enumerate(places)}
     for axes, (name, (seen, predicted)) in zip(
         figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True
     ):
         bits = np.array([s.need.bits for s in seen])
         for place in dict.fromkeys(s.tile.place for s in seen):
             mine = np.array([s.tile.place == place for s in seen])
-            axes.loglog(10 ** predicted[mine], bits[mine], "o", ms=4, alpha=0.75, label=place)
+            axes.loglog(10 ** predicted[mine], bits[mine], "o", ms=4, color=colours[place], alpha=0.75, label=place)
         ends = np.array([min(bits.min(), (10**predicted).min()) / 1.3, max(bits.max(), (10**predicted).max()) * 1.3])
         axes.plot(ends, ends, color="#333333", lw=0.8)
         axes.set(title=name, xlabel="predicted bits a value", xlim=ends, ylim=ends)
