@@ -144,7 +144,7 @@ class Moment:
         valid_fraction: share of the cell's pixels that may be used.
         likeness: cosine with the example, or with the newest date.
         step: 1 - cosine with the date before; None for the first.
-        shift: 1 - cosine of what three dates before, and three from this one on, look like.
+        shift: 1 - cosine of what five dates before, and five from this one on, look like.
         changed: True where the shift stands out.
         where: geohash of the chip that moved most, at a change; else of the place.
         labels: what it was labelled with.

@@ -25,8 +25,8 @@ def changes(node: Node, request: messages.Changes, arrays: tuple[Array, ...], pr
     """The dates of a cell, or of a chip of it, ascending; arrays: likeness, step and shift of each.
 
     `likeness` is the cosine with the example, or with the newest date. `step` is 1 - cosine with the date before, NaN
-    for the first. `shift` is 1 - cosine of what the three dates before look like and what this one and the two after
-    look like, seasons taken off where every season was seen in two years or more; its peaks are the changes.
+    for the first. `shift` is 1 - cosine of what the five dates before and the five from this one on look like, 0 with
+    fewer than three of either, seasons taken off where each was seen in two years or more; its peaks are the changes.
 
     Raises:
         NotFound: nothing is stored there. InvalidInput: several cells are meant. NotComparable: an example of others.

@@ -14,7 +14,8 @@ from geostore.index.segments import Segments
 from geostore.partition.geohash import names_of
 
 Floats = npt.NDArray[np.float32]
-SPAN = 3  # dates on either side of a change
+SPAN = 5  # dates on either side of a change
+LEAST = 3  # with fewer on a side, one odd date would look like a change
 SPREADS = 5.0  # deviations above the median that make a peak a change
 SHIFT_MIN = 0.01  # below it nothing that a descriptor sees has changed
 _YEAR_US = 31_556_952_000_000
@@ -126,15 +127,19 @@ def steps(line: Line) -> Floats:
 
 
 def shifts(line: Line) -> Floats:
-    """(N,) 1 - cosine of the mean of the SPAN dates before and of SPAN dates from this one on; 0 for the first."""
+    """(N,) 1 - cosine of what SPAN dates before and SPAN from this one on look like; 0 with fewer than LEAST of either.
+
+    The lesser of what their means and their medians say: means are sharp in time, medians pass over clouds and snow.
+    """
     return np.array([_shift(line, i) for i in range(len(line))], np.float32)
 
 
 def _shift(line: Line, at: int) -> float:
     before, after = line.vectors[max(0, at - SPAN) : at], line.vectors[at : at + SPAN]
-    if not len(before) or not len(after):
+    if min(len(before), len(after)) < LEAST:
         return 0.0
-    return float(1 - _unit(before.mean(axis=0)) @ _unit(after.mean(axis=0)))
+    middles = [(np.mean(before, axis=0), np.mean(after, axis=0)), (np.median(before, axis=0), np.median(after, axis=0))]
+    return min(max(0.0, float(1 - _unit(a) @ _unit(b))) for a, b in middles)
 
 
 def shift_at(line: Line, time_us: int) -> float:
@@ -144,10 +149,11 @@ def shift_at(line: Line, time_us: int) -> float:
 
 def peaks(moved: Floats) -> set[int]:
     """Positions of shifts that no other within SPAN exceeds, and that stand out of all by SPREADS deviations."""
-    if len(moved) <= SPAN:
+    inner = moved[LEAST : len(moved) - LEAST + 1]
+    if not len(inner):
         return set()
-    middle = float(np.median(moved))
-    limit = max(middle + SPREADS * 1.4826 * float(np.median(np.abs(moved - middle))), SHIFT_MIN)
+    middle = float(np.median(inner))
+    limit = max(middle + SPREADS * 1.4826 * float(np.median(np.abs(inner - middle))), SHIFT_MIN)
     return {
         i
         for i, value in enumerate(moved)
