@@ -18,7 +18,7 @@ DATES = 8
 FINE = Bands(tuple(Band(n, n.upper(), 10.0, scale=1e-4, offset=-0.1, nodata=0) for n in ("red", "nir")))
 COARSE = Bands((Band("swir16", "B11", 20.0, scale=1e-4, offset=-0.1, nodata=0),))
 COLLECTION = Collection(
-    name="farm", groups={"10m": FINE, "20m": COARSE}, policy=Policy(mse_max=5e-4), product="sentinel-2-l2a"
+    name="farm", groups={"10m": FINE, "20m": COARSE}, policy=Policy(mse_max=5e-4, rivals=()), product="sentinel-2-l2a"
 )
 
 

@@ -24,7 +24,7 @@ from geostore.settings import Settings
 SETTINGS = Settings(workers=1, fit_steps=2)
 GRID = Grid("EPSG:32634", 604_000.0, 5_003_000.0, 40.0, 40.0, 60, 80)
 PLACE = Synthetic(seed=5, grid=GRID, dates=5, cloud_share=0.0, swath_share=0.0, haze=0.0)
-POLICY = Policy(mse_max=2e-2, original="reference")
+POLICY = Policy(mse_max=2e-2, original="reference", rivals=())
 
 
 def collection(**changes: object) -> Collection:
