@@ -12,10 +12,11 @@ from geostore.client import searching, steps
 from geostore.client.asker import Asker
 from geostore.client.blocking import Client, Kind, Tier
 from geostore.client.given import Filters
-from geostore.client.hits import Hits, PlaceChanges
+from geostore.client.hits import Decoded, Hits, PlaceChanges
 from geostore.client.steps import Send, Steps, T
 from geostore.client.times import Time
 from geostore.collection import Collection
+from geostore.keys import RasterKey
 from geostore.partition.split import Split
 from geostore.query import messages
 from geostore.query.budget import Within, provenance
@@ -169,6 +170,10 @@ class AsyncClient:
         """As `Client.similar`; what the hits decode is read with waiting, so decode and plot them in a thread."""
         fields = {"k": k, "radius": radius, "level": level, "explain": explain}
         return await self._run(searching.similar(to, like, unlike, wanted, Client(self._asker).decode_keys, **fields))
+
+    async def decode_keys(self, keys: Sequence[RasterKey], bands: Sequence[str] | None = None) -> list[Decoded]:
+        """As `Client.decode_keys`."""
+        return await self._run(searching.decode_keys(keys, bands))
 
     async def changes(self, geohash: str, *, to: Any = None, **wanted: Unpack[Filters]) -> PlaceChanges:
         """As `Client.changes`."""
