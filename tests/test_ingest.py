@@ -27,7 +27,8 @@ SETTINGS = Settings(workers=1, fit_steps=40)
 
 
 def collection(**changes: object) -> Collection:
-    return replace(Collection(name="place", groups={"40m": PLACE.bands}, policy=Policy(mse_max=1e-3)), **changes)  # type: ignore[arg-type]
+    policy = Policy(mse_max=1e-3, rivals=())
+    return replace(Collection(name="place", groups={"40m": PLACE.bands}, policy=policy), **changes)  # type: ignore[arg-type]
 
 
 def test_a_scene_is_cut_into_cells_and_joined_back_bit_for_bit(tmp_path: Path) -> None:
