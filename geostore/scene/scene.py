@@ -27,9 +27,11 @@ from geostore.scene.masks import masked_by, nearest
 from geostore.scene.names import Product, product_of
 from geostore.scene.presets import preset_names
 from geostore.scene.resample import resample
-from geostore.scene.stac import ItemFacts, read_item
+from geostore.scene.stac import ItemFacts, percent, read_item
 from geostore.scene.stack import any_band_holds_data, holds_data, offered, times_of
 from geostore.scene.times import time_of
+
+CLOUD_TAGS = ("EO:CLOUD_COVER", "CLOUD_COVERAGE_ASSESSMENT", "CLOUD_COVER")  # of files: percent of the scene
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,7 @@ class Scene:
         revision: when it was processed, seconds since 1970, 0 where unknown; a greater one is newer.
         source: the STAC item, the file, or the folder of the files it came from.
         footprint: closed ring of [lon, lat] degrees around its pixels.
-        facts: file names and sizes, and what was found about the processing.
+        facts: file names and sizes, what was found about the processing, and `eo:cloud_cover` where it is told.
         grids: native grid of each band group.
     """
 
@@ -249,7 +251,7 @@ def _assemble(
         footprint=[
             list(point) for point in _footprint(max(grids.values(), key=lambda g: g.height * g.yres * g.width * g.xres))
         ],
-        facts=_facts(files, product, calibrations),
+        facts={**_facts(files, product, calibrations), **_cloud(files, facts)},
         grids=grids,
         collection=collection,
         planes=planes,
@@ -325,6 +327,13 @@ def _facts(files: list[RasterFile], product: Product, calibrations: dict[str, Ca
     names = " ".join(f"{f.name[shared:]}:{f.size_bytes}" for f in files)
     facts = {"files": names, "offset": " ".join(offsets)}
     return {**facts, "name": product.name} if product.name else facts
+
+
+def _cloud(files: list[RasterFile], facts: ItemFacts | None) -> dict[str, str]:
+    """How much of the scene lies under clouds, under the name that STAC has for it; empty if nothing says so."""
+    told = [facts.cloud] if facts else []
+    told += [percent(file.tags.get(name)) for name in CLOUD_TAGS for file in files]
+    return {"eo:cloud_cover": found} if (found := next(filter(None, told), "")) else {}
 
 
 @lru_cache(maxsize=64)

@@ -52,6 +52,7 @@ class ItemFacts:
         href: the item itself. assets: its raster assets, absolute.
         time: start of sensing, UTC. platform: lower case, "" if not said.
         baseline: Sentinel-2 processing baseline, "" if not said.
+        cloud: percent of the scene under clouds, "" if not said.
     """
 
     href: str
@@ -59,6 +60,7 @@ class ItemFacts:
     time: datetime
     platform: str
     baseline: str
+    cloud: str
 
     def files(self, wanted: Mapping[str, tuple[str, ...]]) -> list[ItemAsset]:
         """The assets that may hold a band named in one of the spellings of `wanted`; all, if none can be told."""
@@ -130,7 +132,17 @@ def read_item(href: str) -> ItemFacts:
         time=time,
         platform=str(properties.get("platform") or "").lower().replace(" ", "-"),
         baseline=baseline,
+        cloud=percent(properties.get("eo:cloud_cover")),
     )
+
+
+def percent(said: object) -> str:
+    """A share of a scene in percent as a scene's facts carry it; "" if it is none."""
+    try:
+        value = float(str(said))
+    except ValueError:
+        return ""
+    return f"{value:g}" if 0 <= value <= 100 else ""
 
 
 def _assets(table: dict[str, Any], properties: dict[str, Any], href: str, baseline: str) -> tuple[ItemAsset, ...]:

@@ -260,6 +260,24 @@ def test_our_reading_of_an_item_agrees_with_pystac(scenes, tmp_path):
     assert {a.key: a.href for a in ours.assets} == wanted
 
 
+def test_cloud_cover_is_kept_where_an_item_or_a_file_tells_it(write, declare, tmp_path):
+    """Percent of a STAC item wins over a file's tag; what is no percentage is not kept."""
+    pixels = RNG.integers(7000, 9000, (2, 24, 24)).astype(np.uint16)
+    write("stack.tif", pixels, tags={"CLOUD_COVERAGE_ASSESSMENT": "12.50"})
+    collection = declare('preset = "landsat-c2-l2"\nmasks = []\nbands = ["red", "nir"]')
+    bands = {"eo:bands": [{"name": "OLI_B5", "common_name": "nir08"}, {"name": "OLI_B4", "common_name": "red"}]}
+    for told, kept in ((37.25, "37.25"), (None, "12.5"), ("cloudy", "12.5"), (float("nan"), "12.5"), (0, "0")):
+        item = item_of(NAMES[0])
+        item["properties"] |= {"platform": "landsat-8", "eo:cloud_cover": told}
+        item["assets"] = {"data": {"href": "stack.tif", **bands}}
+        (tmp_path / "item.json").write_text(json.dumps(item))
+        assert open_scene(tmp_path / "item.json", collection).facts["eo:cloud_cover"] == kept
+    write("stack.tif", pixels)
+    del item["properties"]["eo:cloud_cover"]
+    (tmp_path / "item.json").write_text(json.dumps(item))
+    assert "eo:cloud_cover" not in open_scene(tmp_path / "item.json", collection).facts
+
+
 @pytest.mark.parametrize(
     ("stem", "wanted"),
     [
