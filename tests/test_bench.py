@@ -22,6 +22,7 @@ BENCHES = (
     "similar_daemon",
     "rate_distortion",
     "sizing",
+    "seams",
     "loss_terms",
     "retrieval",
     "across",
