@@ -24,9 +24,9 @@ from geostore.codec import Effort
 from geostore.storage import pack_mask
 
 _PACKAGE = Path(rd_ours.__file__).parents[1] / "geostore"
-_COMMON = ("codec.py", "certificate.py", "spectral.py")  # what every cell of ours depends on
-_FOLDERS = {"klt-av1": ("classical",)}  # and what those of a family do
-_STORED = ("node/encode.py", "classical", "vae")
+_COMMON = ("codec.py", "certificate.py", "spectral.py", "classical", "coding")  # what every cell of ours depends on
+_FOLDERS: dict[str, tuple[str, ...]] = {"klt-av1": ()}  # and what those of a family do
+_STORED = ("node/encode.py", "vae")
 NEEDS = {"SZ3": "pysz"}
 
 
