@@ -1,53 +1,98 @@
-"""Border error over interior error where neighbouring cells are decoded and put together, for every codec."""
+"""Border error over interior error where decoded neighbouring cells are put together, for every mode of every codec."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from bench.datasets import Dataset, load
 from bench.harness import Bench, median, run, workplace
-from geostore.client import Client
+from geostore.classical import KltAv1Family
+from geostore.codec import Codec, Effort, RawCodec, Series, decode_many, quiet
 from geostore.collection import Collection, Files, Policy
 from geostore.connection import connect
 from geostore.ingest import ingest
 from geostore.partition.join import join, seam
-from geostore.query.facts import RasterInfo
 from geostore.raster import Grid, Raster
 from geostore.scene.synthetic import BANDS, Synthetic, write_scenes
+from geostore.vae.borrow import borrow_codec
+from geostore.vae.fit import Domain, fit_codec
+from geostore.vae.sizing import NO_NETWORK, network_plan
 
-CODECS = ("klt-av1", "vae", "vae-flat", "vae-flat-single")
 BAR = 1.2
 STEPS = 300
-POLICY = Policy(mse_max=5e-4, index_mae_max=None, rivals=())
-LOOSE = replace(POLICY, mse_max=5e-3)  # for the flat modes, which come no nearer in few steps
-_DATES = 4  # scenes joined of each series
-Mosaics = dict[tuple[str, int], Sequence[tuple[RasterInfo, Raster]]]  # by band group and time
+CELLS = 6  # neighbours that are put together
+_DATES = 4  # mosaics looked at of each data set
+FREE = Policy(mse_max=None, index_mae_max=None)
+MSE = replace(FREE, mse_max=5e-4)
+BOUND = replace(FREE, max_error=0.02)
+Make = Callable[[Series, Effort], Codec | None]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell's rasters as a series on the box of them all, and where that lies."""
+
+    series: Series
+    grid: Grid
+
+    def raster(self, date: int, pixels: np.ndarray | None = None) -> Raster:
+        """One date, or `pixels` in its place."""
+        shown = self.series.pixels[date] if pixels is None else pixels
+        return Raster(pixels=shown, valid=self.series.valid[date], bands=self.series.bands, grid=self.grid)
+
+
+def _klt(policy: Policy) -> Make:
+    return lambda series, effort: KltAv1Family().fit(series, policy=policy, effort=effort, progress=quiet)
+
+
+def _own(policy: Policy, domain: Domain = "linear") -> Make:
+    return lambda series, effort: fit_codec(
+        series, "grid", policy=policy, effort=effort, progress=quiet, plan=network_plan(series), domain=domain
+    )
+
+
+MODES: dict[str, Make] = {
+    "lossless": lambda series, _: RawCodec(series.bands),
+    "klt-av1": _klt(MSE),
+    "klt-av1, largest error": _klt(BOUND),
+    "vae, own network": _own(MSE),
+    "vae, own network, logarithms": _own(MSE, "log"),
+    "vae, largest error": _own(BOUND),
+    "vae, base": lambda series, effort: borrow_codec(series, policy=MSE, effort=replace(effort, steps=0)),
+    "vae, base and delta": lambda series, effort: borrow_codec(series, policy=MSE, effort=effort, delta="whole"),
+    "vae, no network": lambda s, e: fit_codec(s, "grid", policy=MSE, effort=e, progress=quiet, plan=NO_NETWORK),
+    "vae-flat": lambda s, e: fit_codec(s, "flat", policy=FREE, effort=e, progress=quiet),
+    "vae-flat-single": lambda s, e: fit_codec(s, "flat-single", policy=FREE, effort=e, progress=quiet),
+}
+QUICK = ("lossless", "klt-av1", "vae, no network")
 
 
 def measure(bench: Bench) -> None:
-    """Each data set through each codec alone; rasters that are kept lossless have no error and count nowhere."""
+    """Each mode on each data set, bytes aside: a place gets the mode whether it pays there or not."""
     with workplace() as folder:
         for dataset in _datasets(bench, folder):
-            for codec in CODECS[:2] if bench.quick else CODECS:
-                _measured(bench, dataset, codec, folder)
+            cells = _cells(dataset, folder)
+            for mode in QUICK if bench.quick else MODES:
+                _measured(bench, dataset, cells, mode)
                 bench.write()
-    for codec in CODECS:
-        found = [r["seam"] for r in bench.rows if r["codec"] == codec and r["seam"] is not None]
+    for mode in MODES:
+        found = [r["seam"] for r in bench.rows if r["mode"] == mode and r["seam"] is not None]
         if found:
             value, what = None if bench.quick else median(found), "error of pixels inside cells; median over mosaics"
-            bench.figure(f"{codec}.seam", value, bar=BAR, better="lower", baseline=what, n=len(found))
+            bench.figure(f"{mode}.seam", value, bar=BAR, better="lower", baseline=what, n=len(found))
 
 
 def _datasets(bench: Bench, folder: Path) -> Iterator[Dataset]:
     if not bench.quick:
         peru = load("peru", folder)
         yield from [peru] if peru is not None else []
-    side, dates = (60, 2) if bench.quick else (240, 24)
+    side, dates = (60, 2) if bench.quick else (180, 16)
     grid = Grid("EPSG:32633", 500_000.0, 5_500_000.0, 10.0, 10.0, side, side)
     made = Synthetic(seed=bench.seed, grid=grid, dates=dates, cloud_share=0.0, swath_share=0.0, haze=0.0)
     files = Files(positional=BANDS.names, nodata="file")
@@ -56,41 +101,61 @@ def _datasets(bench: Bench, folder: Path) -> Iterator[Dataset]:
     yield Dataset("synthetic", title, collection, write_scenes(made, folder / "synthetic"))
 
 
-def _measured(bench: Bench, dataset: Dataset, codec: str, folder: Path) -> None:
-    policy = LOOSE if codec.startswith("vae-flat") else POLICY
-    collection = replace(dataset.collection, policy=replace(policy, codec=codec))
-    with connect(folder / f"{dataset.name}-{codec}", create=True) as client:
-        ingest(client, dataset.sources, collection, acquired=dataset.acquired)
-        prefix = _crowded(client)
-        truth = _mosaics(client, prefix)
-        client.fit(geohash=prefix, steps_max=2 if bench.quick else STEPS, seed=bench.seed)
-        for key, cells in _mosaics(client, prefix).items():
-            coded = [raster for info, raster in map(_only_coded, cells) if raster.valid.any()]
-            whole = join([raster for _, raster in truth[key]])
-            figure = seam(whole, join(coded), collection.precision) if len(coded) > 1 else None
-            bench.row(data=dataset.name, codec=codec, group=key[0], cells=len(cells), coded=len(coded), seam=figure)
+def _cells(dataset: Dataset, folder: Path) -> list[Cell]:
+    """The first CELLS cells, all neighbours, of the cell one level up that holds the most rasters."""
+    with connect(folder / f"store-{dataset.name}", create=True) as client:
+        ingest(client, dataset.sources, dataset.collection, acquired=dataset.acquired)
+        prefix = Counter(info.key.geohash[:-1] for info in client.rasters()).most_common(1)[0][0]
+        found: dict[str, list[tuple[int, Raster]]] = defaultdict(list)
+        for info, raster in client.decode_rasters(client.rasters(prefix)):
+            found[info.key.geohash].append((info.key.time_us, raster))
+    dates = Counter(time for rasters in found.values() for time, _ in rasters)
+    whole = [c for c in sorted(found) if len(found[c]) == len(dates)]
+    return [_cell(sorted(found[c], key=lambda r: r[0]), dataset.collection.indices) for c in whole[:CELLS]]
 
 
-def _crowded(client: Client) -> str:
-    """The cell one level up that holds the most rasters: its cells are neighbours."""
-    return Counter(info.key.geohash[:-1] for info in client.rasters()).most_common(1)[0][0]
+def _cell(rasters: list[tuple[int, Raster]], indices: tuple[str, ...]) -> Cell:
+    box = join([raster for _, raster in rasters])
+    pixels, valid = [], []
+    for _, raster in rasters:
+        row, col = box.grid.offset_of(raster.grid) or (0, 0)
+        inside = slice(row, row + raster.grid.height), slice(col, col + raster.grid.width)
+        pixels.append(np.zeros_like(box.pixels))
+        valid.append(np.zeros_like(box.valid))
+        pixels[-1][(slice(None), *inside)], valid[-1][inside] = raster.pixels, raster.valid
+    times = np.array([time for time, _ in rasters], np.int64)
+    reflectance = all(band.kind == "reflectance" for band in box.bands)
+    made = Series(
+        pixels=np.stack(pixels),
+        valid=np.stack(valid),
+        times_us=times,
+        bands=box.bands,
+        indices=indices if reflectance else (),
+    )
+    return Cell(made, box.grid)
 
 
-def _mosaics(client: Client, prefix: str) -> Mosaics:
-    """Decoded rasters of a few times, by what belongs together."""
-    found: dict[tuple[str, int], list[RasterInfo]] = defaultdict(list)
-    for info in client.rasters(prefix):
-        found[info.key.group, info.key.time_us].append(info)
-    chosen = [sorted(found)[i] for i in np.unique(np.linspace(0, len(found) - 1, _DATES).round().astype(int))]
-    return {key: client.decode_rasters(found[key]) for key in chosen}
-
-
-def _only_coded(cell: tuple[RasterInfo, Raster]) -> tuple[RasterInfo, Raster]:
-    """The same, with nothing valid in a raster that is kept lossless."""
-    info, raster = cell
-    exact = info.layers == "lossless"
-    return info, replace(raster, valid=np.zeros_like(raster.valid)) if exact else raster
+def _measured(bench: Bench, dataset: Dataset, cells: list[Cell], mode: str) -> None:
+    """One row a mosaic; none where the mode is not for such bands."""
+    effort, decoded = Effort(steps=2 if bench.quick else STEPS, seed=bench.seed, device="cpu"), []
+    for cell in cells:
+        if "logarithms" in mode and any(band.kind != "reflectance" for band in cell.series.bands):
+            return
+        codec = MODES[mode](cell.series, effort)
+        if codec is None:
+            return
+        coded = codec.encode_series(cell.series)
+        frames = zip(coded, cell.series.valid, strict=True)
+        decoded.append(decode_many(codec, [(e.shared, (e.payload, valid)) for e, valid in frames]))
+    count = len(cells[0].series)
+    for date in np.unique(np.linspace(0, count - 1, _DATES).round().astype(int)).tolist():
+        truth = join([cell.raster(date) for cell in cells])
+        mosaic = join([cell.raster(date, found[date]) for cell, found in zip(cells, decoded, strict=True)])
+        figure = seam(truth, mosaic, dataset.collection.precision) if len(cells) > 1 else None
+        bench.row(data=dataset.name, mode=mode, cells=len(cells), date=date, seam=figure)
+    print(bench.rows[-1], flush=True)
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     run(measure, "seams")
