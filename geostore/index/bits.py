@@ -118,8 +118,9 @@ def count_in_runs(words: Words, runs: npt.NDArray[np.int64]) -> int:  # pragma: 
         if start >= stop:
             continue
         first, last = start >> 6, (stop - 1) >> 6
-        for w in range(first, last + 1):
-            total += popcount(words[w] & between(w, start, stop))
+        total += popcount(words[first] & between(first, start, stop))
+        if first < last:
+            total += count_bits(words[first + 1 : last]) + popcount(words[last] & between(last, start, stop))
     return total
 
 

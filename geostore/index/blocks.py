@@ -1,7 +1,4 @@
-"""Distances of single rows, and bounds that rule out many rows together: what the compiled scans are made of.
-
-Bounds are minima, which the compiler turns into vector instructions.
-"""
+"""Distances of single rows, and 64 rows at a time as the bits of a word: what the compiled scans are made of."""
 
 from __future__ import annotations
 
@@ -9,30 +6,23 @@ from typing import Any
 
 import numpy as np
 
-from geostore.index.bits import Words
+from geostore.index.bits import Words, between
 from geostore.index.compiled import compiled, popcount
 
-BLOCK = 256  # rows ruled out together by the first half of their words
-FEW = 64  # rows that a bitmap leaves of a block; so few are looked at one by one
-GROUP = 16  # rows ruled out together by all of their words
-NEAR = 8  # bits a word; nearer limits are tried on the first half of the words first
-AHEAD = 16  # single rows that are fetched before they are needed
-
-
-@compiled
-def distance(words: Words, row: int, query: Words) -> int:  # pragma: no cover - compiled
-    """Bits in which one row of (W, N) differs from a (W,) query; two words, the usual width, without a loop."""
-    if words.shape[0] == 2:
-        return popcount(words[0, row] ^ query[0]) + popcount(words[1, row] ^ query[1])
-    total = 0
-    for w in range(words.shape[0]):
-        total += popcount(words[w, row] ^ query[w])
-    return total
+BLOCK = 1024  # rows whose bits are made together
+NEAR = 8  # bits a word; up to there the first half of the words is looked at alone
+MANY = BLOCK // 4  # rows of a block that half of their words may leave; with more the other half is looked at for all
+FEW = BLOCK // 64  # rows of a block that a bitmap leaves; so few are looked at one by one
+AHEAD = 32  # single rows that are fetched before they are needed
+_ONE = np.uint64(1)
 
 
 @compiled
 def far_at_most(words: Words, row: int, query: Words, limit: int) -> int:  # pragma: no cover - compiled
-    """The distance; limit + 1 as soon as it is known to be larger, before the next word is fetched."""
+    """Bits in which a row of (W, N) differs from a (W,) query; limit + 1 as soon as it is known to be more than limit.
+
+    Two words, the usual width, are done without a loop.
+    """
     if words.shape[0] == 2:
         first = popcount(words[0, row] ^ query[0])
         return limit + 1 if first > limit else min(first + popcount(words[1, row] ^ query[1]), limit + 1)
@@ -45,64 +35,120 @@ def far_at_most(words: Words, row: int, query: Words, limit: int) -> int:  # pra
 
 
 @compiled
-def least_1(a: Words, p: Any) -> int:  # pragma: no cover - compiled
-    """The smallest distance of one word of some rows."""
-    least = 1 << 20
-    for i in range(a.size):
-        least = min(least, popcount(a[i] ^ p))
-    return least
+def candidates(
+    words: Words, lo: int, hi: int, query: Words, limit: int, allowed: Words, bits: Words
+) -> int:  # pragma: no cover - compiled
+    """Set in `bits` rows of [lo, hi), which lies in one block: all within `limit`, and some that may not be.
 
+    Near limits are tried on the first half of the words, so that most of the other half is never read.
 
-@compiled
-def least_2(a: Words, b: Words, p: Any, q: Any) -> int:  # pragma: no cover - compiled
-    """The same of two words, given as single arrays: the compiler keeps whole vectors at work."""
-    least = 1 << 20
-    for i in range(a.size):
-        least = min(least, popcount(a[i] ^ p) + popcount(b[i] ^ q))
-    return least
+    Args:
+        words: (W, N).
+        lo: first of the rows.
+        hi: behind the last.
+        query: (W,).
+        limit: bits that may differ.
+        allowed: bitmap over N rows, or empty for no such filter; other rows are left out.
+        bits: room for a block; word 0 is the bitmap's word that holds `lo`.
 
-
-@compiled
-def _least_4(a: Words, b: Words, c: Words, d: Words, query: Words) -> int:  # pragma: no cover - compiled
-    least = 1 << 20
-    p, q, r, s = query[0], query[1], query[2], query[3]
-    for i in range(a.size):
-        left = popcount(a[i] ^ p) + popcount(b[i] ^ q)
-        least = min(least, left + popcount(c[i] ^ r) + popcount(d[i] ^ s))
-    return least
-
-
-@compiled
-def least(words: Words, lo: int, hi: int, query: Words) -> int:  # pragma: no cover - compiled
-    """The smallest distance of rows in [lo, hi)."""
+    Returns:
+        Words of `bits` to look at; 0 where there is nothing.
+    """
+    first, last = lo >> 6, ((hi - 1) >> 6) + 1
+    if allowed.size:
+        count = 0
+        for w in range(first, last):
+            bits[w - first] = allowed[w] & between(w, lo, hi)
+            count += popcount(bits[w - first])
+        if count <= FEW:
+            return last - first if count else 0
+    start, stop = first << 6, min(last << 6, words.shape[1])
+    found = MANY + 1
     if words.shape[0] == 1:
-        return least_1(words[0, lo:hi], query[0])
-    if words.shape[0] == 2:
-        return least_2(words[0, lo:hi], words[1, lo:hi], query[0], query[1])
-    return _least_4(words[0, lo:hi], words[1, lo:hi], words[2, lo:hi], words[3, lo:hi], query)
+        found = _within_1(words[0, start:stop], query[0], limit, bits)
+    elif words.shape[0] == 2:
+        if limit <= 2 * NEAR:
+            found = _within_1(words[0, start:stop], query[0], limit, bits)
+        if found > MANY:
+            found = _within_2(words[0, start:stop], words[1, start:stop], query[0], query[1], limit, bits)
+    else:
+        if limit <= 4 * NEAR:
+            found = _within_2(words[0, start:stop], words[1, start:stop], query[0], query[1], limit, bits)
+        if found > MANY:
+            found = _within_4(words, start, stop, query, limit, bits)
+    if not found:
+        return 0
+    if allowed.size:
+        for w in range(first, last):
+            bits[w - first] &= allowed[w]
+    bits[0] &= between(first, lo, hi)
+    bits[last - first - 1] &= between(last - 1, lo, hi)
+    return last - first
 
 
 @compiled
-def ruled_out(words: Words, lo: int, hi: int, query: Words, limit: int) -> bool:  # pragma: no cover - compiled
-    """True if a bound (for near limits that of half the words) puts all rows in [lo, hi) at `limit` or more."""
-    count = words.shape[0]
-    if limit > NEAR * count or count == 1:
-        return least(words, lo, hi, query) >= limit
-    if count == 2:
-        return least_1(words[0, lo:hi], query[0]) >= limit
-    return least_2(words[0, lo:hi], words[1, lo:hi], query[0], query[1]) >= limit
-
-
-@compiled
-def count_allowed(allowed: Words, lo: int, hi: int) -> int:  # pragma: no cover - compiled
-    """Rows of the bitmap in the words that hold [lo, hi)."""
+def _within_1(a: Words, p: Any, limit: int, bits: Words) -> int:  # pragma: no cover - compiled
+    """Single arrays and loops of known length let the compiler use whole vectors."""
     total = 0
-    for w in range(lo >> 6, ((hi - 1) >> 6) + 1):
-        total += popcount(allowed[w])
+    for w in range(a.size >> 6):
+        found, part = np.uint64(0), a[w << 6 : (w + 1) << 6]
+        for i in range(64):
+            found |= np.uint64(popcount(part[i] ^ p) <= limit) << np.uint64(i)
+        bits[w] = found
+        total += popcount(found)
+    if a.size & 63:
+        found, start = np.uint64(0), a.size & ~63
+        for i in range(start, a.size):
+            found |= np.uint64(popcount(a[i] ^ p) <= limit) << np.uint64(i - start)
+        bits[a.size >> 6] = found
+        total += popcount(found)
     return total
 
 
 @compiled
-def has(allowed: Words, row: int) -> bool:  # pragma: no cover - compiled
-    """Whether a row's bit is set; of an empty bitmap every row's is."""
-    return allowed.size == 0 or (allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1) != 0
+def _within_2(a: Words, b: Words, p: Any, q: Any, limit: int, bits: Words) -> int:  # pragma: no cover - compiled
+    total = 0
+    for w in range(a.size >> 6):
+        found, part, other = np.uint64(0), a[w << 6 : (w + 1) << 6], b[w << 6 : (w + 1) << 6]
+        for i in range(64):
+            far = popcount(part[i] ^ p) + popcount(other[i] ^ q)
+            found |= np.uint64(far <= limit) << np.uint64(i)
+        bits[w] = found
+        total += popcount(found)
+    if a.size & 63:
+        found, start = np.uint64(0), a.size & ~63
+        for i in range(start, a.size):
+            far = popcount(a[i] ^ p) + popcount(b[i] ^ q)
+            found |= np.uint64(far <= limit) << np.uint64(i - start)
+        bits[a.size >> 6] = found
+        total += popcount(found)
+    return total
+
+
+@compiled
+def _within_4(
+    words: Words, start: int, stop: int, query: Words, limit: int, bits: Words
+) -> int:  # pragma: no cover - compiled
+    total, found = 0, np.uint64(0)
+    a, b, c, d = words[0, start:stop], words[1, start:stop], words[2, start:stop], words[3, start:stop]
+    p, q, r, s = query[0], query[1], query[2], query[3]
+    for i in range(a.size):
+        far = popcount(a[i] ^ p) + popcount(b[i] ^ q) + popcount(c[i] ^ r) + popcount(d[i] ^ s)
+        found |= np.uint64(far <= limit) << np.uint64(i & 63)
+        if i & 63 == 63 or i == a.size - 1:
+            bits[i >> 6] = found
+            total += popcount(found)
+            found = np.uint64(0)
+    return total
+
+
+@compiled
+def lowest(bits: Any) -> int:  # pragma: no cover - compiled
+    """Position of the lowest bit that is set; some must be."""
+    return popcount((bits & (~bits + _ONE)) - _ONE)
+
+
+@compiled
+def without_lowest(bits: Any) -> Any:  # pragma: no cover - compiled
+    """The same without its lowest bit."""
+    return bits & (bits - _ONE)

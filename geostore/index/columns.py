@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from geostore.index.bits import Rows, Words, bitmap, bitmap_size, clear_rows, se
 from geostore.index.compiled import compiled
 
 STEPS = 32  # bitmaps a column of numbers keeps beside its order
+STRIDE = 64  # of so many rows of the order the value of one is kept at hand
 Values = npt.NDArray[Any]
 
 
@@ -33,9 +35,20 @@ class Numbers:
 
     def span(self, low: float | None, high: float | None) -> tuple[int, int]:
         """Positions in `order`, [start, stop), of rows with low <= value <= high; None is no bound."""
-        start = 0 if low is None else int(_rank(self.values, self.order, low, False))
-        stop = len(self.order) if high is None else int(_rank(self.values, self.order, high, True))
+        start = 0 if low is None else self._rank(low, "left")
+        stop = len(self.order) if high is None else self._rank(high, "right")
         return start, max(start, stop)
+
+    def _rank(self, bound: float, side: Literal["left", "right"]) -> int:
+        """Rows of the order below `bound`, or not above it; among every STRIDE-th first, which lie together."""
+        at = int(self._strided.searchsorted(bound, side))
+        low, high = max(at - 1, 0) * STRIDE, min(at * STRIDE, len(self.order))
+        return int(_rank(self.values, self.order, low, high, bound, side == "right"))
+
+    @cached_property
+    def _strided(self) -> Values:
+        """The values of every STRIDE-th row of the order."""
+        return self.values[self.order[::STRIDE]]
 
     def rows(self, start: int, stop: int) -> Rows:
         """The rows at these positions of `order`, ascending."""
@@ -50,7 +63,7 @@ class Numbers:
             return out
         first = self._first(stop)
         if start:
-            first &= ~self._first(start)
+            first ^= self._first(start)  # the one holds the other
         return first
 
     def _first(self, count: int) -> Words:
@@ -80,9 +93,10 @@ def numbers(values: Values) -> Numbers:
 
 
 @compiled
-def _rank(values: Values, order: Values, bound: float, after: bool) -> int:  # pragma: no cover - compiled
-    """Rows of the order below `bound`; with `after` those equal to it too."""
-    low, high = 0, order.size
+def _rank(
+    values: Values, order: Values, low: int, high: int, bound: float, after: bool
+) -> int:  # pragma: no cover - compiled
+    """The position from `low` to `high` before which the order is below `bound`; with `after`, or equal to it."""
     while low < high:
         middle = (low + high) // 2
         value = values[order[middle]]
@@ -109,9 +123,10 @@ class Category:
 
     def among(self, wanted: Sequence[str]) -> Words:
         """The bitmap of rows whose name is one of `wanted`; names that do not occur add nothing."""
-        out = np.zeros(bitmap_size(len(self.codes)), np.uint64)
-        for name in set(wanted) & set(self.names):
-            out |= self.bitmaps[self.names.index(name)]
+        known = [self.names.index(name) for name in set(wanted) & set(self.names)]
+        out = self.bitmaps[known[0]].copy() if known else np.zeros(bitmap_size(len(self.codes)), np.uint64)
+        for other in known[1:]:
+            out |= self.bitmaps[other]
         return out
 
 

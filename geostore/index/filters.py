@@ -89,7 +89,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Condition:
-    """One condition on one segment: its bitmap, and its rows where they are few."""
+    """One condition on one segment: its bitmap, made anew, and its rows where they are few."""
 
     what: str
     bitmap: Callable[[], Words]
@@ -117,11 +117,13 @@ def plan(segment: Segment, wanted: Filter = ALL, *, alive: Words | None = None) 
         return Plan(_of_few(segment, wanted, first, conditions, runs, alive, steps), tuple(steps))
     allowed = alive
     for condition in conditions:
-        allowed = condition.bitmap() if allowed is None else allowed & condition.bitmap()
+        bitmap = condition.bitmap()
+        allowed = bitmap if allowed is None else np.bitwise_and(allowed, bitmap, out=bitmap)
         steps.append(Step(condition.what, int(count_in_runs(allowed, runs))))
         if not steps[-1].rows:
             break
-    return Plan(chosen(len(segment), runs, allowed), tuple(steps))
+    count = steps[-1].rows if conditions else None  # of the runs and the bitmap, if it was counted
+    return Plan(chosen(len(segment), runs, allowed, count=count), tuple(steps))
 
 
 def _of_few(

@@ -15,7 +15,6 @@ import numpy.typing as npt
 from geostore.errors import InvalidInput
 from geostore.index import scan, scan_within
 from geostore.index.bits import Rows, Words
-from geostore.index.blocks import BLOCK
 from geostore.index.selection import Selection, everything
 
 Distances = npt.NDArray[np.int16]
@@ -57,7 +56,7 @@ class Nearest:
     def __init__(self, queries: Words, k: int, *, radius: int | None = None) -> None:
         self.queries, self.k, bits = check_queries(queries), _check_k(k), 64 * queries.shape[1]
         limit = bits if radius is None else min(check_radius(radius), bits)
-        count, room = len(queries), 2 * k + BLOCK
+        count, room = len(queries), 2 * k + 256
         self._state = np.zeros((count, 3), np.int64)
         self._state[:, 0] = limit + 1
         self._tally = np.zeros((count, bits + 2), np.int64)
@@ -151,7 +150,7 @@ def _pieces(words: Words, query: Words, radius: int, chosen: Selection) -> Itera
         return
     allowed = _allowed(chosen)
     run = start = 0
-    room = 16 * BLOCK
+    room = 4096
     while True:
         rows, far = np.empty(room, np.int64), np.empty(room, np.int16)
         found, run, start = scan_within.hits_runs(words, query, radius, run, start, chosen.runs, allowed, rows, far)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -146,16 +146,22 @@ class Labels:
             InvalidInput: the legend has no such label.
         """
         wanted = [self.legend.positions(n) for n in condition.names]
-        maps = [self._any(p) for p in wanted]
         if isinstance(condition, Some):
-            return np.asarray(np.bitwise_or.reduce(maps))
-        out = np.asarray(np.bitwise_and.reduce(maps))
+            return self._any({p for found in wanted for p in found})
+        first, *others = [self._any(p) for p in wanted]
+        for other in others:
+            first &= other
         if isinstance(condition, Exactly):
-            _clear_others(out, self.words, self._mask({p for found in wanted for p in found}))
-        return out
+            _clear_others(first, self.words, self._mask({p for found in wanted for p in found}))
+        return first
 
-    def _any(self, positions: Iterable[int]) -> Words:
-        return np.asarray(np.bitwise_or.reduce(self.bitmaps[list(positions)], axis=0))
+    def _any(self, positions: Collection[int]) -> Words:
+        """A new bitmap of the rows with any of these labels."""
+        first, *others = positions
+        out: Words = self.bitmaps[first].copy()
+        for other in others:
+            out |= self.bitmaps[other]
+        return out
 
     def _mask(self, positions: Iterable[int]) -> Words:
         mask = np.zeros(self.legend.words, np.uint64)

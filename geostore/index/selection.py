@@ -68,12 +68,12 @@ def select(size: int, runs: npt.NDArray[Any] | None = None, allowed: Words | Non
     return chosen(size, kept, allowed)
 
 
-def chosen(size: int, runs: Rows, allowed: Words | None) -> Selection:
-    """As `select`, of runs and a bitmap that are known to be right."""
+def chosen(size: int, runs: Rows, allowed: Words | None, *, count: int | None = None) -> Selection:
+    """As `select`, of runs and a bitmap that are known to be right, and where it is known the rows they leave."""
     span = int((runs[:, 1] - runs[:, 0]).sum())
     if allowed is None:
         return Selection(size, span, runs)
-    count = int(count_in_runs(allowed, runs))
+    count = int(count_in_runs(allowed, runs)) if count is None else count
     if count < GATHER_SHARE * span:
         return Selection(size, count, runs, None, rows_in_runs(allowed, runs, count))
     return Selection(size, count, runs, allowed)
