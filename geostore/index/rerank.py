@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from geostore.errors import InvalidInput
 from geostore.index.bits import Rows, Words
 from geostore.index.compiled import compiled, prefetch
-from geostore.index.hamming import nearest
+from geostore.index.hamming import nearest_set
 from geostore.index.selection import Selection
 
 CANDIDATES = 2000  # rows the first stage hands over
@@ -51,10 +52,18 @@ def rerank(descriptors: Int8, scales: Floats, query: Floats, rows: Rows, k: int)
     if query.shape != descriptors.shape[1:] or not np.isfinite(query).all():
         raise InvalidInput(f"a query of shape {query.shape}; descriptors have {descriptors.shape[1]} finite components")
     step = max(float(np.abs(query).max(initial=0.0)), 1e-30) / _QUERY_STEPS
-    products = np.empty(len(rows), np.int32)
-    flat = descriptors.reshape(-1)
-    _products(descriptors, flat, np.rint(query / step).astype(np.int32), rows, products)
-    scores = products.astype(np.float32) * scales[rows] * np.float32(step)
+    scores = np.empty(len(rows), np.float32)
+    whole = np.rint(query / step).astype(np.int32)
+    _scores(descriptors, descriptors.reshape(-1), scales, whole, np.float32(step), rows, scores)
+    return _first(rows, scores, k)
+
+
+def _first(rows: Rows, scores: Floats, k: int) -> Ranked:
+    """The k of `rows` with the largest scores; only what may be among them is sorted."""
+    if k < len(rows):
+        least = np.partition(scores, len(scores) - k)[len(scores) - k]
+        kept = scores >= least
+        rows, scores = rows[kept], scores[kept]
     order = np.lexsort((rows, -scores))[:k]
     return Ranked(rows[order], scores[order])
 
@@ -82,24 +91,25 @@ def two_stage(
         candidates: rows of the first stage; more find more of the true neighbours, and cost more.
         selection: which rows may be hits; decided before the first stage.
     """
-    (hits,) = nearest(signatures, signature[None], max(k, candidates), selection=selection)
-    return rerank(descriptors, scales, query, np.sort(hits.rows), k)
+    near = nearest_set(signatures, signature, max(k, candidates), selection=selection)
+    return rerank(descriptors, scales, query, near.rows, k)
 
 
 @compiled
-def _products(
-    descriptors: Int8, flat: Int8, query: npt.NDArray[np.int32], rows: Rows, products: npt.NDArray[np.int32]
+def _scores(
+    descriptors: Int8, flat: Int8, scales: Floats, query: npt.NDArray[np.int32], step: Any, rows: Rows, scores: Floats
 ) -> None:  # pragma: no cover - compiled
     """Inner products in whole numbers, which the compiler may add in any order: 127 * 2047 * D fits up to D = 8,000.
 
-    `flat` is the same memory; rows are asked for some time before they are needed.
+    `flat` is the memory of `descriptors`; rows are asked for some time before they are needed.
     """
     for i in range(rows.size):
         if i + AHEAD < rows.size:
+            prefetch(scales, rows[i + AHEAD])
             for j in range(0, query.size, LINE):
                 prefetch(flat, rows[i + AHEAD] * query.size + j)
         row = descriptors[rows[i]]
         total = np.int32(0)
         for j in range(row.size):
             total += np.int32(row[j]) * query[j]
-        products[i] = total
+        scores[i] = np.float32(total) * scales[rows[i]] * step

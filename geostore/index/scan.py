@@ -15,7 +15,7 @@ from geostore.index.bits import Rows, Words
 from geostore.index.blocks import AHEAD, BLOCK, candidates, far_at_most, lowest, without_lowest
 from geostore.index.compiled import compiled, popcount, prefetch
 
-SAMPLED, STRETCH = 16, 256  # of so many stretches of so many rows one is looked at beforehand, where many are wanted
+SAMPLED, STRETCH = 32, 256  # of so many stretches of so many rows one is looked at beforehand, where many are wanted
 Int16s = npt.NDArray[np.int16]
 
 
@@ -129,6 +129,25 @@ def sample(words: Words, query: Words, runs: Rows, allowed: Words, tally: Rows) 
                 row = lo + i
                 if allowed.size == 0 or (allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1):
                     tally[far[i]] += 1
+
+
+@compiled
+def nearest_of(far_of: Int16s, k: int, bits: int) -> Rows:  # pragma: no cover - compiled
+    """Positions of the k smallest distances, ascending; of the largest of these the first positions."""
+    tally = np.zeros(bits + 2, np.int64)
+    for i in range(far_of.size):
+        tally[far_of[i]] += 1
+    limit = nearer = 0
+    while limit < bits and nearer + tally[limit] < k:
+        nearer += tally[limit]
+        limit += 1
+    out, n, room = np.empty(min(k, far_of.size), np.int64), 0, k - nearer
+    for i in range(far_of.size):
+        if far_of[i] < limit or (far_of[i] == limit and room > 0):
+            room -= far_of[i] == limit
+            out[n] = i
+            n += 1
+    return out
 
 
 @compiled

@@ -13,7 +13,7 @@ from signatures_made import brute, brute_nearest, clustered
 
 from geostore.errors import InvalidInput
 from geostore.index.bits import bitmap, bitmap_of, count_bits, octets, pack_signatures, unpack_signatures
-from geostore.index.hamming import Nearest, nearest, within
+from geostore.index.hamming import Nearest, nearest, nearest_set, within
 from geostore.index.selection import everything, of_rows, select
 
 WIDTHS = (32, 64, 100, 128, 256)
@@ -185,3 +185,15 @@ def test_faiss_and_torch_share_a_process():
     ]
     for process in started:
         assert process.communicate(timeout=120)[0].split() == ["0", "360000.0"]
+
+
+@pytest.mark.parametrize("chosen", ["all", "bitmap", "rows"])
+def test_the_nearest_as_a_set_are_the_same_rows_in_their_order(chosen):
+    """Of few rows and of many, where a sample says how far to look, ties at the edge go to the first rows."""
+    words = clustered(20_000, bits=128, seed=3)
+    mask, selection = _chosen(np.random.default_rng(3), 20_000, chosen)
+    for k in (1, 50, 600, 20_000):
+        wanted, _ = brute_nearest(words, words[:, 5], k, mask)
+        found = nearest_set(words, words[:, 5], k, selection=selection)
+        assert found.rows.tolist() == sorted(wanted.tolist())
+        assert (found.distances == np.bitwise_count(words[:, found.rows] ^ words[:, 5:6]).sum(axis=0)).all()
