@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from geostore.client import Hits
+    from geostore.client.hits import Hit
 
 
 def similar(
@@ -22,7 +23,9 @@ def similar(
     unlike: Annotated[list[str] | None, typer.Option(help="A counter-example; may be repeated.")] = None,
     k: Annotated[int, typer.Option("-k", help="Hits at most.")] = 20,
     radius: Annotated[int | None, typer.Option(help="Bits of the signature that may differ.")] = None,
-    level: Annotated[Literal["raster", "chip"], typer.Option(help="Whole rasters, or parts of them.")] = "raster",
+    level: Annotated[
+        Literal["raster", "chip", "cell"], typer.Option(help="Whole rasters, parts of them, or cells by their parts.")
+    ] = "raster",
     within: wanted.Within = None,
     time: options.Time = None,
     season: wanted.Season = None,
@@ -39,7 +42,7 @@ def similar(
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the hits to this PNG.")] = None,
 ) -> None:
-    """The rasters, or chips of rasters, that look most like the examples."""
+    """The rasters, chips or cells that look most like the examples."""
     filters = wanted.filters(
         collection=collection, group=group, time=time, within=within, season=season, sensor=sensor, cloud=cloud,
         valid=valid, certificate=certificate, labels=labels, match=match,
@@ -65,12 +68,20 @@ def _show(out: Console, hits: Hits) -> None:
         for step in part["steps"]:
             out.print(f"  {step['what']}: {step['rows']} left", markup=False)
         out.print(f"  {part['path']} of {part['left']} rows")
+    if hits.read is not None:
+        out.print(f"{hits.read} of {hits.count} cells were read; no other could be among the hits")
     columns = ("cell", "time", "platform", ">score", ">bits", ">usable", "labels", "collection")
-    title = f"{len(hits)} of {hits.count} {'chips' if hits.level == 'chip' else 'rasters'} that meet the conditions"
-    out.print(show.table(title, columns, [_row(hit) for hit in hits]))
+    title = f"{len(hits)} of {hits.count} {hits.level}s that meet the conditions"
+    votes = hits.level == "cell"
+    out.print(show.table(title, (*columns, "votes") if votes else columns, [_row(hit, votes) for hit in hits]))
 
 
-def _row(hit: Any) -> tuple[Any, ...]:
+def _row(hit: Hit, votes: bool) -> tuple[Any, ...]:
     when, usable = show.when(hit.key.time_us), f"{hit.valid_fraction:.0%}"
-    place = (hit.cell, when, hit.key.platform)
-    return (*place, f"{hit.score:.4f}", hit.distance, usable, ", ".join(hit.labels), hit.key.collection)
+    row = (hit.cell, when, hit.key.platform, f"{hit.score:.4f}", hit.distance, usable, ", ".join(hit.labels))
+    return (*row, hit.key.collection, " ".join(_parts(hit))) if votes else (*row, hit.key.collection)
+
+
+def _parts(hit: Hit) -> list[str]:
+    """Letters of the chips that voted with a hundredth of the weight or more, "-" of the cell as a whole."""
+    return [vote.cell.removeprefix(hit.cell) or "-" for vote in hit.votes if vote.weight >= 0.01]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from geostore.client.asker import Asker
 from geostore.client.awaiting import AsyncClient
 from geostore.client.blocking import Client
-from geostore.client.hits import Hit, Hits, PlaceChanges
+from geostore.client.hits import Hit, Hits, PlaceChanges, Vote
 from geostore.client.times import Time, time_range
 from geostore.query.facts import RasterInfo
 
-__all__ = ["Asker", "AsyncClient", "Client", "Hit", "Hits", "PlaceChanges", "RasterInfo", "Time", "time_range"]
+__all__ = ["Asker", "AsyncClient", "Client", "Hit", "Hits", "PlaceChanges", "RasterInfo", "Time", "Vote", "time_range"]

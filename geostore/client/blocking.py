@@ -182,7 +182,7 @@ class Client:
         explain: bool = False,
         **wanted: Unpack[Filters],
     ) -> Hits:
-        """The rasters, or chips of rasters, that look most like the examples.
+        """The rasters, chips or cells that look most like the examples.
 
         An example is (geohash, time) of a stored raster, a key, a hit, a file of a scene, a raster, a Dataset of one
         date, a descriptor, or `Hits`, whose point is looked near again. Stored rasters given as examples are not among
@@ -194,7 +194,8 @@ class Client:
             unlike: counter-examples.
             k: hits at most; fewer mean that no more rasters meet the conditions.
             radius: bits of the signature that may differ.
-            level: "raster", or "chip" for parts of rasters one geohash letter finer.
+            level: "raster"; "chip" for parts of rasters one geohash letter finer; or "cell" for cells by the votes of
+                all their parts, which finds what is small, too: `Hit.votes` says what voted, and where.
             explain: tell how the hits were found, in `Hits.plan`.
             **wanted: conditions, see `Filters`.
 

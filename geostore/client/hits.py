@@ -27,16 +27,44 @@ KEY = ("collection", "geohash", "group", "time_us", "platform")
 
 
 @dataclass(frozen=True)
+class Vote:
+    """A part of a cell that looks like what was asked for.
+
+    Attributes:
+        key: the raster of the date on which it does most.
+        cell: geohash of the part: the cell itself, or a chip of it.
+        score: cosine of the descriptors, -1..1.
+        weight: its share of the cell's score; those of a cell add up to 1.
+    """
+
+    key: RasterKey
+    cell: str
+    score: float
+    weight: float
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(west, south, east, north) of the part, degrees."""
+        return bounds(self.cell)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        about = {"cell": self.cell, "score": self.score, "weight": self.weight}
+        return {**vars(self.key), "time": from_time_us(self.key.time_us).isoformat(), **about}
+
+
+@dataclass(frozen=True)
 class Hit:
-    """One raster that was found, or the chip of it.
+    """One raster that was found, or the chip of it, or a cell by the raster whose part weighs most.
 
     Attributes:
         key: the raster.
         cell: geohash of the row: of a chip one letter finer than the raster's.
-        score: cosine of the descriptors, -1..1.
-        distance: bits of the signatures that differ.
+        score: cosine of the descriptors, -1..1; of a cell the soft maximum over its votes.
+        distance: bits of the signatures that differ; of a cell those of its heaviest vote.
         valid_fraction: share of the cell's pixels that may be used.
         labels: what the raster was labelled with.
+        votes: of a cell the parts that voted, heaviest first, 32 at most; else ().
     """
 
     key: RasterKey
@@ -45,6 +73,7 @@ class Hit:
     distance: int
     valid_fraction: float
     labels: tuple[str, ...]
+    votes: tuple[Vote, ...] = ()
 
     @property
     def time(self) -> datetime:
@@ -60,7 +89,8 @@ class Hit:
         """JSON values."""
         about = {"score": self.score, "distance": self.distance, "valid_fraction": self.valid_fraction}
         times = {"time": self.time.isoformat()}
-        return {**vars(self.key), **times, "cell": self.cell, **about, "labels": list(self.labels)}
+        found = {**vars(self.key), **times, "cell": self.cell, **about, "labels": list(self.labels)}
+        return {**found, "votes": [vote.to_dict() for vote in self.votes]} if self.votes else found
 
 
 @dataclass(frozen=True)
@@ -69,11 +99,12 @@ class Hits:
 
     Attributes:
         rows: the hits.
-        count: rasters, or chips, that met the conditions, exact.
-        level: "raster" or "chip".
+        count: rasters, chips or cells that met the conditions, exact.
+        level: "raster", "chip" or "cell".
         space: what made the descriptors and signatures.
         vector: (width,) float32, the point that was looked near; with `space` it can be asked for again.
         plan: how they were found, where that was asked for.
+        read: of cells those whose rows were read: no other could be among the hits. None at other levels.
     """
 
     rows: tuple[Hit, ...]
@@ -82,6 +113,7 @@ class Hits:
     space: Mapping[str, Any]
     vector: npt.NDArray[np.float32] = field(repr=False)
     plan: tuple[Mapping[str, Any], ...] = field(repr=False, default=())
+    read: int | None = field(repr=False, default=None)
     _fetch: Fetch | None = field(repr=False, compare=False, default=None)
 
     def __len__(self) -> int:
@@ -96,6 +128,7 @@ class Hits:
     def to_dict(self) -> dict[str, Any]:
         """JSON values; `plan` only where it was asked for."""
         found = {"count": self.count, "level": self.level, "space": dict(self.space)}
+        found |= {} if self.read is None else {"read": self.read}
         found["hits"] = [hit.to_dict() for hit in self.rows]
         return {**found, "plan": [dict(p) for p in self.plan]} if self.plan else found
 
@@ -224,11 +257,17 @@ def read_hits(reply: Reply, fetch: Fetch) -> Hits:
             int(distance),
             found["valid_fraction"],
             tuple(found["labels"]),
+            tuple(_vote(vote) for vote in found.get("votes", ())),
         )
         for found, distance, score in zip(reply.fields["hits"], distances, scores, strict=True)
     )
     about = reply.fields
-    return Hits(rows, about["count"], about["level"], about["space"], vector, tuple(about.get("plan", ())), fetch)
+    plan, read = tuple(about.get("plan", ())), about.get("read")
+    return Hits(rows, about["count"], about["level"], about["space"], vector, plan, read, fetch)
+
+
+def _vote(found: Mapping[str, Any]) -> Vote:
+    return Vote(RasterKey(*(found[name] for name in KEY)), found["cell"], found["score"], found["weight"])
 
 
 def read_changes(reply: Reply) -> PlaceChanges:

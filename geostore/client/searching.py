@@ -14,7 +14,7 @@ from geostore.query import messages
 from geostore.query.facts import read_raster
 from geostore.query.messages import Array, Example, Key, Reply
 
-Level = Literal["raster", "chip"]
+Level = Literal["raster", "chip", "cell"]
 HeadName = Literal["rotation", "pca-sign", "itq", "milan"]
 LegendName = Literal["own", "corine-2018"]
 _KEYS = 4096  # labelled at once

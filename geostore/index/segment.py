@@ -17,6 +17,7 @@ from geostore.index.arrays import ArrayFile, open_arrays, write_arrays
 from geostore.index.bits import Rows as RowNumbers
 from geostore.index.bits import Words
 from geostore.index.columns import Category, Numbers, category, coded, numbers
+from geostore.index.groups import Groups, grouped
 from geostore.index.labels import Labels, labelled, legend_from_dict
 from geostore.index.radius import KeyLists, key_lists
 from geostore.index.rows import SEASON, TIME, Rows, Space, season_names, seasons
@@ -111,6 +112,13 @@ class Segment:
             return None
         return KeyLists(self.file.arrays["lists:starts"], self.file.arrays["lists:rows"])
 
+    @cached_property
+    def groups(self) -> Groups | None:
+        """Rows by the beginning of their cells, summed up; None without descriptors."""
+        if "group:starts" not in self.file.arrays:
+            return None
+        return Groups(*(self.file.arrays[f"group:{part}"] for part in _GROUPS))
+
     @property
     def keys(self) -> _Keys:
         """The keys, ascending."""
@@ -152,6 +160,7 @@ class Segment:
 
 
 _NUMBERS = ("values", "order", "steps")
+_GROUPS = ("starts", "centres", "reach")
 
 
 class _Keys:
@@ -167,8 +176,10 @@ class _Keys:
         return self._octets[self._starts[at] : self._starts[at + 1]].tobytes()
 
 
-def write_segment(path: Path, rows: Rows, *, space: Space, precision: int) -> None:
+def write_segment(path: Path, rows: Rows, *, space: Space, precision: int, letters: int = 0) -> None:
     """Sort rows by cell, time and key, and write them as a segment, durably and at once.
+
+    Rows are summed up by their cells without the last `letters` letters.
 
     Raises:
         NotComparable: signatures or descriptors do not have the shape of `space`. StorageFull: no room.
@@ -181,6 +192,8 @@ def write_segment(path: Path, rows: Rows, *, space: Space, precision: int) -> No
     arrays["key:stamps"] = _sorted_stamps(rows, keys)
     if rows.descriptors is not None and rows.scales is not None:
         arrays |= {"descriptors": rows.descriptors[order], "scales": rows.scales[order].astype(np.float32)}
+        made = grouped(arrays["descriptors"], arrays["scales"], arrays["cells"], letters)
+        arrays |= {f"group:{part}": getattr(made, part) for part in _GROUPS}
     columns = {n: numbers(v[order]) for n, v in {**rows.numbers, TIME: rows.times_us}.items()}
     for name, column in columns.items():
         arrays |= {f"number:{name}:{part}": getattr(column, part) for part in _NUMBERS}

@@ -61,11 +61,14 @@ class Segments:
         folder: where it lies.
         space: what its signatures are comparable with.
         precision: geohash length of its cells.
+        letters: of a cell that rows are not summed up by, at its end.
         parts: segments, oldest first.
     """
 
-    def __init__(self, folder: Path, space: Space, precision: int, parts: Sequence[Part], next_number: int) -> None:
-        self.folder, self.space, self.precision = folder, space, precision
+    def __init__(
+        self, folder: Path, space: Space, precision: int, letters: int, parts: Sequence[Part], next_number: int
+    ) -> None:
+        self.folder, self.space, self.precision, self.letters = folder, space, precision, letters
         self.parts = tuple(parts)
         self._next = next_number
 
@@ -73,10 +76,10 @@ class Segments:
         return sum(p.count for p in self.parts)
 
     @classmethod
-    def create(cls, folder: Path, space: Space, precision: int) -> Segments:
+    def create(cls, folder: Path, space: Space, precision: int, *, letters: int = 0) -> Segments:
         """An empty index in `folder`, in place of any that is there."""
         folder.mkdir(parents=True, exist_ok=True)
-        made = cls(folder, space, precision, (), 0)
+        made = cls(folder, space, precision, letters, (), 0)
         made._publish(())
         return made
 
@@ -93,7 +96,8 @@ class Segments:
         except FileNotFoundError as error:
             raise NotFound(f"no index in {folder}; run `geostore index build`") from error
         parts = [_open_part(folder, entry) for entry in found["segments"]]
-        return cls(folder, Space(**found["space"]), found["precision"], parts, found["next"])
+        space, precision, letters = Space(**found["space"]), found["precision"], found.get("letters", 0)
+        return cls(folder, space, precision, letters, parts, found["next"])
 
     def append(self, rows: Rows) -> None:
         """Add rows; earlier rows of the same keys do not count any more. Merges where there are many segments.
@@ -199,7 +203,7 @@ class Segments:
         number = self._next
         self._next += 1
         path = self.folder / f"{number:06d}.segment"
-        write_segment(path, rows, space=self.space, precision=self.precision)
+        write_segment(path, rows, space=self.space, precision=self.precision, letters=self.letters)
         return Part(number, Segment.open(path))
 
     def _without(self, part: Part, keys: Iterable[bytes]) -> Part:
@@ -219,6 +223,7 @@ class Segments:
             "format": FORMAT_VERSION,
             "space": asdict(self.space),
             "precision": self.precision,
+            "letters": self.letters,
             "next": self._next,
             "segments": [{"number": p.number, "rows": len(p.segment), "dead": p.dead_file} for p in parts],
         }
@@ -290,8 +295,8 @@ def _every(size: int) -> Words:
     return out
 
 
-def open_or_create(folder: Path, space: Space, precision: int) -> Segments:
-    """The index in `folder`; an empty one if there is none.
+def open_or_create(folder: Path, space: Space, precision: int, *, letters: int = 0) -> Segments:
+    """The index in `folder`; an empty one if there is none, which sums rows up by cells less `letters`.
 
     Raises:
         NotComparable: the one that is there is of another space or precision; Corrupt: it is damaged.
@@ -299,7 +304,7 @@ def open_or_create(folder: Path, space: Space, precision: int) -> Segments:
     try:
         found = Segments.open(folder)
     except NotFound:
-        return Segments.create(folder, space, precision)
+        return Segments.create(folder, space, precision, letters=letters)
     found.space.check(space)
     if found.precision != precision:
         raise NotComparable(f"the index in {folder} has cells of {found.precision} letters; {precision} were asked for")

@@ -10,7 +10,7 @@ from geostore import plugins
 from geostore.errors import InvalidInput
 from geostore.index.descriptors import GROUP, Descriptor, Trainable, Trained
 from geostore.keys import PartitionKey
-from geostore.node.search.levels import CHIP, RASTER
+from geostore.node.search.levels import CHIP, FINE, RASTER, Levels
 from geostore.node.search.models import SearchModel, head_from_bytes, model_event, plain_head
 from geostore.node.search.training import samples, series_of, train, train_descriptor
 from geostore.query import messages
@@ -43,10 +43,15 @@ def _status(node: Node, model: SearchModel, partitions: list[PartitionKey]) -> d
         "partitions": len(partitions),
         "behind": behind,
         "rasters": sum(map(len, levels.at(RASTER))),
-        "chips": sum(map(len, levels.at(CHIP))),
+        "chips": _chips(levels),
         "segments": sum(len(index.parts) for index in levels.indexes.values()),
         "bytes": levels.size(),
     }
+
+
+def _chips(levels: Levels) -> int:
+    """Chips of every level."""
+    return sum(len(index) for kind in (CHIP, FINE) for index in levels.at(kind))
 
 
 def index_build(node: Node, request: messages.IndexBuild, arrays: tuple[Array, ...], progress: Progress) -> Reply:
@@ -56,7 +61,7 @@ def index_build(node: Node, request: messages.IndexBuild, arrays: tuple[Array, .
     for model, _ in node.following.models().values():
         levels = node.following.level(model, progress, anew=request.anew)
         rasters += sum(map(len, levels.at(RASTER)))
-        chips += sum(map(len, levels.at(CHIP)))
+        chips += _chips(levels)
     node.following.forget_others()
     progress("describe", 1.0)
     return Reply({"rasters": rasters, "chips": chips, "seconds": round(time.monotonic() - begun, 3)})

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geostore.errors import NotComparable
 from geostore.index.labels import Legend
-from geostore.index.ranked import Match, explained, ranked
+from geostore.index.ranked import explained, ranked
 from geostore.keys import RasterKey
 from geostore.node.search.chosen import filter_of
 from geostore.node.search.examples import model_for, query_of
-from geostore.node.search.labelling import Labelling
+from geostore.node.search.voting import by_votes, hit_fields
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply, Wanted
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], progress: Progress) -> Reply:
-    """The hits, most similar first; examples that are stored rasters, or chips, are not among them.
+    """The hits, most similar first; examples that are stored rasters, chips, or their cells, are not among them.
 
     The arrays are each hit's distance in bits, its score, and the descriptor that was looked near.
 
@@ -34,6 +34,8 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
     query = query_of(model, levels, request.like, request.unlike, arrays)
     labelling = node.following.spoken().labelling
     check_labels(request.wanted, labelling.legend)
+    if request.level == "cell":
+        return by_votes(model, levels, request, query, labelling)
     indexes = levels.at(request.level)
     given = [(RasterKey(**vars(e.key)), e.cell) for e in (*request.like, *request.unlike) if e.key is not None]
     found = ranked(
@@ -50,20 +52,13 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
         "space": model.to_fields(),
         "level": request.level,
         "count": found.count,
-        "hits": [hit_fields(match, labelling) for match in found.found],
+        "hits": [hit_fields(m.key, m.geohash, m.segment, m.row, labelling) for m in found.found],
     }
     if request.explain:
         fields["plan"] = explained(found.plans)
     distances = np.array([m.distance for m in found.found], np.int32)
     scores = np.array([m.score for m in found.found], np.float32)
     return Reply(fields, (distances, scores, query.descriptor))
-
-
-def hit_fields(match: Match, labelling: Labelling) -> dict[str, Any]:
-    """One hit: the raster's key, the cell of the row, the share that may be used, labels."""
-    usable = float(match.segment.numbers["valid_fraction"].values[match.row])
-    labels = list(labelling.names.get(match.key, ()))
-    return {**vars(RasterKey.from_bytes(match.key)), "cell": match.geohash, "valid_fraction": usable, "labels": labels}
 
 
 def check_labels(wanted: Wanted, legend: Legend | None) -> None:

@@ -12,7 +12,7 @@ EXAMPLES_MAX = 64  # like and unlike, each
 K_MAX = 10_000
 KEYS_MAX = 4096  # rasters labelled at once
 LABELS_MAX = 64  # of one raster
-Level = Literal["raster", "chip"]
+Level = Literal["raster", "chip", "cell"]
 Share = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -87,7 +87,7 @@ class Wanted(BaseModel):
 
 
 class Similar(Request):
-    """The rasters, or chips of them, that look most like the examples and least like the counter-examples."""
+    """The rasters, chips or cells that look most like the examples and least like the counter-examples."""
 
     verb = "similar"
     like: list[Example] = Field(min_length=1, max_length=EXAMPLES_MAX)

@@ -1,4 +1,4 @@
-"""Rows of an index out of stored rasters: what decoding gives now, described as a whole and chip by chip."""
+"""Rows of an index out of stored rasters: what decoding gives now, described as a whole and by chips of each level."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from geostore.keys import RasterKey
 from geostore.node.decode import read_rows
 from geostore.node.mosaic import JOIN
 from geostore.node.search.labelling import Labelling
+from geostore.node.search.levels import CHIP, FINE, LETTERS, RASTER
 from geostore.node.search.models import SearchModel
 from geostore.partition import geohash as gh
 from geostore.partition.grid import cell_codes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from geostore.node.node import Node
 
 Ints = npt.NDArray[np.int64]
+PIXELS_FINE = 1024  # of a chip two letters finer, on average
 ERRORS = ("mae", "p99", "max")
 CLOUD = "eo:cloud_cover"  # of a scene's facts, percent
 
@@ -40,17 +42,15 @@ class Described:
         cell: the whole grid of its partition.
         raster: what it decodes to.
         facts: its columns of numbers.
-        whole: (1, D) float32, empty (0, D) where too few pixels may be used.
-        codes, parts: cells of its chips, and their (N, D) descriptors.
+        levels: of each level that it has, cells and their (N, D) float32 descriptors; none where too few pixels may be
+            used.
     """
 
     row: RasterRow
     cell: Grid
     raster: Raster
     facts: dict[str, float]
-    whole: npt.NDArray[np.float32]
-    codes: Ints
-    parts: npt.NDArray[np.float32]
+    levels: dict[str, tuple[Ints, npt.NDArray[np.float32]]]
 
 
 def described(node: Node, model: SearchModel, keys: Sequence[RasterKey]) -> Iterator[Described]:
@@ -63,10 +63,17 @@ def described(node: Node, model: SearchModel, keys: Sequence[RasterKey]) -> Iter
             continue
     for row, cell, raster in _decoded(node, rows):
         whole = model.descriptor.describe(raster.pixels, raster.valid, raster.bands)[None]
-        codes, parts = np.zeros(0, np.int64), whole[:0]
-        if whole.any() and len(row.key.geohash) < gh.PRECISION_MAX:
-            codes, parts = describe_chips(model.descriptor, raster, len(row.key.geohash) + 1)
-        yield Described(row, cell, raster, _facts(node, row), whole[: int(whole.any())], codes, parts)
+        found = {RASTER: (np.array([gh.code_of(row.key.geohash)]), whole)} if whole.any() else {}
+        for kind in finer(row.key.geohash, cell) if found else ():
+            found[kind] = describe_chips(model.descriptor, raster, len(row.key.geohash) + LETTERS[kind])
+        yield Described(row, cell, raster, _facts(node, row), found)
+
+
+def finer(geohash: str, cell: Grid) -> list[str]:
+    """The levels of chips that a cell has: one letter finer, and two where such chips have PIXELS_FINE pixels."""
+    letters = min(gh.PRECISION_MAX - len(geohash), LETTERS[FINE])
+    enough = cell.height * cell.width >= PIXELS_FINE * 32**2
+    return [CHIP, FINE][: letters if enough else min(letters, 1)]
 
 
 def _decoded(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[RasterRow, Grid, Raster]]:
@@ -141,18 +148,23 @@ def _union(found: Sequence[Mapping[str, float]]) -> list[str]:
 
 def gather(
     node: Node, model: SearchModel, keys: Sequence[RasterKey], stamps: Mapping[bytes, tuple[int, int]]
-) -> tuple[Gathered, Gathered]:
-    """Rows of the rasters of these keys, of one precision, and rows of their chips."""
-    wholes, chips = Gathered(model, stamps), Gathered(model, stamps)
+) -> dict[str, Gathered]:
+    """Rows of the rasters of these keys, of one precision, and of their chips, by level."""
+    gathered = {kind: Gathered(model, stamps) for kind in LETTERS}
     for found in described(node, model, keys):
-        geohash = found.row.key.geohash
-        inside = _inside(geohash, found.cell)
-        share = int(found.raster.valid.sum()) / max(inside.get(-1, 0), 1)
-        wholes.add(found, [gh.code_of(geohash)] * len(found.whole), found.whole, [min(share, 1.0)] * len(found.whole))
-        counts = _valid_in(found.raster, len(geohash) + 1) if len(found.codes) else {}
-        shares = [min(counts[int(c)] / max(inside.get(int(c), 0), 1), 1.0) for c in found.codes]
-        chips.add(found, found.codes.tolist(), found.parts, shares)
-    return wholes, chips
+        for kind, (codes, vectors) in found.levels.items():
+            shares = _usable(found.raster, found.row.key.geohash, found.cell, LETTERS[kind], codes)
+            gathered[kind].add(found, codes.tolist(), vectors, shares)
+    return gathered
+
+
+def _usable(raster: Raster, geohash: str, cell: Grid, letters: int, codes: Ints) -> list[float]:
+    """Of each of these cells, `letters` finer than the raster's, the share of its pixels that may be used."""
+    inside = _inside(geohash, cell, letters)
+    if not letters:
+        return [min(int(raster.valid.sum()) / max(sum(inside.values()), 1), 1.0)]
+    counts = _valid_in(raster, len(geohash) + letters)
+    return [min(counts[int(c)] / max(inside.get(int(c), 0), 1), 1.0) for c in codes]
 
 
 def _valid_in(raster: Raster, precision: int) -> dict[int, int]:
@@ -161,13 +173,11 @@ def _valid_in(raster: Raster, precision: int) -> dict[int, int]:
 
 
 @lru_cache(maxsize=256)
-def _inside(geohash: str, cell: Grid) -> dict[int, int]:
-    """Pixels of a cell's grid that lie in it, in all (-1) and by the code of the finer cell."""
-    codes = cell_codes(cell, min(len(geohash) + 1, gh.PRECISION_MAX))
-    if len(geohash) == gh.PRECISION_MAX:
-        return {-1: int((codes == gh.code_of(geohash)).sum())}
-    found, counts = np.unique(codes[codes >> 5 == gh.code_of(geohash)], return_counts=True)
-    return {-1: int(counts.sum()), **dict(zip(found.tolist(), counts.tolist(), strict=True))}
+def _inside(geohash: str, cell: Grid, letters: int) -> dict[int, int]:
+    """Pixels of a cell's grid that lie in it, by the code of the cell that is `letters` finer."""
+    codes = cell_codes(cell, len(geohash) + letters)
+    found, counts = np.unique(codes[codes >> (5 * letters) == gh.code_of(geohash)], return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))
 
 
 def _facts(node: Node, row: RasterRow) -> dict[str, float]:

@@ -13,7 +13,7 @@ from geostore.errors import BadRequest, InvalidInput, NotComparable, NotFound
 from geostore.index.descriptors import PIXELS_MIN
 from geostore.index.ranked import Query
 from geostore.keys import RasterKey, check_geohash
-from geostore.node.search.levels import CHIP, RASTER, Levels
+from geostore.node.search.levels import LETTERS, Levels
 from geostore.node.search.models import SearchModel
 from geostore.partition.geohash import code_of
 from geostore.query.messages import Array, Example, Wanted, check_arrays
@@ -152,10 +152,12 @@ def vector_of(levels: Levels, key: RasterKey, cell: str | None) -> Floats:
         InvalidInput: it has too few usable pixels to be described, or no such chip.
     """
     geohash = key.geohash if cell is None else check_geohash(cell)
-    if geohash != key.geohash and len(geohash) != len(key.geohash) + 1:
+    letters = len(geohash) - len(key.geohash)
+    kinds = [kind for kind in LETTERS if LETTERS[kind] == letters]
+    indexes = [index for kind in kinds for index in levels.at(kind) if index.precision == len(geohash)]
+    if letters and not indexes:
         raise InvalidInput(f"{cell!r} is no chip of {key}; give a geohash of one letter more")
-    rows = (i.take([key.to_bytes()]) for i in levels.at(RASTER if geohash == key.geohash else CHIP))
-    for found in rows:
+    for found in (index.take([key.to_bytes()]) for index in indexes):
         if found is None or found.descriptors is None or found.scales is None:
             continue
         for at in np.flatnonzero(found.cells == code_of(geohash)):

@@ -15,7 +15,7 @@ from geostore.index.rows import Rows
 from geostore.keys import PartitionKey, RasterKey
 from geostore.node.search.describe import gather
 from geostore.node.search.labelling import Labelling, labelling_of, relabelled
-from geostore.node.search.levels import CHIP, FOLDER, RASTER, Levels, locked, usable
+from geostore.node.search.levels import FOLDER, LETTERS, RASTER, Levels, locked, usable
 from geostore.node.search.models import SearchModel, bands_digest, newest_model
 from geostore.query.messages import Progress
 from geostore.raster import Bands
@@ -258,12 +258,11 @@ class Following:
             mine = [key for key in keys if len(key.geohash) == precision]
             for batch in (mine[i : i + BATCH] for i in range(0, len(mine), BATCH)):
                 progress("describe", done / len(keys))
-                wholes, chips = gather(self._node, model, batch, stamps)
                 names = {key.to_bytes() for key in batch}
-                levels.drop(names.difference(chips.keys), CHIP)
-                levels.append(CHIP, precision + 1, chips.rows(labelling))
-                levels.drop(names.difference(wholes.keys), RASTER)
-                levels.append(RASTER, precision, wholes.rows(labelling))
+                found = gather(self._node, model, batch, stamps)
+                for kind in sorted(found, key=lambda kind: kind == RASTER):
+                    levels.drop(names.difference(found[kind].keys), kind)
+                    levels.append(kind, precision + LETTERS[kind], found[kind].rows(labelling))
                 done += len(batch)
 
     def _labelling_of(self, levels: Levels) -> Labelling:

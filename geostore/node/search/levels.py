@@ -1,4 +1,4 @@
-"""The indexes of one model on disk: rasters and chips by precision, and the state of the tables they are level with."""
+"""The indexes of one model on disk: rasters, chips and finer ones by precision, and the state they are level with."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ from geostore.storage.tables import Snapshot
 
 FOLDER = ".index"
 STATE = "state.json"
-RASTER, CHIP = "raster", "chip"
-_FORMAT = 1
-Name = tuple[str, int]  # (RASTER or CHIP, letters of its cells)
+RASTER, CHIP, FINE = "raster", "chip", "fine"
+LETTERS = {RASTER: 0, CHIP: 1, FINE: 2}  # more than a raster's cell has
+_FORMAT = 2
+Name = tuple[str, int]  # (of LETTERS, letters of its cells)
 
 
 @dataclass
@@ -93,13 +94,13 @@ class Levels:
             return
         if (kind, precision) not in self.indexes:
             path = self.folder / f"{kind}-{precision}"
-            self.indexes[kind, precision] = open_or_create(path, self.space, precision)
+            self.indexes[kind, precision] = open_or_create(path, self.space, precision, letters=int(kind != RASTER))
         self.indexes[kind, precision].append(rows)
 
     def drop(self, keys: Iterable[bytes], kind: str = "") -> None:
         """Rows of these keys do not count any more, of one kind or all; chips first, as rasters vouch for them."""
         gone = list(keys)
-        for name, index in sorted(self.indexes.items(), key=lambda item: item[0]):
+        for name, index in sorted(self.indexes.items(), key=lambda item: (item[0][0] == RASTER, item[0])):
             if kind in ("", name[0]) and gone and index.stamps(gone):
                 index.drop(gone)
 
