@@ -23,7 +23,7 @@ from geostore.daemon.memory import keep_freed_memory
 from geostore.daemon.service import Service
 from geostore.partition.grid import cell_grid
 from geostore.partition.split import Split
-from geostore.query import frames
+from geostore.query import bodies, frames
 from geostore.query.auth import KeyPair, Keys, new_client_key, new_pair, new_server_key, read_pair, secure_client
 from geostore.query.dealer import Dealer
 from geostore.query.handlers import Asked
@@ -102,7 +102,7 @@ def _greeted(stack: ExitStack, address: str) -> Dealer:
 
 def _reply_bytes(dealer: Dealer, request: Request) -> int:
     reply = dealer.ask(request)
-    content, body = frames.outgoing(reply.fields, reply.arrays, bytes_max=65_536)
+    content, body = bodies.outgoing(reply.fields, reply.arrays, bytes_max=65_536)
     return len(frames.pack({}, content)) + body.nbytes
 
 

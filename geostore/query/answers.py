@@ -44,7 +44,7 @@ class Kept:
     @property
     def nbytes(self) -> int:
         """Memory it takes, about."""
-        return _OVERHEAD_BYTES + len(self.content.tail) + self.body.nbytes
+        return _OVERHEAD_BYTES + len(self.content.fields) + len(self.content.arrays) + self.body.nbytes
 
 
 class Answers:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from concurrent.futures import Future
 
 from geostore.errors import DeadlineExpired, Forbidden, GeostoreError, Unreachable
-from geostore.query.frames import INLINE_BYTES, Body, Buffer, Content, Header, Inbox, pack
+from geostore.query.bodies import Body, Inbox
+from geostore.query.bundle import asked_entry
+from geostore.query.frames import INLINE_BYTES, REPLY_CHUNK_BYTES, Buffer, Content, Header, pack
 from geostore.query.messages import PROTOCOL_VERSION, Reply
+from geostore.settings import Settings
 
 
 class Asking:
@@ -21,15 +25,20 @@ class Asking:
         "deadline_s",
         "future",
         "granted",
-        "header",
+        "id",
         "inbox",
         "reply",
         "sent",
+        "shared",
         "ungranted",
+        "verb",
     )
 
-    def __init__(self, header: Header, content: Content, body: Body, asked_s: float, deadline_s: float) -> None:
-        self.header, self.content, self.body = header, content, body
+    def __init__(
+        self, shared: Header, number: int, verb: str, said: tuple[Content, Body], asked_s: float, deadline_s: float
+    ) -> None:
+        self.shared, self.id, self.verb = shared, number, verb  # shared: what every request of the client says
+        self.content, self.body = said
         self.asked_s, self.deadline_s = asked_s, deadline_s
         self.future: Future[Reply] = Future()
         self.attempt = 0
@@ -46,15 +55,26 @@ class Asking:
         """True if its body rides with its header."""
         return self.body.nbytes <= INLINE_BYTES
 
+    @property
+    def fits_bundle(self) -> bool:
+        """True if it may be one of several in a frame."""
+        return self.inline and not self.content.facts_bytes
+
     def inline_frames(self) -> list[Buffer]:
         """The body, if it rides with its header."""
         return self.body.frames(0, INLINE_BYTES) if self.inline else []
 
     def request(self, now_s: float) -> bytes:
         """The header frame that asks, at its attempt."""
-        self.header["attempt"] = self.attempt
-        self.header["deadline_ms"] = max(1, int((self.deadline_s - now_s) * 1000))
-        return pack(self.header, self.content)
+        own: Header = {"id": self.id, "attempt": self.attempt, "verb": self.verb, "deadline_ms": self._left_ms(now_s)}
+        return pack({**self.shared, **own}, self.content)
+
+    def entry(self, now_s: float) -> bytes:
+        """The same in a bundle."""
+        return asked_entry(self.id, self.attempt, self.verb, self._left_ms(now_s), self.content)
+
+    def _left_ms(self, now_s: float) -> int:
+        return max(1, int((self.deadline_s - now_s) * 1000))
 
     def chunk(self) -> list[Buffer]:
         """The next message of the upload."""
@@ -65,18 +85,23 @@ class Asking:
     def late(self, address: str) -> DeadlineExpired:
         """What is told when its deadline passed."""
         seconds = self.deadline_s - self.asked_s
-        return DeadlineExpired(f"{self.header['verb']}: no answer from {address} in {seconds:.3g} s; allow more")
+        return DeadlineExpired(f"{self.verb}: no answer from {address} in {seconds:.3g} s; allow more")
 
     def head(self, kind: str) -> Header:
         """The header of a further message about this request."""
-        asked = self.header
-        return {
-            "v": PROTOCOL_VERSION,
-            "type": kind,
-            "id": asked["id"],
-            "attempt": self.attempt,
-            "session": asked["session"],
-        }
+        said = self.shared
+        return {"v": said["v"], "type": kind, "id": self.id, "attempt": self.attempt, "session": said["session"]}
+
+
+def shared_header(settings: Settings) -> Header:
+    """What every request of one client says."""
+    return {
+        "v": PROTOCOL_VERSION,
+        "type": "request",
+        "session": secrets.token_hex(8),
+        "credit": settings.credit,
+        "chunk_bytes": REPLY_CHUNK_BYTES,
+    }
 
 
 def misfit(address: str) -> GeostoreError:

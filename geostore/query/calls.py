@@ -6,7 +6,9 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from geostore.query.frames import INLINE_BYTES, Buffer, Content, Header, Inbox, pack
+from geostore.query.bodies import Inbox
+from geostore.query.bundle import told_entry
+from geostore.query.frames import INLINE_BYTES, Buffer, Content, Header, pack
 from geostore.query.messages import PROTOCOL_VERSION, Role
 from geostore.query.spool import Source
 
@@ -68,7 +70,14 @@ class Call:
     @property
     def fits_bundle(self) -> bool:
         """True if the whole reply may leave in a bundle."""
-        return self.bundled and not self.headed and self.source is not None and self.source.nbytes <= INLINE_BYTES
+        if not self.bundled or self.headed or self.content is None or self.content.facts_bytes or self.greets:
+            return False
+        return self.source is not None and self.source.nbytes <= INLINE_BYTES
+
+    @property
+    def greets(self) -> bool:
+        """True if the reply says more than a bundle holds."""
+        return self.reply is not None and "limits" in self.reply
 
     @property
     def all_sent(self) -> bool:
@@ -90,21 +99,22 @@ class Call:
         """The message that asks for the chunks owed."""
         return {**self._head("grant"), "chunks": self.grants_owed, "chunk_bytes": chunk_bytes}
 
-    def first_message(self, size: int) -> tuple[bytes, list[Buffer]]:
-        """Header and the first `size` bytes of the reply; `note_sent` must follow if it was sent."""
-        assert self.reply is not None
+    def entry(self) -> tuple[bytes, list[Buffer]]:
+        """The whole reply, as one of several in a bundle."""
+        assert self.content is not None
         assert self.source is not None
-        self.reply["attempt"] = self.attempt
-        return pack(self.reply, self.content), self.source.frames(0, size) if size else []
+        size = self.source.nbytes
+        return told_entry(self.key[2], self.attempt, self.content), self.source.frames(0, size) if size else []
 
     def next_message(self, size: int) -> list[Buffer]:
         """The next message of the reply, with `size` bytes of body; `note_sent` must follow if it was sent."""
-        if not self.headed:
-            head, body = self.first_message(size)
-            return [head, *body]
         assert self.source is not None
         frames = self.source.frames(self.sent, self.sent + size) if size else []
-        return [pack({**self._head("chunk"), "seq": self.chunk_seq}), *frames]
+        if self.headed:
+            return [pack({**self._head("chunk"), "seq": self.chunk_seq}), *frames]
+        assert self.reply is not None
+        self.reply["attempt"] = self.attempt
+        return [pack(self.reply, self.content), *frames]
 
     def _head(self, kind: str) -> Header:
         return {"v": PROTOCOL_VERSION, "type": kind, "id": self.key[2], "attempt": self.attempt}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
-import secrets
 import threading
 import time
 from collections import deque
@@ -25,20 +24,11 @@ from geostore.errors import (
     Unreachable,
     from_kind,
 )
-from geostore.query.asking import Asking, absent, misfit
+from geostore.query.asking import Asking, absent, misfit, shared_header
 from geostore.query.auth import KeyPair
-from geostore.query.bundle import BUNDLE_BYTES_MAX, Bundle, is_bundle, unbundle
-from geostore.query.frames import (
-    INLINE_BYTES,
-    REPLY_CHUNK_BYTES,
-    Header,
-    Inbox,
-    Pieces,
-    outgoing,
-    pack,
-    read_body,
-    unpack,
-)
+from geostore.query.bodies import Inbox, Pieces, outgoing, read_body, read_inline
+from geostore.query.bundle import BUNDLE_BYTES_MAX, Bundle, is_bundle, replies_in
+from geostore.query.frames import INLINE_BYTES, Header, pack, unpack
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Progress, Reply, Request
 from geostore.query.multipart import receive_some, try_send
 from geostore.query.shelf import Shelf
@@ -73,7 +63,7 @@ class Dealer:
         connect_s: float = 5.0,
     ) -> None:
         self.address, self._settings = address, settings or Settings()
-        self._session = secrets.token_hex(8)
+        self._shared = shared_header(self._settings)
         self._ids = itertools.count(1)
         self._asked: deque[Asking] = deque()
         self._unsent: deque[Asking] = deque()
@@ -152,19 +142,10 @@ class Dealer:
 
     def _call(self, request: Request, arrays: Sequence[Array], deadline_s: float | None) -> Asking:
         seconds = self._settings.deadline_s if deadline_s is None else deadline_s
-        header: Header = {
-            "v": PROTOCOL_VERSION,
-            "type": "request",
-            "id": next(self._ids),
-            "session": self._session,
-            "verb": request.verb,
-            "credit": self._settings.credit,
-            "chunk_bytes": REPLY_CHUNK_BYTES,
-        }
         fields = request.__pydantic_serializer__.to_python(request, exclude_defaults=True)
-        content, body = outgoing(fields, arrays, bytes_max=self._settings.header_bytes_max)
+        said = outgoing(fields, arrays, bytes_max=self._settings.header_bytes_max)
         now_s = time.monotonic()
-        return Asking(header, content, body, now_s, now_s + seconds)
+        return Asking(self._shared, next(self._ids), request.verb, said, now_s, now_s + seconds)
 
     def _submit(self, call: Asking) -> None:
         if self._closing:
@@ -259,10 +240,10 @@ class Dealer:
 
     def _send_requests(self) -> bool:
         """Send the oldest ones: those that fit in one bundle, or one by itself; False if the socket takes no more."""
-        now_s, bundle, count = time.monotonic(), Bundle(self._bundle_bytes), 0
+        now_s, bundle, count = time.monotonic(), Bundle(self._shared, self._bundle_bytes), 0
         room = self._inflight_max - len(self._calls)
         for call in itertools.islice(self._unsent, room):
-            if not (call.inline and bundle.add(call.request(now_s), call.inline_frames(), call.body.nbytes)):
+            if not (call.fits_bundle and bundle.add(call.entry(now_s), call.inline_frames(), call.body.nbytes)):
                 break
             count += 1
         alone = self._unsent[0]
@@ -270,7 +251,7 @@ class Dealer:
             return False
         for _ in range(max(count, 1)):
             call = self._unsent.popleft()
-            self._calls[call.header["id"]] = call
+            self._calls[call.id] = call
         return True
 
     def _receive(self) -> None:
@@ -279,8 +260,8 @@ class Dealer:
             head, *body = (f.buffer for f in frames)
             try:
                 if is_bundle(head):
-                    for one, rest in unbundle(head):
-                        self._hear(one, (rest,))
+                    for told, rest in replies_in(head):
+                        self._settle(told, rest)
                 else:
                     self._hear(head, body)
             except GeostoreError as error:
@@ -299,6 +280,19 @@ class Dealer:
         elif header["id"] == 0:
             _log.warning("%s refused a message: %s", self.address, header.get("message"))
 
+    def _settle(self, told: list[Any], body: memoryview) -> None:
+        """Hand over a reply that came in a bundle."""
+        number, attempt, _, fields, arrays, *_ = told
+        call = self._calls.get(number)
+        if call is None or attempt != call.attempt:
+            return
+        try:
+            found = read_inline(fields, arrays, body)
+        except GeostoreError as error:
+            self._drop(call, error)
+        else:
+            self._answer(call, Reply(*found))
+
     def _take(self, call: Asking, header: Header, body: Sequence[memoryview]) -> None:
         try:
             if header["type"] == "grant":
@@ -312,13 +306,13 @@ class Dealer:
 
     def _upload(self, call: Asking) -> None:
         """Send as many chunks as were granted, and the socket takes."""
-        self._uploading[call.header["id"]] = call
+        self._uploading[call.id] = call
         while call.granted and call.sent < call.body.nbytes:
             if not try_send(self._socket, call.chunk()):
                 return
             call.granted -= 1
             call.sent += call.chunk_bytes
-        del self._uploading[call.header["id"]]
+        del self._uploading[call.id]
 
     def _fill(self, call: Asking, header: Header, body: Sequence[memoryview]) -> None:
         """Take what arrived of the answer; complete, hand it over."""
@@ -342,7 +336,7 @@ class Dealer:
 
     def _owe(self, call: Asking) -> None:
         call.ungranted += 1
-        self._owed[call.header["id"]] = call
+        self._owed[call.id] = call
 
     def _finish(self, call: Asking, reply: Header, body: Pieces) -> None:
         if body.nbytes != reply["bytes"]:
@@ -350,12 +344,15 @@ class Dealer:
         if reply["status"] != "ok":
             self._drop(call, from_kind(reply.get("kind", ""), reply.get("message", "")), tell=False)
             return
-        fields, arrays = read_body(reply, body)
-        del self._calls[call.header["id"]]
+        found = read_body(reply, body)
         if "limits" in reply:
             self._agree(reply["limits"])
+        self._answer(call, Reply(*found))
+
+    def _answer(self, call: Asking, reply: Reply) -> None:
+        del self._calls[call.id]
         try:  # noqa: SIM105  a context manager costs as much as the rest
-            call.future.set_result(Reply(fields, arrays))
+            call.future.set_result(reply)
         except InvalidStateError:
             pass
 
@@ -389,8 +386,8 @@ class Dealer:
         return self._refused or (self._suspected or absent(self.address) if gone else None)
 
     def _drop(self, call: Asking, error: GeostoreError, *, tell: bool = True) -> None:
-        self._calls.pop(call.header["id"], None)
-        self._uploading.pop(call.header["id"], None)
+        self._calls.pop(call.id, None)
+        self._uploading.pop(call.id, None)
         if tell:
             self._words.append(pack(call.head("drop")))
         self._fail(call, error)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Protocol, cast
 
 from geostore.errors import BadRequest, DeadlineExpired, GeostoreError, UnsupportedFormat
+from geostore.query.bodies import NO_BODY, outgoing
 from geostore.query.bundle import BUNDLE_BYTES_MAX
 from geostore.query.calls import Call
-from geostore.query.frames import Body, Content, Header, outgoing
+from geostore.query.frames import Content, Header
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Reply, Request, Role, parse
 from geostore.query.spool import Source, Spool
 from geostore.settings import Settings
@@ -120,7 +121,7 @@ class Pool:
 
     def _serve(self) -> None:
         while (call := self._work.get()) is not None:
-            outcome, content, body = "ok", None, cast(Source, Body(()))
+            outcome, content, body = "ok", None, cast(Source, NO_BODY)
             try:
                 header, content, body = self._answer(call)
             except GeostoreError as error:

@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import zmq
 
-from geostore.query.bundle import Bundle
+from geostore.query.bundle import Bundle, replies
 from geostore.query.calls import Call
 
-_TOGETHER = 16  # replies in a frame at most: the reader begins with them while the next are made
+_TOGETHER = 32  # replies in a frame at most: the reader begins with them while the next are made
 
 
 class Outbox:
@@ -34,12 +34,12 @@ class Outbox:
         """Take the whole reply of `call`; False if it is too large for a bundle."""
         assert call.source is not None
         route, size = call.peer.route, call.source.nbytes
-        head, body = call.first_message(size)
+        entry, body = call.entry()
         box = self._boxes.get(route)
-        if box is None or not box[0].add(head, body, size):
+        if box is None or not box[0].add(entry, body, size):
             self._flush(route)
-            box = (Bundle(), [])
-            if not box[0].add(head, body, size):
+            box = (replies(), [])
+            if not box[0].add(entry, body, size):
                 return False
             self._boxes[route] = box
         box[1].append(call)

@@ -21,10 +21,11 @@ from geostore.errors import (
 )
 from geostore.query.answers import Answers
 from geostore.query.auth import Keys, Zap, allows, check_listen
-from geostore.query.bundle import is_bundle, unbundle
+from geostore.query.bodies import Inbox
+from geostore.query.bundle import is_bundle, requests_in
 from geostore.query.calls import Call, CallKey, Peer, Uploads
 from geostore.query.delivery import Delivery
-from geostore.query.frames import FRAMES_MAX, INLINE_BYTES, Buffer, Content, Header, Inbox, pack, unpack
+from geostore.query.frames import FRAMES_MAX, INLINE_BYTES, Buffer, Content, Header, pack, unpack
 from geostore.query.handlers import Handle, Observer, Pool, Silent, answered, refusal
 from geostore.query.messages import PROTOCOL_VERSION, VERBS, Role
 from geostore.query.multipart import receive, send
@@ -189,18 +190,21 @@ class Router:
 
     def _open(self, who: Who, bundle: memoryview) -> None:
         try:
-            for head, body in unbundle(bundle):
-                self._read(who, [head, body], bundled=True)
-        except GeostoreError as error:
+            for header, body in requests_in(bundle):
+                try:
+                    self._take(who, header, [body] if body else [], bundled=True)
+                except GeostoreError as error:
+                    self._refuse(who[0], header, error)
+        except BadRequest as error:
             self._refuse(who[0], Header(), error)
 
-    def _read(self, who: Who, frames: list[memoryview], *, bundled: bool = False) -> None:
+    def _read(self, who: Who, frames: list[memoryview]) -> None:
         header = Header()
         try:
             if not 1 <= len(frames) <= 1 + FRAMES_MAX:
                 raise BadRequest(f"a message of {len(frames)} frames; wanted a header and at most {FRAMES_MAX}")
             header = unpack(frames[0], bytes_max=self._settings.header_bytes_max)
-            self._take(who, header, frames[1:], bundled=bundled)
+            self._take(who, header, frames[1:], bundled=False)
         except GeostoreError as error:
             self._refuse(who[0], header, error)
 
@@ -256,7 +260,7 @@ class Router:
             return False
         call.reply, call.content, call.source = answered(call.header, "ok"), kept.content, kept.body
         self._observer.recalled()
-        return self._delivery.enclose(call)
+        return call.fits_bundle and self._delivery.enclose(call)
 
     def _admit(self, user: str, peer: Peer, header: Header) -> Role:
         """The role of `user`, if the request may be taken at all."""

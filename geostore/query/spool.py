@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Protocol
 
 from geostore.errors import Overloaded
-from geostore.query.frames import INLINE_BYTES, Body, Buffer
+from geostore.query.bodies import Body
+from geostore.query.frames import INLINE_BYTES, Buffer
 
 _WRITE_BYTES = 1_048_576
 

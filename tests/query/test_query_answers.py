@@ -7,8 +7,9 @@ import pytest
 
 from geostore.query import messages
 from geostore.query.answers import Answers
+from geostore.query.bodies import outgoing
 from geostore.query.dealer import Dealer
-from geostore.query.frames import INLINE_BYTES, Content, outgoing
+from geostore.query.frames import INLINE_BYTES, Content
 from geostore.query.handlers import Asked
 from geostore.query.messages import Reply
 from geostore.query.router import Router

@@ -12,19 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from geostore.errors import BadRequest, Overloaded
-from geostore.query.frames import (
-    FRAMES_MAX,
-    INLINE_BYTES,
-    Body,
-    Header,
-    Inbox,
-    Pieces,
-    check_shapes,
-    outgoing,
-    pack,
-    read_body,
-    unpack,
-)
+from geostore.query.bodies import Body, Inbox, Pieces, check_shapes, outgoing, read_body
+from geostore.query.frames import FRAMES_MAX, INLINE_BYTES, Header, pack, unpack
 from geostore.query.messages import ARRAY_DTYPES
 
 HEAD: Header = {"v": 1, "type": "request", "id": 1, "attempt": 0, "session": "s", "verb": "put"}

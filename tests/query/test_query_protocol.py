@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from geostore.errors import KINDS
-from geostore.query import frames, messages
+from geostore.query import bodies, frames, messages
 from geostore.query.messages import VERBS
 
 TEXT = (Path(__file__).parents[2] / "docs" / "PROTOCOL.md").read_text()
@@ -67,7 +67,7 @@ def test_the_numbers_are_the_codes():
     """Limits and dtypes that the page states are those of the code."""
     assert f"{frames.INLINE_BYTES:,} bytes the body rides" in TEXT
     assert f"up to {frames.FRAMES_MAX} buffer frames" in TEXT
-    assert f"at most {frames.NDIM_MAX} dimensions" in TEXT
-    assert f"multiple of {frames.ALIGN} bytes" in TEXT
+    assert f"at most {bodies.NDIM_MAX} dimensions" in TEXT
+    assert f"multiple of {bodies.ALIGN} bytes" in TEXT
     for dtype in messages.ARRAY_DTYPES:
         assert dtype.name in TEXT
