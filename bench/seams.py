@@ -26,7 +26,7 @@ from geostore.vae.sizing import NO_NETWORK, network_plan
 
 BAR = 1.2
 STEPS = 300
-CELLS = 6  # neighbours that are put together
+CELLS = 4  # neighbours that are put together
 _DATES = 4  # mosaics looked at of each data set
 FREE = Policy(mse_max=None, index_mae_max=None)
 MSE = replace(FREE, mse_max=5e-4)
