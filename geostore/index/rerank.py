@@ -49,13 +49,18 @@ def quantise(descriptors: Floats) -> tuple[Int8, Floats]:
 
 def rerank(descriptors: Int8, scales: Floats, query: Floats, rows: Rows, k: int) -> Ranked:
     """The k of `rows` whose descriptors have the largest inner product with a (D,) float32 query."""
+    return _first(rows, scores_of(descriptors, scales, query, rows), k)
+
+
+def scores_of(descriptors: Int8, scales: Floats, query: Floats, rows: Rows) -> Floats:
+    """(n,) inner products of `rows` with a (D,) float32 query: of one row the same whatever others are asked for."""
     if query.shape != descriptors.shape[1:] or not np.isfinite(query).all():
         raise InvalidInput(f"a query of shape {query.shape}; descriptors have {descriptors.shape[1]} finite components")
     step = max(float(np.abs(query).max(initial=0.0)), 1e-30) / _QUERY_STEPS
     scores = np.empty(len(rows), np.float32)
     whole = np.rint(query / step).astype(np.int32)
     _scores(descriptors, descriptors.reshape(-1), scales, whole, np.float32(step), rows, scores)
-    return _first(rows, scores, k)
+    return scores
 
 
 def _first(rows: Rows, scores: Floats, k: int) -> Ranked:

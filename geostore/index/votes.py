@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,7 @@ from geostore.index.bits import Words
 from geostore.index.filters import ALL, Filter, Plan
 from geostore.index.groups import Floats, Groups, Ints
 from geostore.index.ranked import Query
+from geostore.index.rerank import scores_of
 from geostore.index.rows import TIME
 from geostore.index.search import plans
 from geostore.index.segment import Segment
@@ -36,7 +38,8 @@ from geostore.partition.geohash import name_of
 Doubles = npt.NDArray[np.float64]
 VOTES = 4  # parts of a cell that vote for one point
 SOFTNESS = 0.02  # T: a part whose score is that much less than the best weighs a third of it
-_AT_ONCE = 32  # cells read between two looks at whether more are needed
+_FIRST = 64  # cells read before it is known whether more are needed; then twice as many, and so on
+_ROWS = 1 << 18  # of rows read at once
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ class _Part:
     groups: Groups
     rows: Ints | None  # chosen, ascending; None for all
     held: Ints  # numbers of groups
+    counts: Ints  # (held,) chosen rows of each
     cells: Ints  # (held,) names of cells
 
     def of(self, group: int) -> Ints:
@@ -157,17 +161,16 @@ def elected(
     bounds = _bounds(parts, of_part, len(cells), points)
     names = [name_of(int(cell >> 4), int(cell & 15)) for cell in cells]
     left_out = frozenset(without)
-    order = [int(i) for i in np.argsort(-bounds, kind="stable") if names[i] not in left_out]
-    where = _places(of_part, len(cells))
-    found: list[Elected] = []
-    read = 0
-    for first in range(0, len(order), _AT_ONCE):
-        if prune and len(found) == k and bounds[order[first]] < found[-1].score:
-            break
-        batch = order[first : first + _AT_ONCE]
-        read += len(batch)
-        found += [_counted(parts, where[i], names[i], query, points) for i in batch]
-        found = sorted(found, key=lambda cell: (-cell.score, cell.geohash))[:k]
+    order = np.array([i for i in np.argsort(-bounds, kind="stable") if names[i] not in left_out], np.int64)
+    where = _Places(parts, of_part, len(cells))
+    best: list[tuple[float, str, int]] = []
+    read, count = 0, _FIRST
+    while read < len(order) and not (prune and len(best) == k and bounds[order[read]] < -best[-1][0]):
+        batch = where.fitting(order[read : read + count])
+        scores = _scored(where.rows(batch), points)
+        best = sorted([*best, *((-float(s), names[i], int(i)) for s, i in zip(scores, batch, strict=True))])[:k]
+        read, count = read + len(batch), 2 * count
+    found = [_elected(where.rows(np.array([cell])), name, query, points) for _, name, cell in best]
     return Election(found, len(cells), read, made)
 
 
@@ -190,7 +193,9 @@ def _part(segment: Segment, plan: Plan, letters: int) -> _Part:
     counts = np.diff(starts if rows is None else np.searchsorted(rows, starts))
     held = np.flatnonzero(counts)
     precision = segment.precision - letters
-    return _Part(segment, groups, rows, held, (segment.cells[starts[held]] >> (5 * letters) << 4) | precision)
+    return _Part(
+        segment, groups, rows, held, counts[held], (segment.cells[starts[held]] >> (5 * letters) << 4) | precision
+    )
 
 
 def _cells(parts: Sequence[_Part]) -> tuple[Ints, list[Ints]]:
@@ -211,66 +216,110 @@ def _bounds(parts: Sequence[_Part], of_part: Sequence[Ints], count: int, points:
     return np.asarray(best.mean(axis=0), np.float32)
 
 
-def _places(of_part: Sequence[Ints], count: int) -> list[list[tuple[int, int]]]:
-    """Of each cell the (part, position among its groups) of its rows."""
-    found: list[list[tuple[int, int]]] = [[] for _ in range(count)]
-    for number, cells in enumerate(of_part):
-        for position, cell in enumerate(cells.tolist()):
-            found[cell].append((number, position))
-    return found
+@dataclass(frozen=True)
+class _Rows:
+    """Rows of some cells, those of one place (a part of one cell) together, the newest first.
 
-
-def _counted(
-    parts: Sequence[_Part], where: Sequence[tuple[int, int]], name: str, query: Query, points: Floats
-) -> Elected:
-    """A cell with its votes counted."""
-    rows, numbers, places, ages, scores = [], [], [], [], []
-    for number, position in where:
-        part = parts[number]
-        segment, mine = part.segment, part.of(int(part.held[position]))
-        assert segment.descriptors is not None
-        assert segment.scales is not None
-        rows.append(mine)
-        numbers.append(np.full(len(mine), number))
-        places.append((segment.cells[mine] << 4) | segment.precision)
-        ages.append(-segment.numbers[TIME].values[mine])
-        scores.append(segment.descriptors[mine].astype(np.float32) * segment.scales[mine, None] @ points.T)
-    at, which = np.concatenate(rows), np.concatenate(numbers)
-    score, votes = _votes(np.concatenate(places), np.concatenate(ages), np.concatenate(scores))
-    cast = [_vote(parts[which[row]].segment, int(at[row]), near, weight) for row, near, weight in votes]
-    first = cast[0]
-    distance = _differ(first.segment.signatures[:, first.row], query.signature[0])
-    return Elected(name, score, distance, tuple(cast))
-
-
-def _votes(places: Ints, ages: Ints, scores: Floats) -> tuple[float, list[tuple[int, float, float]]]:
-    """The score, and (row, mean score over the points it voted for, weight) of the rows that vote, heaviest first.
-
-    For each point the best row of a place stands for the place, the newest of equals, and the best VOTES places vote.
+    Attributes:
+        parts: the segments.
+        segments, rows: (n,) where each lies.
+        places: (m + 1,) where each place begins; the last is n.
+        cells: (m,) number of the cell of each place, ascending from 0.
     """
-    order = np.lexsort((ages, places))
-    starts = np.flatnonzero(np.diff(places[order], prepend=-1))
-    ends = np.append(starts[1:], len(order))
+
+    parts: Sequence[_Part]
+    segments: Ints
+    rows: Ints
+    places: Ints
+    cells: Ints
+
+    def scores(self, point: Floats) -> Floats:
+        """(n,) inner products with a (D,) point."""
+        out = np.empty(len(self.rows), np.float32)
+        for number, part in enumerate(self.parts):
+            mine = np.flatnonzero(self.segments == number)
+            descriptors, scales = part.segment.descriptors, part.segment.scales
+            assert descriptors is not None
+            assert scales is not None
+            out[mine] = scores_of(descriptors, scales, point, self.rows[mine])
+        return out
+
+
+class _Places:
+    """Where the chosen rows of every cell lie."""
+
+    def __init__(self, parts: Sequence[_Part], of_part: Sequence[Ints], count: int) -> None:
+        self._parts = parts
+        self._of: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+        self._sizes = np.zeros(count, np.int64)
+        for number, (part, cells) in enumerate(zip(parts, of_part, strict=True)):
+            np.add.at(self._sizes, cells, part.counts)
+            for group, cell in zip(part.held.tolist(), cells.tolist(), strict=True):
+                self._of[cell].append((number, group))
+
+    def fitting(self, cells: Ints) -> Ints:
+        """The first of these cells that have _ROWS rows together, one at least."""
+        return cells[: max(1, int(np.searchsorted(np.cumsum(self._sizes[cells]), _ROWS)))]
+
+    def rows(self, cells: Ints) -> _Rows:
+        """All chosen rows of these cells."""
+        held = [(i, n, self._parts[n].of(group)) for i, cell in enumerate(cells) for n, group in self._of[cell]]
+        rows = np.concatenate([np.zeros(0, np.int64), *(mine for _, _, mine in held)])
+        lengths = [len(mine) for _, _, mine in held]
+        owner = np.repeat(np.array([i for i, _, _ in held], np.int64), lengths)
+        segments = np.repeat(np.array([n for _, n, _ in held], np.int64), lengths)
+        names, ages = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        for number, part in enumerate(self._parts):
+            mine = segments == number
+            names[mine] = (part.segment.cells[rows[mine]] << 4) | part.segment.precision
+            ages[mine] = -part.segment.numbers[TIME].values[rows[mine]]
+        order = np.lexsort((ages, names, owner))
+        new = (np.diff(names[order], prepend=-1) != 0) | (np.diff(owner[order], prepend=-1) != 0)
+        starts = np.flatnonzero(new)
+        places = np.append(starts, len(rows)).astype(np.int64)
+        return _Rows(self._parts, segments[order], rows[order], places, owner[order][starts])
+
+
+def _scored(rows: _Rows, points: Floats) -> Doubles:
+    """The score of each cell."""
+    total = np.zeros(int(rows.cells[-1]) + 1, np.float64)
+    starts = np.searchsorted(rows.cells, np.arange(len(total)))
+    for point in points:
+        best = np.maximum.reduceat(rows.scores(point), rows.places[:-1]).astype(np.float64)
+        order = np.lexsort((-best, rows.cells))
+        rank = np.arange(len(order)) - starts[rows.cells]
+        kept = rank < VOTES
+        voters = np.full((len(total), VOTES), -np.inf)
+        voters[rows.cells[kept], rank[kept]] = best[order[kept]]
+        total += soft_maximum(voters)[0]
+    return total / len(points)
+
+
+def _elected(rows: _Rows, name: str, query: Query, points: Floats) -> Elected:
+    """A cell with its votes: for each point the best row of a place stands for it, and the best VOTES places vote."""
     cast: dict[int, list[tuple[float, float]]] = {}
-    total = 0.0
-    for point in scores.T:
-        best = [int(order[a + np.argmax(point[order[a:b]])]) for a, b in zip(starts, ends, strict=True)]
-        voters = sorted(best, key=lambda row: -point[row])[:VOTES]
-        score, weights = soft_maximum(point[voters].astype(np.float64))
-        total += score / scores.shape[1]
-        for row, weight in zip(voters, weights, strict=True):
-            cast.setdefault(row, []).append((float(point[row]), float(weight) / scores.shape[1]))
-    found = [(row, sum(s for s, _ in given) / len(given), sum(w for _, w in given)) for row, given in cast.items()]
-    return total, sorted(found, key=lambda vote: (-vote[2], -vote[1], vote[0]))
+    for point in points:
+        scores = rows.scores(point)
+        best = np.array([a + np.argmax(scores[a:b]) for a, b in pairwise(rows.places.tolist())], np.int64)
+        voters = best[np.argsort(-scores[best], kind="stable")[:VOTES]]
+        weights = soft_maximum(scores[voters].astype(np.float64)[None])[1][0] / len(points)
+        for row, weight in zip(voters.tolist(), weights.tolist(), strict=True):
+            cast.setdefault(row, []).append((float(scores[row]), weight))
+    counted = [(sum(w for _, w in given), sum(s for s, _ in given) / len(given), row) for row, given in cast.items()]
+    votes = [_vote(rows, row, s, w) for w, s, row in sorted(counted, key=lambda vote: (-vote[0], -vote[1], vote[2]))]
+    distance = _differ(votes[0].segment.signatures[:, votes[0].row], query.signature[0])
+    return Elected(name, float(_scored(rows, points)[0]), distance, tuple(votes))
 
 
-def soft_maximum(scores: Doubles) -> tuple[float, Doubles]:
-    """Of up to VOTES scores, largest first: the cell's score, and the weight of each, which add up to 1."""
-    powers = np.exp((scores - scores[0]) / SOFTNESS)
-    return float(scores[0] + SOFTNESS * np.log(powers.sum() / VOTES)), powers / powers.sum()
+def soft_maximum(scores: Doubles) -> tuple[Doubles, Doubles]:
+    """(N, up to VOTES) scores, largest first, -inf for none -> (N,) soft maxima and weights that add up to 1."""
+    powers = np.exp((scores - scores[:, :1]) / SOFTNESS)
+    sums = powers.sum(axis=1, keepdims=True)
+    return (scores[:, :1] + SOFTNESS * np.log(sums / VOTES))[:, 0], powers / sums
 
 
-def _vote(segment: Segment, row: int, score: float, weight: float) -> Vote:
+def _vote(rows: _Rows, at: int, score: float, weight: float) -> Vote:
+    segment, row = rows.parts[int(rows.segments[at])].segment, int(rows.rows[at])
     key = segment.keys[int(segment.owners[row])]
     return Vote(key, name_of(int(segment.cells[row]), segment.precision), score, weight, segment, row)
 
