@@ -58,11 +58,11 @@ class Asking:
     @property
     def fits_bundle(self) -> bool:
         """True if it may be one of several in a frame."""
-        return self.inline and not self.content.facts_bytes
+        return self.body.nbytes <= INLINE_BYTES and not self.content.facts_bytes
 
     def inline_frames(self) -> list[Buffer]:
         """The body, if it rides with its header."""
-        return self.body.frames(0, INLINE_BYTES) if self.inline else []
+        return self.body.frames(0, INLINE_BYTES) if 0 < self.body.nbytes <= INLINE_BYTES else []
 
     def request(self, now_s: float) -> bytes:
         """The header frame that asks, at its attempt."""

@@ -56,16 +56,16 @@ class Body:
         self._starts: list[int] = []
         self.nbytes = 0
         for part in parts:
-            if not len(part):
-                continue
-            self._add(part)
-            if padding := _padding(len(part)):
-                self._add(bytes(padding))
+            size = len(part)
+            if size:
+                self._add(part, size)
+                if size % ALIGN:
+                    self._add(bytes(_padding(size)), _padding(size))
 
-    def _add(self, part: Buffer) -> None:
+    def _add(self, part: Buffer, size: int) -> None:
         self._parts.append(part)
         self._starts.append(self.nbytes)
-        self.nbytes += len(part)
+        self.nbytes += size
 
     def frames(self, start: int, stop: int) -> list[Buffer]:
         """Buffers that hold bytes start to stop; views where they are large, one copy where they are many."""
@@ -102,7 +102,7 @@ def outgoing(fields: dict[str, Any], arrays: Sequence[Array], *, bytes_max: int)
         return Content(packed, _NO_ARRAYS, 0), NO_BODY
     ready = [_wire_array(a) for a in arrays]
     views: list[Buffer] = [a.data.cast("B") if a.size else b"" for a in ready]
-    shapes: bytes = packer().pack([[_NAMES[a.dtype], a.shape] for a in ready])
+    shapes: bytes = packer().pack([[_NAMES[a.dtype.char], a.shape] for a in ready])
     if len(packed) + len(shapes) <= bytes_max // 2:
         body = Body(views)
         return Content(packed, shapes, body.nbytes), body
@@ -112,7 +112,8 @@ def outgoing(fields: dict[str, Any], arrays: Sequence[Array], *, bytes_max: int)
 
 
 def _wire_array(array: Array) -> Array:
-    if array.dtype in ARRAY_DTYPES and array.ndim <= NDIM_MAX and _LITTLE and array.flags.c_contiguous:
+    dtype = array.dtype
+    if dtype.char in _NAMES and dtype.isnative and _LITTLE and array.ndim <= NDIM_MAX and array.flags.c_contiguous:
         return array
     if array.dtype.newbyteorder("=") not in ARRAY_DTYPES or array.ndim > NDIM_MAX:
         raise BadRequest(f"array of {array.dtype} with {array.ndim} dimensions does not travel; see docs/PROTOCOL.md")
@@ -210,13 +211,13 @@ def read_inline(
     if not (arrays or len(body)):
         return fields, ()
     own, places = bytearray(body), _places(arrays, 0, len(body))
-    return fields, tuple(np.ndarray(shape, dtype, own, start) for shape, dtype, start, _ in places)
+    return fields, tuple([np.ndarray(shape, dtype, own, start) for shape, dtype, start, _ in places])
 
 
 def _cut(arrays: list[Any], body: Pieces, start: int) -> tuple[Array, ...]:
     places = _places(arrays, start, body.nbytes)
     return tuple(
-        np.ndarray(shape, dtype, body.cut(low, high) if high > low else None) for shape, dtype, low, high in places
+        [np.ndarray(shape, dtype, body.cut(low, high) if high > low else None) for shape, dtype, low, high in places]
     )
 
 
@@ -266,5 +267,5 @@ def check_shapes(arrays: list[Any]) -> list[Shape]:
     return found
 
 
-_NAMES = {dtype: name for d in ARRAY_DTYPES for name in [d.name] for dtype in (d, d.newbyteorder("<"))}
+_NAMES = {c: np.dtype(c).name for c in np.typecodes["All"] if np.dtype(c) in ARRAY_DTYPES}  # "l" and "q" alike
 _DTYPES: dict[str, np.dtype[Any]] = {d.name: d.newbyteorder("<") for d in ARRAY_DTYPES}

@@ -79,7 +79,8 @@ class Delivery:
         """Nothing of `call` is under way any more."""
         self._blocked.pop(call.key, None)
         self._held.pop(call.key, None)
-        self._window.forget(call)
+        if call.under_way:
+            self._window.forget(call)
 
     def _send_all(self, call: Call) -> None:
         if call.grants_owed:
