@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput
+from geostore.fit_trace import FitTrace
 from geostore.raster import Bands, Mask, Pixels
 
 Progress = Callable[[str, float], None]  # (what is being done, share done 0..1); may raise Cancelled
@@ -182,6 +183,16 @@ class Borrower(Protocol):
 
     def networks(self, data: bytes) -> dict[str, bytes]:
         """By digest, the networks that a codec stored as `data` cannot be read without; a store keeps them with it."""
+        ...
+
+
+@runtime_checkable
+class Traced(Protocol):
+    """A codec that can tell how its fit went. It is no part of `to_bytes`: whoever fits keeps it."""
+
+    @property
+    def trace(self) -> FitTrace | None:
+        """The loss terms of the fit; None where nothing was optimised, or it was read from bytes."""
         ...
 
 

@@ -9,13 +9,14 @@ from types import MappingProxyType
 import numpy as np
 
 from geostore.certificate import Certificate, measure
-from geostore.codec import SMALL, Codec, Effort, Encoded, Families, RawCodec, Series, decode_many
+from geostore.codec import SMALL, Codec, Effort, Encoded, Families, RawCodec, Series, Traced, decode_many
 from geostore.collection import Policy
 from geostore.errors import InvalidInput, NotFound
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.storage import pack_mask
 
 EMPTY = "empty"
+LOSS_TERMS = "loss_terms"  # of a codec's facts: how its fit went, as `FitTrace.to_text` says it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,19 +224,21 @@ def _fit_family(
     read = family.from_bytes(stored)  # what is measured is what will be read
     rasters = encode_series(read, series, policy, progress, exact)
     lent = round(effort.network_share * sum(map(len, families.networks(name, stored).values())))
-    return Fitted(family=name, codec=stored, rasters=tuple(rasters), facts={}, lent=lent)
+    trace = codec.trace if isinstance(codec, Traced) else None
+    told = {} if trace is None else {LOSS_TERMS: trace.to_text()}
+    return Fitted(family=name, codec=stored, rasters=tuple(rasters), facts=dict(told), lent=lent)
 
 
 def _facts(
     tried: Mapping[str, Fitted], left: Mapping[str, str], effort: Effort, best: Fitted
 ) -> dict[str, str | float | int]:
-    """What was compared: the bytes of each family, everything counted, and in words why this one was kept."""
+    """How the best fit went, the bytes of each family, everything counted, and in words why this one was kept."""
     sizes = {name: fitted.bytes_total for name, fitted in tried.items()}
     words = [f"{_called(name)} {size:,} B" for name, size in sorted(sizes.items(), key=lambda item: item[1])]
     words += [f"{name}: {why}" for name, why in left.items()]
     found: dict[str, str | float | int] = {"seed": effort.seed, "steps": effort.steps}
     found |= {f"bytes_{_called(name)}": size for name, size in sizes.items()}
-    return {**found, "bytes_total": best.bytes_total, "reason": ", ".join(words)}
+    return {**best.facts, **found, "bytes_total": best.bytes_total, "reason": ", ".join(words)}
 
 
 def _called(name: str) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from geostore.certificate import Certificate
 from geostore.collection import Policy
+from geostore.fit_trace import FitTrace
 from geostore.keys import PartitionKey
+from geostore.node.encode import LOSS_TERMS
 from geostore.node.facts import tier
 from geostore.partition import geohash
 from geostore.query import messages
@@ -169,6 +171,7 @@ def _partition_fields(partition: PartitionKey, part: Tally, codecs: list[CodecRo
         "generation": newest.generation,
         "family": newest.family,
         "reason": str(newest.facts.get("reason", "")),
+        "fits": [_fit_fields(c) for c in codecs if LOSS_TERMS in c.facts],
         "bytes_codec": sum(len(c.data) for c in codecs if c.generation > 0),
         **{f"bytes_{k}": part.bytes[k] for k in ("embeddings", "lossless", "masks")},
         "bytes_lzw": part.bytes["source_lzw"],
@@ -179,3 +182,10 @@ def _partition_fields(partition: PartitionKey, part: Tally, codecs: list[CodecRo
         "ndvi_p99_mean": ndvi.get("p99_mean"),
         "ndvi_max": ndvi.get("max"),
     }
+
+
+def _fit_fields(codec: CodecRow) -> dict[str, Any]:
+    """How the fit of one generation went: loss terms over its steps, and what they were steered to."""
+    trace = FitTrace.from_text(str(codec.facts[LOSS_TERMS]))
+    terms = {name: list(values) for name, values in trace.terms.items()}
+    return {"generation": codec.generation, "steps": list(trace.steps), "terms": terms, "targets": dict(trace.targets)}

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from geostore.amounts import number
 from geostore.keys import PartitionKey
 from geostore.raster import Mask, Raster
-from geostore.report import charts, page, pictures
+from geostore.report import charts, loss_terms, page, pictures
 from geostore.report.gather import Facts, Shown
 
 Picture = npt.NDArray[np.uint8]  # (H, W, 4)
@@ -26,6 +26,9 @@ def place(facts: Facts, partition: PartitionKey, images: Path) -> str:
     policy = facts.collections[partition.collection].policy
     over_time = charts.errors_over_time(images, f"errors-{name}", str(partition), infos, policy)
     parts = [page.chart(over_time, f"Errors of {len(infos)} dates.")] if len(infos) > 1 else []
+    fits = loss_terms.fits_of(facts.status, partition.geohash, partition.group)
+    terms = loss_terms.terms_over_steps(images, f"loss-terms-{name}", str(partition), fits)
+    parts += [page.chart(terms, "Loss terms of its fits; dashed: what a term was steered to.")] if terms else []
     for position, shown in enumerate(facts.shown[partition]):
         parts += _date(shown, f"{name}-{position}", images)
     return page.heading(f"Place {partition}") + page.card(*parts)

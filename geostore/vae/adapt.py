@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +119,9 @@ def _straight(values: Tensor) -> Tensor:
     return values + (_whole(values) - values).detach()
 
 
+Watch = Callable[[int, npt.NDArray[np.float64]], None]  # told the step and (P,) errors of the places, now and then
+
+
 def fit_deltas(
     layout: Layout,
     tensors: Frozen,
@@ -128,6 +131,7 @@ def fit_deltas(
     steps: int,
     seed: int,
     progress: Progress,
+    watch: Watch | None = None,
 ) -> list[Tensors]:
     """Fit one delta for each lesson, all in one pass over shared weights.
 
@@ -139,6 +143,7 @@ def fit_deltas(
         steps: optimiser steps at most; it ends earlier once nothing is gained.
         seed: everything random follows from it.
         progress: called now and then.
+        watch: sees the smoothed squared error of every place, in units of its scale.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -147,6 +152,8 @@ def fit_deltas(
             fitting.step(number / steps)
             if number % 20 == 0:
                 progress("fit", number / steps)
+                if watch is not None:
+                    watch(number + 1, fitting.errors.copy())
             if fitting.stalled(number) and number < (1 - _COOL) * steps:
                 fitting.cool(number, steps)
             if fitting.share(number, steps) >= 1:
@@ -195,6 +202,7 @@ class _Fitting:
         self.rows, self.columns = (min(CROP, n) for n in shape)
         self.smooth, self.best, self.best_step = math.nan, math.inf, 0
         self.cooled: int | None = None
+        self.errors = np.full(len(lessons), math.nan)
 
     def step(self, share: float) -> None:
         """One optimiser step on DATES crops of every place."""
@@ -209,6 +217,8 @@ class _Fitting:
         each.sum().backward()
         self.optimiser.step()
         value = float(each.detach().mean())
+        places = error.detach().reshape(len(self.lessons), -1).mean(dim=1).double().numpy()
+        self.errors = np.where(np.isnan(self.errors), places, 0.95 * self.errors + 0.05 * places)
         self.smooth = value if math.isnan(self.smooth) else 0.95 * self.smooth + 0.05 * value
 
     def _batch(self) -> _Crops:

@@ -7,9 +7,11 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore.codec import Effort, Progress, Series, quiet
 from geostore.collection import Policy
+from geostore.fit_trace import FitTrace
 from geostore.vae.adapt import CROP, Lesson, fit_deltas
 from geostore.vae.base import Base, Borrowed, Tensors, find
 from geostore.vae.codec import VaeCodec
@@ -61,7 +63,9 @@ def borrow_codecs(
         return codecs
     lessons = [lesson_of(codec, s.series, s) for codec, s in zip(codecs, samples, strict=True)]
     deltas: dict[int, Tensors] = {}
+    traces: dict[int, FitTrace | None] = {}
     for chosen in _passes(lessons):
+        seen: list[tuple[int, npt.NDArray[np.float64]]] = []
         fitted = fit_deltas(
             codecs[0].layout,
             codecs[0].tensors,
@@ -70,10 +74,18 @@ def borrow_codecs(
             steps=min(effort.steps, DELTA_STEPS),
             seed=effort.seed,
             progress=progress,
+            watch=lambda *s: seen.append(s),  # noqa: B023 - called before the next pass begins
         )
         deltas |= zip(chosen, fitted, strict=True)
+        traces |= {i: _trace(seen, place, samples[i].scale) for place, i in enumerate(chosen)}
     changed = [Borrowed(base=base, planes=planes, delta=d) for d in (deltas[i] for i in range(len(many)))]
-    return [_codec(b, s, policy, rounds) for b, s in zip(changed, samples, strict=True)]
+    made = [_codec(b, s, policy, rounds) for b, s in zip(changed, samples, strict=True)]
+    return [replace(codec, trace=traces[i]) for i, codec in enumerate(made)]
+
+
+def _trace(seen: Sequence[tuple[int, npt.NDArray[np.float64]]], place: int, scale: float) -> FitTrace | None:
+    """The squared error of one place of a pass, on n1."""
+    return FitTrace.of([(step, {"mse": float(errors[place]) * scale**2}) for step, errors in seen], {})
 
 
 def _passes(lessons: Sequence[Lesson]) -> Iterator[list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from itertools import islice
 from typing import Any, ClassVar
@@ -17,6 +17,7 @@ from geostore.codec import Encoded, Int8, Lend, Member, Progress, Series, bands_
 from geostore.coding import residual
 from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput
+from geostore.fit_trace import FitTrace
 from geostore.raster import Bands, Mask, Pixels
 from geostore.vae.base import Borrowed, Frozen
 from geostore.vae.detail import add_detail
@@ -86,6 +87,7 @@ class VaeCodec:
         rounds: how long the latents of a raster are refined as it is encoded.
         bend: 0, or the bend (1/1000 of reflectance) of the logarithm it works in; see `static.Units`.
         borrowed: the base they come from and what is changed in it; None if the weights are the codec's own.
+        trace: the loss terms of its fit; not stored with it.
     """
 
     family: ClassVar[str] = "vae"
@@ -102,6 +104,7 @@ class VaeCodec:
     rounds: int = 0
     bend: int = 0
     borrowed: Borrowed | None = None
+    trace: FitTrace | None = field(default=None, compare=False, repr=False)
 
     @property
     def bands(self) -> Bands:

@@ -12,6 +12,7 @@ import torch
 
 from geostore.codec import Effort, Progress, Series, quiet
 from geostore.collection import Policy
+from geostore.fit_trace import FitTrace
 from geostore.vae import sizing
 from geostore.vae.codec import CHAIN, Latent, VaeCodec
 from geostore.vae.encoding import Frame, choose_numbers
@@ -31,7 +32,7 @@ from geostore.vae.samples import Samples
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Units, code_static, mean_image
 from geostore.vae.stream import LATENT_LIMIT, Numbers, pack_chain
 from geostore.vae.tables import Tables
-from geostore.vae.train import Goal, train
+from geostore.vae.train import Goal, indices_of, train
 
 _MARGIN = 0.8  # mean error of a raster over its bound: what is left is for rasters of one kind to differ
 _CALIBRATED_DATES = 400
@@ -72,14 +73,16 @@ def fit_codec(
     samples = prepare(series, mode, policy, domain or choose_domain(series, mode, policy))
     if not layout.channels:
         return assemble(layout, {}, samples, policy)
+    goal, seen = goal_of(policy, mode), list[tuple[int, dict[str, float]]]()
     with torch.random.fork_rng():
         torch.manual_seed(effort.seed)
         vae = Vae(layout)
         warm = parent is not None and parent.bend == samples.bend and _lend(vae, parent)
-        train(vae, samples, goal=goal_of(policy, mode), effort=effort, progress=progress, warm=warm)
+        train(vae, samples, goal=goal, effort=effort, progress=progress, warm=warm, watch=lambda *s: seen.append(s))
     progress("quantise", 1.0)
     vae.to("cpu")
     codec = assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, policy)
+    codec = replace(codec, trace=FitTrace.of(seen, goal.targets(indices_of(layout, samples))))
     return with_prior(codec, series, rounds=rounds_for(effort), seed=effort.seed, progress=progress)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from geostore.codec import Effort, Progress
 from geostore.vae.losses import Physical, Terms, gaussian_bits, index_errors, laplace_bits, masked_mean
-from geostore.vae.model import Vae, start_skip
+from geostore.vae.model import Layout, Vae, start_skip
 from geostore.vae.samples import Batch, Samples, draw, principal_directions
 
 STEPS_SHOWN = 20  # optimiser steps between two calls of progress
@@ -39,6 +39,13 @@ class Goal:
     mse: float | None
     index: float | None
     bits_weight: float = 1.0
+
+    def targets(self, indices: Sequence[str]) -> dict[str, float]:
+        """Error wanted, by name of the term, where `indices` can be taken."""
+        out = {"mse": self.mse if self.mse is not None else 5e-4}
+        if self.index is not None:
+            out |= {f"index_{name}": self.index for name in indices}
+        return out
 
 
 @dataclass
@@ -152,6 +159,11 @@ def train(
     return {**run.smooth, "steps": float(clock.step)}
 
 
+def indices_of(layout: Layout, samples: Samples) -> tuple[str, ...]:
+    """Spectral indices whose error a training sees: band by band none can be taken."""
+    return samples.series.indices if layout.bands == len(samples.series.bands) else ()
+
+
 class _Run:
     """The state of one training."""
 
@@ -161,11 +173,10 @@ class _Run:
         networks = [*vae.encoder.parameters(), *vae.decoder.parameters()]
         groups = [{"params": networks, "factor": 1.0}, {"params": [vae.log_scale], "factor": 5.0}]
         self.optimiser = torch.optim.Adam(groups, lr=_LEARNING_RATE, betas=(0.9, 0.98))
-        together = vae.layout.bands == len(samples.series.bands)  # band by band no index can be taken
-        self.indices = samples.series.indices if together else ()
+        self.indices = indices_of(vae.layout, samples)
         self.physical = Physical.of(samples.units, device)
-        targets = _targets(goal, self.indices)
-        self.steering = Steering(targets, np.zeros(len(samples.series)), fixed=vae.layout.mode != "grid")
+        alike = np.zeros(len(samples.series))
+        self.steering = Steering(goal.targets(self.indices), alike, fixed=vae.layout.mode != "grid")
         self.smooth: dict[str, float] = {}
         self.best, self.best_step = math.inf, 0
         self.patience = _PATIENCE
@@ -222,10 +233,3 @@ class _Run:
         seen = physical + self.physical.away(truth, error)
         found = index_errors(physical, seen, batch.mask, bands, self.indices)
         return {f"index_{name}": value for name, value in found.items()}
-
-
-def _targets(goal: Goal, indices: tuple[str, ...]) -> dict[str, float]:
-    out = {"mse": goal.mse if goal.mse is not None else 5e-4}
-    if goal.index is not None:
-        out |= {f"index_{name}": goal.index for name in indices}
-    return out
