@@ -10,8 +10,8 @@ from geostore.index.bits import Words, between
 from geostore.index.compiled import compiled, popcount
 
 BLOCK = 1024  # rows whose bits are made together
-NEAR = 8  # bits a word; up to there the first half of the words is looked at alone
-MANY = BLOCK // 4  # rows of a block that half of their words may leave; with more the other half is looked at for all
+NEAR = 9  # bits a word; up to there the first half of the words is looked at alone
+MANY = BLOCK // 32  # rows of a block that half of their words may leave; with more the other half is looked at for all
 FEW = BLOCK // 64  # rows of a block that a bitmap leaves; so few are looked at one by one
 AHEAD = 32  # single rows that are fetched before they are needed
 _ONE = np.uint64(1)

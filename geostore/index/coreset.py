@@ -17,6 +17,9 @@ from geostore.index.bits import Rows, Words
 from geostore.index.compiled import compiled, popcount
 from geostore.index.selection import Selection, everything
 
+BLOCK = 1024  # rows of which the one that is worst off is found together
+Int16s = npt.NDArray[np.int16]
+
 
 @dataclass(frozen=True)
 class CoreSet:
@@ -93,22 +96,45 @@ def _majority(words: Words) -> Words:
 
 
 @compiled
-def _lower(words: Words, point: Words, least: npt.NDArray[np.int16]) -> None:  # pragma: no cover - compiled
-    """Bring each row's distance to its nearest pick down by one more pick."""
-    if words.shape[0] == 2:
-        _lower_two(words[0], words[1], point[0], point[1], least)
-        return
-    for i in range(least.size):
-        far = 0
-        for w in range(words.shape[0]):
-            far += popcount(words[w, i] ^ point[w])
-        least[i] = min(least[i], far)
+def _lower(words: Words, point: Words, least: Int16s) -> int:  # pragma: no cover - compiled
+    """Bring each row's distance to its nearest pick down by one more pick; the row that is worst off, the first."""
+    worst = at = -1
+    for lo in range(0, least.size, BLOCK):
+        part = least[lo : lo + BLOCK]
+        if words.shape[0] == 2:
+            a, b = words[0, lo : lo + BLOCK], words[1, lo : lo + BLOCK]
+            most = _lower_two(a, b, point[0], point[1], part)
+        else:
+            most = _lower_all(words, lo, point, part)
+        if most > worst:
+            worst, at = most, lo
+    while least[at] != worst:
+        at += 1
+    return at
 
 
 @compiled
-def _lower_two(a: Words, b: Words, p: Any, q: Any, least: npt.NDArray[np.int16]) -> None:  # pragma: no cover - compiled
+def _lower_two(a: Words, b: Words, p: Any, q: Any, least: Int16s) -> Any:  # pragma: no cover - compiled
+    """The largest distance that is left; single arrays let the compiler keep whole vectors at work."""
+    most = -1
     for i in range(least.size):
-        least[i] = min(least[i], popcount(a[i] ^ p) + popcount(b[i] ^ q))
+        far: Any = min(np.int64(least[i]), popcount(a[i] ^ p) + popcount(b[i] ^ q))
+        least[i] = far
+        most = max(most, far)
+    return most
+
+
+@compiled
+def _lower_all(words: Words, lo: int, point: Words, least: Int16s) -> Any:  # pragma: no cover - compiled
+    most = -1
+    for i in range(least.size):
+        far: Any = 0
+        for w in range(words.shape[0]):
+            far += popcount(words[w, lo + i] ^ point[w])
+        far = min(np.int64(least[i]), far)
+        least[i] = far
+        most = max(most, far)
+    return most
 
 
 @compiled
@@ -116,11 +142,10 @@ def _greedy(words: Words, centre: Words, picks: Rows) -> int:  # pragma: no cove
     """Fill `picks`; the covering radius after the last."""
     least = np.full(words.shape[1], 32767, np.int16)
     _lower(words, centre, least)
-    at = least.argmin()
+    at: Any = least.argmin()
     least[:] = 32767
     for n in range(picks.size):
         picks[n] = at
-        _lower(words, words[:, at].copy(), least)
         least[at] = -1  # picked: never again, equal rows or not
-        at = least.argmax()
+        at = _lower(words, words[:, at].copy(), least)
     return int(max(least[at], 0))

@@ -13,6 +13,7 @@ from search_store import BANDS, CELLS, brute, contents, fill, hits, key, new_nod
 
 from geostore.errors import Cancelled, Forbidden, InvalidInput, NotComparable, NotFound
 from geostore.node import Node
+from geostore.node.search import training
 from geostore.node.search.levels import Levels
 from geostore.query import messages
 from geostore.settings import Settings
@@ -297,6 +298,85 @@ def test_an_upgrade_that_is_broken_off_changes_nothing(node: Node) -> None:
     after = similar(node, FIRST)
     assert after.fields == before.fields
     np.testing.assert_array_equal(after.arrays[0], before.arrays[0])
+
+
+KILL_UPGRADE = """
+import os, sys
+sys.path.insert(0, {here!r})
+from geostore.node import Node
+from geostore.node.search.following import Following
+from geostore.node.search.levels import Levels
+from geostore.query import messages
+from geostore.settings import Settings
+from geostore.storage import Store
+
+def killed(*_):
+    os._exit(9)
+
+def dying(append):
+    def half(self, kind, precision, rows):
+        append(self, kind, precision, rows)
+        os._exit(9)
+    return half
+
+where = {where!r}
+if where == "half of the rows":
+    Levels.append = dying(Levels.append)
+elif where == "before the commit":
+    Store.commit = killed
+else:
+    Following.forget_others = killed
+node = Node.open({store!r}, settings=Settings(workers=1))
+node.answer(messages.IndexUpgrade(head="itq", bits=32))
+"""
+
+
+@pytest.mark.parametrize("where", ["half of the rows", "before the commit", "after the commit"])
+def test_a_kill_during_an_upgrade_leaves_the_old_generation_or_the_new(
+    filled: Path, tmp_path: Path, where: str
+) -> None:
+    """Killed anywhere: the store answers by one generation alone, every row of it is there, and an upgrade goes on."""
+    shutil.copytree(filled, tmp_path / "store")
+    code = KILL_UPGRADE.format(here=str(Path(__file__).parent), store=str(tmp_path / "store"), where=where)
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 9
+    with Node.open(str(tmp_path / "store"), settings=Settings(workers=1)) as node:
+        found = similar(node, FIRST, k=100)
+        generation = int(where == "after the commit")
+        assert found.fields["space"]["generation"] == generation
+        assert found.arrays[0].max() <= (32 if generation else 128)
+        assert hits(found) == [hit for _, hit in brute(node, FIRST)]
+        before = contents(node)
+        assert before == anew(node)
+        made = node.answer(messages.IndexUpgrade(head="rotation", bits=64)).fields["indexes"][0]
+        assert made["space"]["generation"] == generation + 1
+        assert len([p for p in node.following.root.iterdir() if p.is_dir()]) == 1
+        assert node.answer(messages.Verify()).fields["ok"]
+
+
+def test_one_date_a_place_trains_a_head_by_neighbours(tmp_path: Path) -> None:
+    """Neither labels nor a second date: chips that lie side by side belong together; the new head answers."""
+    with new_node(tmp_path / "store") as node:
+        fill(node, DAYS[:1])
+        made = node.answer(messages.IndexUpgrade(bits=32, steps=10)).fields["indexes"][0]
+        assert (made["by"], made["space"]["head"]) == ("neighbours", "milan")
+        assert len(hits(similar(node, key("u8hks", DAYS[0]), k=100))) == 3
+
+
+@pytest.mark.parametrize(
+    ("labels", "codes", "precisions", "wanted"),
+    [
+        ([0, 0, 1, 1, -1], [1, 2, 3, 4, 5], [5] * 5, ([0, 0, 1, 1, -1], "labels")),
+        ([0, 0, 1, -1, -1], [1, 1, 2, 2, 3], [5] * 5, ([21, 21, 37, 37, 53], "places")),
+        ([-1] * 5, [1, 32, 33, 2, 64], [5, 6, 6, 5, 6], ([21, 21, 21, 37, 37], "neighbours")),
+        ([-1] * 3, [1, 2, 3], [5] * 3, ([0, 1, 2], "rows")),
+    ],
+)
+def test_what_belongs_together_is_the_first_rule_that_two_groups_keep(
+    labels: list, codes: list, precisions: list, wanted: tuple
+) -> None:
+    """Labels, other dates of a cell, chips side by side with their raster; else each row by itself."""
+    groups, by = training._grouped(np.array(labels), np.stack([codes, precisions], axis=1))
+    assert (groups.tolist(), by) == wanted
 
 
 def test_labels_train_a_head_where_there_are_enough(node: Node) -> None:

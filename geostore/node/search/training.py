@@ -39,9 +39,11 @@ Ints = npt.NDArray[np.int64]
 
 
 def samples(indexes: Sequence[Segments], labelling: Labelling, *, seed: int) -> tuple[Floats, Ints, str]:
-    """Descriptors of rows, what each belongs to, and "labels" or "places": its raster's labels, else its cell.
+    """Descriptors of rows, what each belongs to, and by which of four rules; the first that two groups keep counts.
 
-    Labels are taken where two sets of them, or more, have two rows; rows without are then left out.
+    "labels": the labels of the raster, rows without left out; "places": the cell, seen at several dates; "neighbours":
+    the cell one level up, whose chips lie side by side, for a store with one date a place; "rows": nothing belongs
+    together, so that every row comes twice, and training tells it from others by two noisy views of it.
     """
     vectors, labels, cells = [], [], []
     names: dict[tuple[str, ...], int] = {}
@@ -52,18 +54,33 @@ def samples(indexes: Sequence[Segments], labelling: Labelling, *, seed: int) -> 
             assert segment.descriptors is not None
             assert segment.scales is not None
             vectors.append(segment.descriptors[rows].astype(np.float32) * segment.scales[rows, None])
-            cells.append(segment.cells[rows] * 16 + segment.precision)
+            cells.append(np.stack([segment.cells[rows], np.full(len(rows), segment.precision)], axis=1))
             labels.append(_labels(segment.keys, segment.owners[rows], labelling.names, names))
     if not vectors:
         raise InvalidInput("nothing is described yet, so no head can be trained; run `geostore index build` first")
-    points, by_label, by_place = np.concatenate(vectors), np.concatenate(labels), np.concatenate(cells)
-    _, counts = np.unique(by_label[by_label >= 0], return_counts=True)
-    by = "labels" if (counts > 1).sum() > 1 else "places"
-    groups = by_label if by == "labels" else by_place
+    points = np.concatenate(vectors)
+    groups, by = _grouped(np.concatenate(labels), np.concatenate(cells))
     chosen = np.flatnonzero(groups >= 0)
     if len(chosen) > ROWS_MAX:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, ROWS_MAX, replace=False))
-    return points[chosen], groups[chosen].astype(np.int64), by
+    chosen = np.tile(chosen, 2) if by == "rows" else chosen
+    return points[chosen], groups[chosen], by
+
+
+def _grouped(labels: Ints, cells: Ints) -> tuple[Ints, str]:
+    """(N,) group of each row, -1 for none, and by what: of (N,) labels, -1 for none, and (N, 2) cells, precisions.
+
+    A raster's row belongs with its chips: its cell is theirs one level up.
+    """
+    code, precision = cells[:, 0], cells[:, 1]
+    coarsest = precision == precision.min()
+    above = np.where(coarsest, code, code >> 5) * 16 + np.where(coarsest, precision, precision - 1)
+    ways = {"labels": labels, "places": code * 16 + precision, "neighbours": above}
+    for by, groups in ways.items():
+        _, counts = np.unique(groups[groups >= 0], return_counts=True)
+        if (counts > 1).sum() > 1:
+            return groups, by
+    return np.arange(len(labels), dtype=np.int64), "rows"
 
 
 class Keys(Protocol):
