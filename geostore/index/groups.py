@@ -1,6 +1,7 @@
-"""Rows whose cells share a beginning, summed up: a centre, and how far from it they reach at most.
+"""Rows whose cells share a beginning, summed up by balls: some centres, and how far rows reach from that they are in.
 
-So a search can tell that no row of a group is near enough, without reading one.
+So a search can tell that no row of a group is near enough, without reading one. A cell holds several kinds of ground;
+one ball around all of it would be wide and rule out little.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from geostore.index.rerank import quantise
 Floats = npt.NDArray[np.float32]
 Int8 = npt.NDArray[np.int8]
 Ints = npt.NDArray[np.int64]
+BALLS = 8  # of a group of several cells; of one cell there is one
 SLACK = 1e-5  # added to every bound: what sums of float32 may be off by
 _ROWS = 1 << 18  # read at once
 
@@ -26,8 +28,9 @@ class Groups:
 
     Attributes:
         starts: (G + 1,) int64, where each begins; the last is the number of rows.
-        centres: (G, D) int8, directions.
-        reach: (G,) float32, the least inner product of one of its rows with the centre at length 1.
+        centres: (G, balls, D) int8, directions.
+        reach: (G, balls) float32, the least inner product of one of a ball's rows with its centre at length 1; 1 of a
+            ball without rows.
     """
 
     starts: Ints
@@ -39,10 +42,14 @@ class Groups:
 
         On a sphere a row that is `a` from the centre at most is `angle(point, centre) - a` from the point at least.
         """
-        units = _unit(self.centres.astype(np.float32))
-        apart = np.arccos(np.clip((points @ units.T).astype(np.float64), -1, 1))
-        around = np.arccos(np.clip(self.reach.astype(np.float64), -1, 1))
-        return np.asarray(np.cos(np.maximum(apart - around, 0)) + SLACK, np.float32)
+        best = np.full((len(points), len(self.centres)), -1.0, np.float32)
+        for ball in range(self.centres.shape[1]):
+            units = _unit(self.centres[:, ball].astype(np.float32))
+            apart = np.arccos(np.clip((points @ units.T).astype(np.float64), -1, 1))
+            around = np.arccos(np.clip(self.reach[:, ball].astype(np.float64), -1, 1))
+            bounds = np.cos(np.maximum(apart - around, 0)) + SLACK
+            best = np.maximum(best, bounds.astype(np.float32))
+        return best
 
 
 def grouped(descriptors: Int8, scales: Floats, cells: Ints, letters: int) -> Groups:
@@ -56,16 +63,50 @@ def grouped(descriptors: Int8, scales: Floats, cells: Ints, letters: int) -> Gro
     """
     beginnings = cells >> (5 * letters)
     starts = np.append(np.flatnonzero(np.diff(beginnings, prepend=-1)), len(cells)).astype(np.int64)
-    count, width = len(starts) - 1, descriptors.shape[1]
-    centres, reach = np.zeros((count, width), np.int8), np.ones(count, np.float32)
+    count, balls = len(starts) - 1, BALLS if letters else 1
+    centres = np.zeros((count, balls, descriptors.shape[1]), np.int8)
+    reach = np.ones((count, balls), np.float32)
     for first, last in _batches(starts):
         low, high = starts[first], starts[last]
         rows = descriptors[low:high].astype(np.float32) * scales[low:high, None]
-        at = starts[first:last] - low
-        centres[first:last] = quantise(_unit(np.add.reduceat(rows, at, axis=0)))[0]
-        units = np.repeat(_unit(centres[first:last].astype(np.float32)), np.diff(starts[first : last + 1]), axis=0)
-        reach[first:last] = np.minimum.reduceat(np.einsum("nd,nd->n", rows, units), at)
+        _balls(rows, starts[first : last + 1] - low, centres[first:last], reach[first:last])
     return Groups(starts, centres, reach)
+
+
+def _balls(rows: Floats, starts: Ints, centres: Int8, reach: Floats) -> None:
+    """Fill in the balls of whole groups of rows.
+
+    References:
+        Gonzalez 1985, "Clustering to minimize the maximum intercluster distance": each seed is the row farthest from
+        those before it, the first is the one nearest the middle. Centres then are the means of what is nearest a seed.
+    """
+    owner = np.repeat(np.arange(len(centres)), np.diff(starts))
+    middle = _unit(np.add.reduceat(rows, starts[:-1], axis=0))
+    farthest = -_products(rows, middle[owner])
+    nearest, ball = np.full(len(rows), -2.0, np.float32), np.zeros(len(rows), np.int64)
+    for number in range(centres.shape[1]):
+        seeds = _lowest(farthest, starts)
+        near = _products(rows, rows[seeds][owner])
+        ball[near > nearest] = number
+        farthest = nearest = np.maximum(near, nearest)
+    slot = owner * centres.shape[1] + ball
+    order = np.argsort(slot, kind="stable")
+    at = np.flatnonzero(np.diff(slot[order], prepend=-1))
+    used = slot[order][at]
+    flat, least = centres.reshape(-1, centres.shape[2]), reach.reshape(-1)
+    flat[used] = quantise(_unit(np.add.reduceat(rows[order], at, axis=0)))[0]
+    units = _unit(flat.astype(np.float32))
+    least[used] = np.minimum.reduceat(_products(rows[order], units[slot[order]]), at)
+
+
+def _lowest(values: Floats, starts: Ints) -> Ints:
+    """Of each group the position of its lowest value."""
+    order = np.lexsort((values, np.repeat(np.arange(len(starts) - 1), np.diff(starts))))
+    return order[starts[:-1]].astype(np.int64)
+
+
+def _products(a: Floats, b: Floats) -> Floats:
+    return np.asarray(np.einsum("nd,nd->n", a, b), np.float32)
 
 
 def _batches(starts: Ints) -> Iterator[tuple[int, int]]:
