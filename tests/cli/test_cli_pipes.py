@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
+import re
 import shutil
 import signal
 import subprocess
@@ -76,6 +78,34 @@ def test_an_interrupted_fit_leaves_no_worker(world, tmp_path):
     assert err.startswith("cancelled: interrupted")
     assert not psutil.wait_procs(_group(fit.pid), timeout=30)[1]  # nobody of the group is left
     subprocess.run([*COMMAND, "verify", "--store", str(store)], check=True, capture_output=True)
+
+
+def _stderr_of(command: list[str], *, terminal: bool) -> str:
+    """What a command that succeeds says on stderr: a terminal of 100 columns, or a pipe."""
+    reader, writer = pty.openpty() if terminal else os.pipe()
+    named = {**os.environ, "COLUMNS": "100", "TERM": "xterm"}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=writer, env=named) as process:
+        os.close(writer)
+        said = b""
+        with contextlib.suppress(OSError):  # a terminal whose other end closed gives an error in place of an end
+            while part := os.read(reader, 65_536):
+                said += part
+        os.close(reader)
+        assert process.wait() == 0, said
+    return said.decode()
+
+
+def test_long_work_shows_how_far_it_is_on_a_terminal_and_nowhere_else(world):
+    """A bar with percent and times on a terminal, wiped at the end; not one byte of it in a pipe."""
+    command = [*COMMAND, "verify", "--store", str(world.store)]
+    said = _stderr_of(command, terminal=True)
+    percents = [int(n) for n in re.findall(r"(\d+) %", said)]
+    assert percents
+    assert percents == sorted(percents)
+    assert percents[-1] == 100
+    assert re.search(r"\d:\d\d:\d\d", said)
+    assert said.rstrip().endswith("\x1b[2K")  # the line is clear again
+    assert _stderr_of(command, terminal=False) == ""
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
