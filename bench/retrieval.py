@@ -28,6 +28,7 @@ def measure(bench: Bench) -> None:
         path = _generated(folder) if bench.quick else DATA / "ucmerced"
         if not path.is_dir():
             raise NotInstalled(f"no scenes in {path}; set GEOSTORE_DATA")
+        plain = None
         bits, steps = ((32,), 10) if bench.quick else (tuple(bench.options["bits"]), 10_000)
         for descriptor in ("spectral",) if bench.quick else bench.options["descriptors"]:
             found = retrieval(
@@ -35,12 +36,13 @@ def measure(bench: Bench) -> None:
                 steps=min(steps, HEAD_STEPS), published_steps=steps, seed=bench.seed,
             )  # fmt: skip
             _note(bench, descriptor, found, bits)
+            plain = _descriptors(bench, descriptor, found, plain)
             bench.write()
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What a part of the bench is asked for by."""
-    parser.add_argument("--descriptors", nargs="+", default=["spectral", "simsiam"])
+    parser.add_argument("--descriptors", nargs="+", default=["spectral", "simsiam", "efficientnet-lite0"])
     parser.add_argument("--bits", nargs="+", type=int, default=list(BITS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
 
@@ -54,6 +56,14 @@ def _note(bench: Bench, descriptor: str, found: Retrieval, bits: tuple[int, ...]
         )  # fmt: skip
     for width in bits:
         _figures(bench, f"{descriptor}.{width}", found, width)
+
+
+def _descriptors(bench: Bench, name: str, found: Retrieval, plain: Score | None) -> Score | None:
+    """The float descriptor against `spectral`, once that was measured: its score, to be handed on."""
+    mine = found.score("descriptor")
+    if mine is not None and plain is not None:
+        _points(bench, f"{name}.over_spectral", mine, plain, None, int(found.facts["queries"]))
+    return mine if name == "spectral" else plain
 
 
 def _figures(bench: Bench, key: str, found: Retrieval, bits: int) -> None:
@@ -72,6 +82,9 @@ def _figures(bench: Bench, key: str, found: Retrieval, bits: int) -> None:
             _points(bench, f"{key}.over_{name}", learned, other, 5.0 if held and far else None, n)
     if published is not None:
         _points(bench, f"{key}.over_milan", learned, published, 2.0 if held else None, n)
+    unlabelled, rotation = found.score("learned-unlabelled", bits), found.score("rotation", bits)
+    if unlabelled is not None and rotation is not None:
+        _points(bench, f"{key}.unlabelled_over_rotation", unlabelled, rotation, None, n)
 
 
 def _points(bench: Bench, key: str, learned: Score, other: Score, bar: float | None, n: int) -> None:

@@ -23,6 +23,7 @@ from geostore.index.learned import train_head
 from geostore.index.milan import STEPS, project_published, train_published
 from geostore.index.signatures import BASELINES
 from geostore.plugins import find
+from geostore.raster import Pixels
 from geostore.scene.labelled import LabelledScene, LabelledSet, find_labelled, pixels_of
 
 Floats = npt.NDArray[np.float32]
@@ -30,7 +31,8 @@ Bools = npt.NDArray[np.bool_]
 Progress = Callable[[str, float], None]
 Project = Callable[[Floats], Floats]  # (N, D) -> (N, bits), a bit is set above 0
 PUBLISHED = "milan-published"
-METHODS = ("rotation", "pca-sign", "itq", PUBLISHED, "learned")
+UNLABELLED = "learned-unlabelled"
+METHODS = ("rotation", "pca-sign", "itq", PUBLISHED, UNLABELLED, "learned")
 HEAD_STEPS = 1500  # of the learned head's training
 BITS = (32, 64, 128, 256)
 DEPTHS = (1, 5, 10, 20, 100)  # at which precision and recall are given
@@ -45,12 +47,14 @@ class Described:
 
     Attributes:
         descriptors: (N, D) float32 of length 1.
+        quarters: (M, 4, D) float32, the quarters of each scene of the database; M is 0 where none were asked for.
         labels: (N, L) bool.
         train, test: (N,) bool, database and queries.
         facts: what was read and how it was parted, JSON values.
     """
 
     descriptors: Floats
+    quarters: Floats
     labels: Bools
     train: Bools
     test: Bools
@@ -145,7 +149,7 @@ def retrieval(
     kept = replace(labelled, scenes=tuple(sampled(labelled.scenes, scenes_max, seed)))
     if isinstance(found, Trainable):
         found = _trained(found, kept, train_share, seed, progress)
-    described = describe(kept, found, train_share=train_share, seed=seed, progress=progress)
+    described = describe(kept, found, methods=methods, train_share=train_share, seed=seed, progress=progress)
     facts = {"scenes_found": len(labelled.scenes), "unlabelled": labelled.unlabelled, **described.facts}
     made = evaluate(
         described, bits=bits, methods=methods, k=k, steps=steps, published_steps=published_steps, seed=seed,
@@ -186,19 +190,24 @@ def describe(
     labelled: LabelledSet,
     descriptor: Descriptor,
     *,
+    methods: Sequence[str] = METHODS,
     train_share: float = 0.8,
     seed: int = 0,
     progress: Progress = lambda _, __: None,
 ) -> Described:
     """Read and describe every scene of a labelled set, and part it as the set says or else by class."""
     scenes, names = labelled.scenes, labelled.labels
+    train, test = _parts(scenes, train_share, seed)
     made = np.empty((len(scenes), descriptor.width(labelled.bands)), np.float32)
+    quarters: list[Floats] = []
     for i, scene in enumerate(scenes):
         pixels = pixels_of(labelled, scene)
-        made[i] = descriptor.describe(pixels, np.ones(pixels.shape[1:], np.bool_), labelled.bands)
+        made[i] = _describe(descriptor, labelled, pixels)
+        if train[i] and UNLABELLED in methods:
+            halves = [half for rows in np.array_split(pixels, 2, axis=1) for half in np.array_split(rows, 2, axis=2)]
+            quarters.append(np.stack([_describe(descriptor, labelled, half) for half in halves]))
         if i % 20 == 0:
             progress("describing scenes", i / len(scenes))
-    train, test = _parts(scenes, train_share, seed)
     facts = {
         "layout": labelled.layout,
         "bands": list(labelled.bands.names),
@@ -210,7 +219,12 @@ def describe(
         "width": made.shape[1],
     }
     labels = np.array([[n in s.labels for n in names] for s in scenes], np.bool_)
-    return Described(descriptors=made, labels=labels, train=train, test=test, facts=facts)
+    parts = np.array(quarters, np.float32).reshape(-1, 4, made.shape[1])
+    return Described(descriptors=made, quarters=parts, labels=labels, train=train, test=test, facts=facts)
+
+
+def _describe(descriptor: Descriptor, labelled: LabelledSet, pixels: Pixels) -> Floats:
+    return descriptor.describe(np.ascontiguousarray(pixels), np.ones(pixels.shape[1:], np.bool_), labelled.bands)
 
 
 def _parts(scenes: Sequence[LabelledScene], share: float, seed: int) -> tuple[Bools, Bools]:
@@ -271,12 +285,25 @@ def _fitted(method: str, described: Described, bits: int, steps: int, seed: int,
     known = described.descriptors[described.train]
     if method in BASELINES:
         return BASELINES[method](known, bits).project
+    if method == UNLABELLED:
+        return _unlabelled(known, described.quarters, bits, steps, seed, progress)
     _, groups = np.unique(described.labels[described.train], axis=0, return_inverse=True)
     groups = np.asarray(groups, np.int64).ravel()
     if method == "learned":
         return train_head(known, groups, bits, steps=steps, seed=seed, progress=progress).project
     scaling, layers = train_published(known, groups, bits, steps=steps, seed=seed, progress=progress)
     return lambda descriptors: project_published(scaling, layers, descriptors)
+
+
+def _unlabelled(known: Floats, quarters: Floats, bits: int, steps: int, seed: int, progress: Progress) -> Project:
+    """A head as a store with one date a place learns it: a scene and its quarters belong together."""
+    if len(quarters) != len(known):
+        raise InvalidInput(f"{len(quarters)} of {len(known)} scenes described in quarters; describe them for this head")
+    groups = np.arange(len(known), dtype=np.int64)
+    points = np.concatenate([known, quarters.reshape(-1, known.shape[1])])
+    usable = points.any(axis=1)
+    groups = np.concatenate([groups, np.repeat(groups, 4)])
+    return train_head(points[usable], groups[usable], bits, steps=steps, seed=seed, progress=progress).project
 
 
 def _score(method: str, bits: int, described: Described, points: Floats, k: int) -> Score:
