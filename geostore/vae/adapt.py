@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from geostore.codec import Progress
 from geostore.vae.base import FEW, GAIN_UNIT, MOVED, Frozen, Tensors
+from geostore.vae.device import Device
 from geostore.vae.model import (
     STRIDE,
     Decoder,
@@ -74,12 +75,12 @@ class Deltas(nn.Module):
         """Every delta (P, ...) in whole multiples of its unit, before rounding."""
         out = {f"{n}.s": p * GAIN_UNIT for n, p in self.scales.items()}
         out |= {f"{n}.b": p * GAIN_UNIT for n, p in self.biases.items()}
-        return out | {f"{n}.q": p / self.units[n] for n, p in self.weights.items()}
+        return out | {f"{n}.q": p / self.units[n].to(p.device) for n, p in self.weights.items()}
 
     def stored(self, place: int) -> Tensors:
         """The delta of one place as int8."""
         with torch.no_grad():
-            return {k: _whole(v[place]).numpy().astype(np.int8) for k, v in self.numbers().items()}
+            return {k: _whole(v[place]).cpu().numpy().astype(np.int8) for k, v in self.numbers().items()}
 
     def apply_layer(self, name: str, x: Tensor, turn: Tensor | None) -> Tensor:
         """One layer in float, its deltas rounded as they will be stored."""
@@ -97,7 +98,7 @@ class Deltas(nn.Module):
 
     def _own(self, name: str, x: Tensor) -> Tensor:
         """A convolution whose weights differ from place to place: one group each."""
-        layer, unit = self.decoder.layers[name], self.units[name]
+        layer, unit = self.decoder.layers[name], self.units[name].to(x.device)
         whole = self.decoder.weights[name] / unit + _straight(self.weights[name] / unit)
         weight = whole.clamp(-127, 127) * unit  # (P, out, in, k, k)
         rows = x.reshape(self.count, -1, *x.shape[1:]).transpose(0, 1).flatten(1, 2)  # (P*D, C, ..) -> (D, P*C, ..)
@@ -132,6 +133,7 @@ def fit_deltas(
     seed: int,
     progress: Progress,
     watch: Watch | None = None,
+    device: Device | None = None,
 ) -> list[Tensors]:
     """Fit one delta for each lesson, all in one pass over shared weights.
 
@@ -144,10 +146,12 @@ def fit_deltas(
         seed: everything random follows from it.
         progress: called now and then.
         watch: sees the smoothed squared error of every place, in units of its scale.
+        device: where it runs; the processor if None.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        fitting = _Fitting(layout, tensors, lessons, whole=whole, seed=seed)
+        device = device or Device.named("cpu")
+        fitting = _Fitting(layout, tensors, lessons, device, whole=whole, seed=seed)
         for number in range(steps):
             fitting.step(number / steps)
             if number % 20 == 0:
@@ -174,10 +178,12 @@ class _Crops:
 
 def _fixed(encoder: Encoder, decoder: Decoder, lesson: Lesson) -> tuple[Tensor, Seen]:
     """(T, c, h, w) means of every raster of a place by the base's own encoder, which stays, and the place's `look`."""
-    log_step = torch.full((1, 1, 1, 1), lesson.log_step)
+    device = next(encoder.parameters()).device
+    log_step = torch.full((1, 1, 1, 1), lesson.log_step, device=device)
     with torch.no_grad():
-        statics = pyramid(torch.from_numpy(lesson.map[None]))
-        parts = [torch.from_numpy(lesson.residual[i : i + DATES]) for i in range(0, len(lesson.residual), DATES)]
+        statics = pyramid(torch.from_numpy(lesson.map[None]).to(device))
+        residual = torch.from_numpy(lesson.residual).to(device)
+        parts = [residual[i : i + DATES] for i in range(0, len(residual), DATES)]
         means = [encoder(part, statics, log_step)[0] for part in parts]
         return torch.cat(means), decoder.look(statics)
 
@@ -191,10 +197,12 @@ def _cut(values: Tensor, scale: int, top: int, left: int, rows: int, columns: in
 class _Fitting:
     """The state of one pass. What no delta changes, latents and what `look` gives, is worked out once."""
 
-    def __init__(self, layout: Layout, tensors: Frozen, lessons: Sequence[Lesson], *, whole: bool, seed: int) -> None:
-        self.lessons, self.rng = lessons, np.random.default_rng(seed)
-        self.deltas = Deltas(layout, tensors, len(lessons), whole=whole)
-        encoder = unpack_encoder(layout, tensors).requires_grad_(False)
+    def __init__(
+        self, layout: Layout, tensors: Frozen, lessons: Sequence[Lesson], device: Device, *, whole: bool, seed: int
+    ) -> None:
+        self.lessons, self.rng, self.device = lessons, np.random.default_rng(seed), device
+        self.deltas = Deltas(layout, tensors, len(lessons), whole=whole).to(device.where)
+        encoder = unpack_encoder(layout, tensors).requires_grad_(False).to(device.where)
         self.means, self.seen = zip(*(_fixed(encoder, self.deltas.decoder, each) for each in lessons), strict=True)
         moving = [p for p in self.deltas.parameters() if p.requires_grad]
         self.optimiser = torch.optim.Adam(moving, lr=_RATE, betas=(0.9, 0.98))
@@ -210,14 +218,16 @@ class _Fitting:
         for group in self.optimiser.param_groups:
             group["lr"] = _RATE * cool + 1e-5
         crop = self._batch()
-        error = ((self.deltas(crop.z, crop.seen, crop.log_step) - crop.residual) ** 2 * crop.mask).sum(dim=(1, 2, 3))
+        with self.device.networks():
+            found = self.deltas(crop.z, crop.seen, crop.log_step)
+        error = ((found.float() - crop.residual) ** 2 * crop.mask).sum(dim=(1, 2, 3))
         error = error / (crop.mask.sum(dim=(1, 2, 3)) * crop.residual.shape[1]).clamp(min=1.0)
         each = error / torch.exp2(crop.log_step.reshape(-1)) ** 0.75
         self.optimiser.zero_grad(set_to_none=True)
         each.sum().backward()
         self.optimiser.step()
         value = float(each.detach().mean())
-        places = error.detach().reshape(len(self.lessons), -1).mean(dim=1).double().numpy()
+        places = error.detach().reshape(len(self.lessons), -1).mean(dim=1).double().cpu().numpy()
         self.errors = np.where(np.isnan(self.errors), places, 0.95 * self.errors + 0.05 * places)
         self.smooth = value if math.isnan(self.smooth) else 0.95 * self.smooth + 0.05 * value
 
@@ -225,11 +235,12 @@ class _Fitting:
         drawn = [self._crop(place) for place in range(len(self.lessons))]
         centre = np.repeat([lesson.log_step for lesson in self.lessons], DATES)
         played = (centre + self.rng.uniform(-_SPREAD, _SPREAD, len(centre))).astype(np.float32)
-        log_step = torch.from_numpy(played)[:, None, None, None]
+        device = self.device.where
+        log_step = torch.from_numpy(played).to(device)[:, None, None, None]
         step = torch.exp2(log_step)
         return _Crops(
-            residual=torch.from_numpy(np.concatenate([d[0] for d in drawn])),
-            mask=torch.from_numpy(np.concatenate([d[1] for d in drawn])),
+            residual=torch.from_numpy(np.concatenate([d[0] for d in drawn])).to(device),
+            mask=torch.from_numpy(np.concatenate([d[1] for d in drawn])).to(device),
             z=torch.round(torch.cat([d[2] for d in drawn]) / step) * step,
             seen=tuple(torch.cat(parts) for parts in zip(*(d[3] for d in drawn), strict=True)),
             log_step=log_step,

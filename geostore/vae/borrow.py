@@ -15,6 +15,7 @@ from geostore.fit_trace import FitTrace
 from geostore.vae.adapt import CROP, Lesson, fit_deltas
 from geostore.vae.base import Base, Borrowed, Tensors, find
 from geostore.vae.codec import VaeCodec
+from geostore.vae.device import Device
 from geostore.vae.encoding import step_for
 from geostore.vae.fit import assemble, prepare, rounds_for
 from geostore.vae.quantize import BITS, LOG_STEPS
@@ -23,6 +24,7 @@ from geostore.vae.samples import Samples
 Delta = Literal["none", "few", "whole"]
 DELTA_STEPS = 300  # optimiser steps of a delta
 _PASS_PIXELS = 64 * 32 * 32  # of one date of all places that one step sees
+_GPU_PASSES = 16  # so many times as much on a GPU, which small steps leave idle
 _PROBED = 5  # rasters whose step is looked for before a delta is fitted
 
 
@@ -64,7 +66,8 @@ def borrow_codecs(
     lessons = [lesson_of(codec, s.series, s) for codec, s in zip(codecs, samples, strict=True)]
     deltas: dict[int, Tensors] = {}
     traces: dict[int, FitTrace | None] = {}
-    for chosen in _passes(lessons):
+    device = Device.named(effort.device)
+    for chosen in _passes(lessons, _PASS_PIXELS * (_GPU_PASSES if device.where.type == "cuda" else 1)):
         seen: list[tuple[int, npt.NDArray[np.float64]]] = []
         fitted = fit_deltas(
             codecs[0].layout,
@@ -75,6 +78,7 @@ def borrow_codecs(
             seed=effort.seed,
             progress=progress,
             watch=lambda *s: seen.append(s),  # noqa: B023 - called before the next pass begins
+            device=device,
         )
         deltas |= zip(chosen, fitted, strict=True)
         traces |= {i: _trace(seen, place, samples[i].scale) for place, i in enumerate(chosen)}
@@ -88,12 +92,12 @@ def _trace(seen: Sequence[tuple[int, npt.NDArray[np.float64]]], place: int, scal
     return FitTrace.of([(step, {"mse": float(errors[place]) * scale**2}) for step, errors in seen], {})
 
 
-def _passes(lessons: Sequence[Lesson]) -> Iterator[list[int]]:
-    """Which lessons are fitted together: of like size, and so many that a step stays small."""
+def _passes(lessons: Sequence[Lesson], pixels: int) -> Iterator[list[int]]:
+    """Which lessons are fitted together: of like size, and so many that a step sees no more than `pixels` of a date."""
     areas = [min(CROP, s.map.shape[1]) * min(CROP, s.map.shape[2]) for s in lessons]
     chosen: list[int] = []
     for i in sorted(range(len(lessons)), key=lambda i: areas[i]):
-        if chosen and (len(chosen) + 1) * areas[i] > _PASS_PIXELS:
+        if chosen and (len(chosen) + 1) * areas[i] > pixels:
             yield chosen
             chosen = []
         chosen.append(i)

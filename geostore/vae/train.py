@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from geostore.codec import Effort, Progress
+from geostore.vae.device import Device
 from geostore.vae.losses import Physical, Terms, gaussian_bits, index_errors, laplace_bits, masked_mean
 from geostore.vae.model import Layout, Vae, start_skip
 from geostore.vae.samples import Batch, Samples, draw, principal_directions
@@ -112,13 +113,6 @@ class Clock:
         self.steps = min(self.steps, round(self.step / (1 - _COOL)))
 
 
-def pick_device(name: str) -> torch.device:
-    """The device `Effort.device` names; "auto" is a GPU where there is one."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
-
-
 Watch = Callable[[int, dict[str, float]], None]  # told the step and the smoothed loss terms, now and then
 
 
@@ -131,20 +125,21 @@ def train(
     progress: Progress,
     warm: bool = False,
     watch: Watch | None = None,
+    device: Device | None = None,
 ) -> dict[str, float]:
     """Train `vae` in place; returns the smoothed loss terms at the end and the steps taken.
 
     Stops at `effort.steps`, at `effort.seconds`, or once the bits no longer fall. `warm` keeps the weights it comes
-    with; otherwise the linear skip starts on the principal bands. `watch` sees every loss term. Torch's own generator
-    is drawn from: seed it.
+    with; otherwise the linear skip starts on the principal bands. `watch` sees every loss term. `device` overrules that
+    of `effort`. Torch's own generator is drawn from: seed it.
     """
-    device = pick_device(effort.device)
-    vae.to(device).train()
+    device = device or Device.named(effort.device)
+    vae.to(device.where).train()
     run = _Run(vae, samples, goal, np.random.default_rng(effort.seed), device)
     run.patience = max(_PATIENCE, round(_PATIENT * effort.steps))
     if not warm and vae.layout.mode == "grid":
         directions = principal_directions(samples, vae.layout, run.rng)
-        start_skip(vae, torch.from_numpy(directions).to(device))
+        start_skip(vae, torch.from_numpy(directions).to(device.where))
     clock = Clock(effort)
     while (share := clock.share()) < 1.0:
         run.step(share, clock.step)
@@ -167,14 +162,15 @@ def indices_of(layout: Layout, samples: Samples) -> tuple[str, ...]:
 class _Run:
     """The state of one training."""
 
-    def __init__(self, vae: Vae, samples: Samples, goal: Goal, rng: np.random.Generator, device: torch.device) -> None:
-        self.vae, self.samples, self.goal, self.rng, self.device = vae, samples, goal, rng, device
+    def __init__(self, vae: Vae, samples: Samples, goal: Goal, rng: np.random.Generator, device: Device) -> None:
+        self.vae, self.samples, self.goal, self.rng = vae, samples, goal, rng
+        self.networks, self.device = device.networks, device.where
         self.dates = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
         networks = [*vae.encoder.parameters(), *vae.decoder.parameters()]
         groups = [{"params": networks, "factor": 1.0}, {"params": [vae.log_scale], "factor": 5.0}]
         self.optimiser = torch.optim.Adam(groups, lr=_LEARNING_RATE, betas=(0.9, 0.98))
         self.indices = indices_of(vae.layout, samples)
-        self.physical = Physical.of(samples.units, device)
+        self.physical = Physical.of(samples.units, self.device)
         alike = np.zeros(len(samples.series))
         self.steering = Steering(goal.targets(self.indices), alike, fixed=vae.layout.mode != "grid")
         self.smooth: dict[str, float] = {}
@@ -210,7 +206,9 @@ class _Run:
     def terms(self, batch: Batch, *, rounded: bool) -> Terms:
         """The loss terms of a batch, latents rounded or with uniform noise in its place."""
         z, bits = self.latents(batch, rounded=rounded)
-        error = self.samples.scale * (self.vae.decoder(z, batch.statics) - batch.residual)
+        with self.networks():
+            found = self.vae.decoder(z, batch.statics)
+        error = self.samples.scale * (found.float() - batch.residual)
         pixels = batch.residual.shape[0] * batch.residual.shape[2] * batch.residual.shape[3]
         truth = batch.base + self.samples.scale * batch.residual
         named = {"mse": masked_mean(self.physical.on_n1(truth, error) ** 2, batch.mask)}
@@ -218,7 +216,8 @@ class _Run:
 
     def latents(self, batch: Batch, *, rounded: bool) -> tuple[Tensor, Tensor]:
         """Latents (N, c, h, w) as the decoder will meet them, and the bits of each."""
-        mu, logvar = self.vae.encoder(batch.residual)
+        with self.networks():
+            mu, logvar = (values.float() for values in self.vae.encoder(batch.residual))
         if self.vae.layout.mode != "grid":
             return mu + torch.randn_like(mu) * torch.exp(0.5 * logvar), gaussian_bits(mu, logvar)
         steps = torch.from_numpy(self.steering.steps(batch.dates, self.rng)).to(self.device)
