@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from geostore.certificate import measure
+from geostore.client import Client
 from geostore.collection import Collection, Files, Policy
 from geostore.connection import connect
 from geostore.estimate import estimate
 from geostore.ingest import ingest
 from geostore.keys import RasterKey
 from geostore.raster import Band, Bands, Raster
+from geostore.report.figures import place_bytes
 from geostore.scene import load_collection
 from geostore.settings import Settings
 
@@ -51,6 +54,7 @@ def test_a_real_series_is_kept_within_its_policy(place, cells: int, pieces: int,
         assert len(infos) == pieces
         originals = {i.key: r for i, r in client.decode_rasters(infos[:: max(1, len(infos) // 40)])}
         client.fit()
+        never_larger(client)
         client.prune(now=True)
         client.compact(now=True)
         status = client.status()
@@ -69,6 +73,16 @@ def test_a_real_series_is_kept_within_its_policy(place, cells: int, pieces: int,
         fitted = [i for i in client.rasters(collection=collection.name) if i.key in originals]
         for info, raster in client.decode_rasters(fitted):
             check(info.key, originals[info.key], raster, collection.policy)
+
+
+def never_larger(client: Client) -> None:
+    """No partition takes more bytes than the classical codec, or the lossless one, did in the same fit."""
+    for p in client.status(partitions=True)["per_partition"]:
+        tried = {
+            name: int(size.replace(",", "")) for name, size in re.findall(r"([a-z0-9-]+) ([0-9,]+) B", p["reason"])
+        }
+        assert {"klt-av1", "lossless"} <= set(tried), p["reason"]
+        assert place_bytes(p) <= min(tried["klt-av1"], tried["lossless"]), p
 
 
 def check(key: RasterKey, original: Raster, decoded: Raster, policy: Policy) -> None:
