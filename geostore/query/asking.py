@@ -16,23 +16,11 @@ from geostore.settings import Settings
 class Asking:
     """One request under way: what was asked, and what has arrived of the answer."""
 
-    __slots__ = (
-        "asked_s",
-        "attempt",
-        "body",
-        "chunk_bytes",
-        "content",
-        "deadline_s",
-        "future",
-        "granted",
-        "id",
-        "inbox",
-        "reply",
-        "sent",
-        "shared",
-        "ungranted",
-        "verb",
-    )
+    attempt = 0
+    sent = granted = ungranted = 0
+    chunk_bytes = INLINE_BYTES
+    inbox: Inbox | None = None
+    reply: Header | None = None
 
     def __init__(
         self, shared: Header, number: int, verb: str, said: tuple[Content, Body], asked_s: float, deadline_s: float
@@ -41,14 +29,12 @@ class Asking:
         self.content, self.body = said
         self.asked_s, self.deadline_s = asked_s, deadline_s
         self.future: Future[Reply] = Future()
-        self.attempt = 0
-        self.reset()
 
-    def reset(self) -> None:
-        """As if nothing had been sent."""
+    def again(self) -> None:
+        """As if nothing had been sent, for the next attempt."""
+        self.attempt += 1
         self.sent, self.granted, self.ungranted, self.chunk_bytes = 0, 0, 0, INLINE_BYTES
-        self.inbox: Inbox | None = None
-        self.reply: Header | None = None
+        self.inbox = self.reply = None
 
     @property
     def inline(self) -> bool:

@@ -218,8 +218,7 @@ class Dealer:
     def _again(self) -> None:
         """Everything under way was lost with the connection: ask it again."""
         for call in self._calls.values():
-            call.attempt += 1
-            call.reset()
+            call.again()
             self._unsent.append(call)
         self._calls.clear()
         self._uploading.clear()

@@ -8,8 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from geostore.errors import BadRequest, DeadlineExpired, GeostoreError, UnsupportedFormat
 from geostore.query.bodies import NO_BODY, outgoing
@@ -24,8 +23,7 @@ _AHEAD = 32  # requests given to the threads before the last are done
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Asked:
+class Asked(NamedTuple):
     """A request as it reached the daemon.
 
     Attributes:
