@@ -62,6 +62,10 @@ def index_upgrade(
         Literal["milan", "itq", "pca-sign", "rotation"], typer.Option(help="How signatures are learned.")
     ] = "milan",
     descriptor: Annotated[str | None, typer.Option(help="Another descriptor that is installed.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(help="A folder with an encoder.json, or the name of an encoder."),
+    ] = None,
     bits: Annotated[int, typer.Option(help="Bits of a signature, 32 to 256.")] = 128,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps at most.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
@@ -69,7 +73,7 @@ def index_upgrade(
     """A new generation of signatures, learned from what is stored; the old one answers until it is whole."""
     with session.writer() as client, session.progress("index upgrade") as progress:
         fields = client.index_upgrade(
-            head=head, descriptor=descriptor, bits=bits, steps_max=steps, seed=seed, progress=progress
+            head=head, descriptor=descriptor, encoder=encoder, bits=bits, steps_max=steps, seed=seed, progress=progress
         )
     lines = "\n".join(_upgraded(found) for found in fields["indexes"])
     session.answer(fields, lambda out: out.print(lines, markup=False))

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 
 def similar(
     session: Session,
-    like: Annotated[list[str], typer.Argument(help="Examples: GEOHASH@TIME of a stored raster, or a scene's file.")],
+    like: Annotated[
+        list[str] | None, typer.Argument(help="Examples: GEOHASH@TIME of a stored raster, or a scene's file.")
+    ] = None,
+    text: Annotated[str | None, typer.Option(help="What it shows, in words.")] = None,
+    words: Annotated[str | None, typer.Option(help="As --text, among labels, seasons, sensors, collections.")] = None,
+    near: Annotated[str | None, typer.Option(help="LON,LAT: the nearest cells first.")] = None,
+    location: Annotated[str | None, typer.Option(help="LON,LAT: what looks as it does there, by an encoder.")] = None,
     unlike: Annotated[list[str] | None, typer.Option(help="A counter-example; may be repeated.")] = None,
     k: Annotated[int, typer.Option("-k", help="Hits at most.")] = 20,
     radius: Annotated[int | None, typer.Option(help="Bits of the signature that may differ.")] = None,
@@ -49,8 +55,12 @@ def similar(
     )  # fmt: skip
     with session.reader() as client:
         hits = client.similar(
-            like=[wanted.example(text) for text in like],
-            unlike=[wanted.example(text) for text in unlike or ()],
+            like=[wanted.example(given) for given in like or ()],
+            unlike=[wanted.example(given) for given in unlike or ()],
+            text=text,
+            words=words,
+            near=wanted.place("--near", near),
+            location=wanted.place("--location", location),
             k=k,
             radius=radius,
             level=level,

@@ -85,6 +85,17 @@ def _area(text: str) -> Any:
     raise InvalidInput(f"--within {text!r}; give a geohash, W,S,E,N, LON,LAT,KM, or a GeoJSON file")
 
 
+def place(flag: str, text: str | None) -> tuple[float, float] | None:
+    """A longitude and a latitude."""
+    if text is None:
+        return None
+    try:
+        lon, lat = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InvalidInput(f"{flag} {text!r}; write it as -120.5,36.8: longitude, latitude") from error
+    return lon, lat
+
+
 def _bound(text: str) -> tuple[str, float]:
     name, _, value = text.partition("=")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
@@ -165,10 +166,15 @@ class AsyncClient:
         radius: int | None = None,
         level: searching.Level = "raster",
         explain: bool = False,
+        text: str | None = None,
+        words: str | None = None,
+        near: tuple[float, float] | None = None,
+        location: tuple[float, float] | None = None,
         **wanted: Unpack[Filters],
     ) -> Hits:
         """As `Client.similar`; what the hits decode is read with waiting, so decode and plot them in a thread."""
-        fields = {"k": k, "radius": radius, "level": level, "explain": explain}
+        fields: dict[str, Any] = {"k": k, "radius": radius, "level": level, "explain": explain}
+        fields |= {"text": text, "words": words, "near": near, "location": location}
         return await self._run(searching.similar(to, like, unlike, wanted, Client(self._asker).decode_keys, **fields))
 
     async def decode_keys(self, keys: Sequence[RasterKey], bands: Sequence[str] | None = None) -> list[Decoded]:
@@ -204,6 +210,7 @@ class AsyncClient:
         *,
         head: searching.HeadName = "milan",
         descriptor: str | None = None,
+        encoder: str | Path | None = None,
         bits: int = 128,
         steps_max: int | None = None,
         seed: int = 0,
@@ -211,8 +218,7 @@ class AsyncClient:
     ) -> dict[str, Any]:
         """As `Client.index_upgrade`."""
         fields = {"head": head, "descriptor": descriptor, "bits": bits, "steps": steps_max, "seed": seed}
-        request = messages.parse("index-upgrade", fields)
-        return await self._run(steps.job(request, progress))
+        return await self._run(searching.index_upgrade(encoder, progress, fields))
 
     async def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:
         """As `Client.status`."""

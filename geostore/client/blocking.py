@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
@@ -180,6 +181,10 @@ class Client:
         radius: int | None = None,
         level: searching.Level = "raster",
         explain: bool = False,
+        text: str | None = None,
+        words: str | None = None,
+        near: tuple[float, float] | None = None,
+        location: tuple[float, float] | None = None,
         **wanted: Unpack[Filters],
     ) -> Hits:
         """The rasters, chips or cells that look most like the examples.
@@ -197,13 +202,18 @@ class Client:
             level: "raster"; "chip" for parts of rasters one geohash letter finer; or "cell" for cells by the votes of
                 all their parts, which finds what is small, too: `Hit.votes` says what voted, and where.
             explain: tell how the hits were found, in `Hits.plan`.
+            text: what it shows, compared with pixels where the index has an encoder with texts; else as `words`.
+            words: looked for among labels, seasons, sensors and collections.
+            near: longitude and latitude; the nearest cells come first, and a score is less the distance in km.
+            location: longitude and latitude, compared with pixels by an encoder with locations.
             **wanted: conditions, see `Filters`.
 
         Raises:
             NotComparable: examples of other bands, descriptors or heads. NotFound: an example that is not stored.
             InvalidInput: an example or a condition that is none.
         """
-        fields = {"k": k, "radius": radius, "level": level, "explain": explain}
+        fields: dict[str, Any] = {"k": k, "radius": radius, "level": level, "explain": explain}
+        fields |= {"text": text, "words": words, "near": near, "location": location}
         return self._run(searching.similar(to, like, unlike, wanted, self.decode_keys, **fields))
 
     def changes(self, geohash: str, *, to: Any = None, **wanted: Unpack[Filters]) -> PlaceChanges:
@@ -255,6 +265,7 @@ class Client:
         *,
         head: searching.HeadName = "milan",
         descriptor: str | None = None,
+        encoder: str | Path | None = None,
         bits: int = 128,
         steps_max: int | None = None,
         seed: int = 0,
@@ -265,14 +276,15 @@ class Client:
         Args:
             head: "milan" (learned), "itq", "pca-sign" or "rotation".
             descriptor: name of another descriptor that is installed; as it is, if None.
+            encoder: in place of a descriptor a folder with an `encoder.json`, whose files go into the store, or the
+                name of an encoder that is installed or was put there before.
             bits: of a signature.
             steps_max: of the optimiser.
             seed: everything random follows from it.
             progress: told what is done.
         """
         fields = {"head": head, "descriptor": descriptor, "bits": bits, "steps": steps_max, "seed": seed}
-        request = messages.parse("index-upgrade", fields)
-        return self._run(steps.job(request, progress))
+        return self._run(searching.index_upgrade(encoder, progress, fields))
 
     def decode_keys(self, keys: Sequence[RasterKey], bands: Sequence[str] | None = None) -> list[Decoded]:
         """Facts and stored values of rasters by their keys, in order; one request a raster."""

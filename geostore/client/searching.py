@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Literal
+
+import numpy as np
 
 from geostore.client.given import Filters, example_of, key_given, wanted_of
 from geostore.client.hits import Decoded, Fetch, Hits, PlaceChanges, read_changes, read_hits
-from geostore.client.steps import Send, Steps
+from geostore.client.steps import Send, Steps, job
 from geostore.errors import InvalidInput
 from geostore.keys import RasterKey
 from geostore.query import messages
 from geostore.query.facts import read_raster
-from geostore.query.messages import Array, Example, Key, Reply
+from geostore.query.messages import Array, Example, Key, Progress, Reply
 
 Level = Literal["raster", "chip", "cell"]
 HeadName = Literal["rotation", "pca-sign", "itq", "milan"]
@@ -23,10 +26,12 @@ _KEYS = 4096  # labelled at once
 def similar(
     to: Any, like: Sequence[Any], unlike: Sequence[Any], filters: Filters, fetch: Fetch, **fields: Any
 ) -> Steps[Hits]:
-    """Find what looks like the examples."""
+    """Find what looks like the examples, or what words or a place name."""
+    asked_for = [Example(**{side: fields.pop(side)}) for side in ("text", "location") if fields.get(side) is not None]
+    fields = {name: value for name, value in fields.items() if value is not None}
     liked = [*([] if to is None else [to]), *like]
-    if not liked:
-        raise InvalidInput("nothing to look for; give `to`, or examples as `like`")
+    if not liked and not asked_for and not {"words", "near"} & set(fields):
+        raise InvalidInput("nothing to look for; give `to`, examples as `like`, `text`, `words`, `near` or `location`")
     wanted, arrays = wanted_of(filters), list[Array]()
     examples: list[list[Example]] = []
     for given in (liked, unlike):
@@ -35,7 +40,7 @@ def similar(
             example: Example = yield from example_of(item, arrays, filters)
             found.append(example)
         examples.append(found)
-    asked = {"like": examples[0], "unlike": examples[1], "wanted": wanted, **fields}
+    asked = {"like": [*examples[0], *asked_for], "unlike": examples[1], "wanted": wanted, **fields}
     request = messages.parse("similar", asked)
     reply: Reply = yield Send(request, arrays)
     return read_hits(reply, fetch)
@@ -50,6 +55,22 @@ def changes(geohash: str, to: Any, filters: Filters) -> Steps[PlaceChanges]:
     request = messages.parse("changes", {"geohash": geohash, "to": example, "wanted": wanted})
     reply: Reply = yield Send(request, arrays)
     return read_changes(reply)
+
+
+def index_upgrade(
+    encoder: str | Path | None, progress: Progress | None, fields: dict[str, Any]
+) -> Steps[dict[str, Any]]:
+    """A new generation of what is searched; an encoder's folder is put into the store first."""
+    named = None if encoder is None else str(encoder)
+    if named is not None and (Path(named).is_dir() or isinstance(encoder, Path)):
+        from geostore.index.encoders.folder import bundle
+
+        data = np.frombuffer(bundle(Path(named)), np.uint8)
+        reply: Reply = yield Send(messages.PutEncoder(), [data], progress)
+        named = str(reply.fields["encoder"])
+    request = messages.parse("index-upgrade", {**fields, "encoder": named})
+    found: dict[str, Any] = yield from job(request, progress)
+    return found
 
 
 def label(

@@ -10,10 +10,10 @@ from geostore.errors import InvalidInput, NotFound
 from geostore.keys import PartitionKey, RasterKey, check_geohash
 from geostore.node.search.chosen import filter_of
 from geostore.node.search.examples import query_of
+from geostore.node.search.labelling import check_asked
 from geostore.node.search.levels import CHIP, RASTER, Levels
 from geostore.node.search.models import SearchModel
 from geostore.node.search.series import Line, line_of, peaks, shift_at, shifts, steps, without_season
-from geostore.node.similar import check_labels
 from geostore.query import messages
 from geostore.query.messages import AreaFields, Array, Progress, Reply, Wanted
 
@@ -35,7 +35,7 @@ def changes(node: Node, request: messages.Changes, arrays: tuple[Array, ...], pr
     model = node.following.model(node.store.collection(partition.collection).groups[partition.group])
     levels = node.following.level(model, progress)
     labelling = node.following.spoken().labelling
-    check_labels(request.wanted, labelling.legend)
+    check_asked(request.wanted, labelling.legend)
     fine = len(request.geohash) > len(partition.geohash)
     wanted = _within(request.wanted, partition, request.geohash)
     line = _line(levels, CHIP if fine else RASTER, wanted, request.geohash)

@@ -6,18 +6,25 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from geostore import plugins
-from geostore.errors import InvalidInput
+from geostore.errors import BadRequest, InvalidInput, NotComparable, NotInstalled
 from geostore.index.descriptors import GROUP, Descriptor, Trainable, Trained
+from geostore.index.encoders.described import Encoded, named
+from geostore.index.encoders.folder import FolderEncoder
 from geostore.keys import PartitionKey
 from geostore.node.search.levels import CHIP, FINE, RASTER, Levels
 from geostore.node.search.models import SearchModel, head_from_bytes, model_event, plain_head
 from geostore.node.search.training import samples, series_of, train, train_descriptor
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
+from geostore.storage import EventRow
 
 if TYPE_CHECKING:
     from geostore.node.node import Node
+
+ENCODER = "encoder"  # the event that an encoder was put
 
 
 def index_status(node: Node, request: messages.IndexStatus, arrays: tuple[Array, ...], progress: Progress) -> Reply:
@@ -67,20 +74,57 @@ def index_build(node: Node, request: messages.IndexBuild, arrays: tuple[Array, .
     return Reply({"rasters": rasters, "chips": chips, "seconds": round(time.monotonic() - begun, 3)})
 
 
+def put_encoder(node: Node, request: messages.PutEncoder, arrays: tuple[Array, ...], progress: Progress) -> Reply:
+    """Keep a bundle of an encoder's files; the same again changes nothing.
+
+    Raises:
+        BadRequest: not one array of bytes. Corrupt, InvalidInput: no bundle, or one that declares no encoder.
+    """
+    if len(arrays) != 1 or arrays[0].dtype != np.uint8:
+        raise BadRequest(f"put-encoder carries {len(arrays)} arrays; send one of uint8, the bundle of its files")
+    data = arrays[0].tobytes()
+    encoder = FolderEncoder(data)
+    with node.changing:
+        digest = node.store.put_blob("models", data)
+        fields = {"name": encoder.name, "models": [digest]}
+        if all(e.what != ENCODER or e.fields != fields for e in node.store.events()):
+            event = EventRow(time_us=time.time_ns() // 1000, who="geostore", what=ENCODER, fields=fields)
+            node.store.commit([event])
+    about = {"encoder": digest, "name": encoder.name, "sides": list(encoder.sides), "width": encoder.width}
+    return Reply({**about, "bytes": len(data)})
+
+
 def index_upgrade(node: Node, request: messages.IndexUpgrade, arrays: tuple[Array, ...], progress: Progress) -> Reply:
     """A new generation for every set of bands; until it is whole, questions are answered by the one before.
 
     Raises:
-        InvalidInput: there is too little to train on. NotInstalled: no such descriptor. Cancelled: `progress` said so.
+        InvalidInput: there is too little to train on. NotInstalled: no such descriptor or encoder. NotComparable: an
+            encoder wants bands that nothing stored has. Cancelled: `progress` said so.
     """
-    made = []
-    for model, partitions in node.following.models().values():
-        made.append(_upgrade(node, model, partitions, request, progress))
-    if not made:
+    known = list(node.following.models().values())
+    if not known:
         raise InvalidInput("nothing is stored, so there is nothing to make signatures of; run `geostore ingest` first")
+    fitting = known if request.encoder is None else _fitting(Encoded().from_bytes(_encoder(node, request)), known)
+    made = [_upgrade(node, model, partitions, request, progress) for model, partitions in fitting]
     node.following.forget_others()
     progress("index upgrade", 1.0)
     return Reply({"indexes": made})
+
+
+def _fitting(
+    encoded: Encoded, known: list[tuple[SearchModel, list[PartitionKey]]]
+) -> list[tuple[SearchModel, list[PartitionKey]]]:
+    """Models whose bands the encoder can be given; the others stay as they are."""
+    fitting, refused = [], []
+    for model, partitions in known:
+        try:
+            encoded.width(model.bands)
+            fitting.append((model, partitions))
+        except NotComparable as error:
+            refused.append(error)
+    if not fitting:
+        raise refused[0]
+    return fitting
 
 
 def _upgrade(
@@ -100,13 +144,34 @@ def _upgrade(
     return {"space": newer.to_fields(), **facts}
 
 
+def _encoder(node: Node, request: messages.IndexUpgrade) -> bytes:
+    """The weights of the encoder that is named: of one that was put, by digest or name (the newest), else installed."""
+    if request.descriptor is not None:
+        raise InvalidInput(f"descriptor {request.descriptor!r} and encoder {request.encoder!r}; name one of them")
+    put = [e.fields for e in node.store.events() if e.what == ENCODER]
+    for fields in reversed(put):
+        if request.encoder in (fields["name"], fields["models"][0]):
+            return node.store.blob("models", fields["models"][0])
+    assert request.encoder is not None
+    try:
+        return named(request.encoder)
+    except NotInstalled as error:
+        known = sorted({f["name"] for f in put})
+        raise NotInstalled(f"{error}; put into this store: {', '.join(known) or 'none'}") from error
+
+
 def _redescribed(
     node: Node, model: SearchModel, partitions: list[PartitionKey], request: messages.IndexUpgrade, progress: Progress
 ) -> tuple[SearchModel, list[bytes]]:
     """The model to learn signatures on, and the weights of its descriptor, if it has any.
 
-    Another descriptor comes with a head that needs no training; one that learns does so from decoded pixels.
+    Another descriptor comes with a head that needs no training; one that learns does so from decoded pixels. Weights of
+    an encoder are those that were put into the store, or that its package brings along.
     """
+    if request.encoder is not None:
+        data = _encoder(node, request)
+        encoded = Encoded().from_bytes(data)
+        return replace(model, descriptor=encoded, head=plain_head(encoded.width(model.bands))), [data]
     if request.descriptor is None:
         return model, [model.descriptor.to_bytes()] if isinstance(model.descriptor, Trained) else []
     found: Descriptor | Trainable = plugins.find(GROUP, request.descriptor)

@@ -37,6 +37,7 @@ _VERBS: dict[type[Request], Verb] = {
     messages.IndexStatus: index.index_status,
     messages.IndexBuild: index.index_build,
     messages.IndexUpgrade: index.index_upgrade,
+    messages.PutEncoder: index.put_encoder,
     messages.Status: status.status,
     messages.Verify: maintain.verify,
     messages.Compact: maintain.compact,

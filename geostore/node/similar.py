@@ -6,18 +6,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geostore.errors import NotComparable
-from geostore.index.labels import Legend
 from geostore.index.ranked import explained, ranked
+from geostore.index.rerank import CANDIDATES
 from geostore.keys import RasterKey
 from geostore.node.search.chosen import filter_of
 from geostore.node.search.examples import model_for, query_of
+from geostore.node.search.labelling import check_asked
+from geostore.node.search.ordering import by_order, words_of
 from geostore.node.search.voting import by_votes, hit_fields
 from geostore.query import messages
-from geostore.query.messages import Array, Progress, Reply, Wanted
+from geostore.query.messages import Array, Progress, Reply
 
 if TYPE_CHECKING:
     from geostore.node.node import Node
+
+ACROSS = 500_000  # candidates for texts and locations: signatures were made for images, so they choose little
 
 
 def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], progress: Progress) -> Reply:
@@ -29,11 +32,14 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
         NotFound: a raster given as an example is not stored. NotComparable: examples of another space.
         InvalidInput: a filter or an example that is none; an index that is behind is brought level first.
     """
+    words = words_of(node, request)
+    if words is not None or request.near is not None:
+        return by_order(node, request, words, progress)
     model = model_for(node, [*request.like, *request.unlike], arrays, request.wanted)
     levels = node.following.level(model, progress)
     query = query_of(model, levels, request.like, request.unlike, arrays)
     labelling = node.following.spoken().labelling
-    check_labels(request.wanted, labelling.legend)
+    check_asked(request.wanted, labelling.legend)
     if request.level == "cell":
         return by_votes(model, levels, request, query, labelling)
     indexes = levels.at(request.level)
@@ -46,6 +52,7 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
         radius=request.radius,
         without=frozenset(key.to_bytes() for key, cell in given if cell in (None, key.geohash)),
         spared=frozenset((key.to_bytes(), cell) for key, cell in given if cell not in (None, key.geohash)),
+        candidates=ACROSS if any(e.text or e.location for e in request.like) else CANDIDATES,
         threads=node.settings.threads,
     )
     fields = {
@@ -59,15 +66,3 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
     distances = np.array([m.distance for m in found.found], np.int32)
     scores = np.array([m.score for m in found.found], np.float32)
     return Reply(fields, (distances, scores, query.descriptor))
-
-
-def check_labels(wanted: Wanted, legend: Legend | None) -> None:
-    """Raise InvalidInput for a label nothing can have, NotComparable where nothing was ever labelled."""
-    if wanted.labels is None:
-        return
-    if legend is None:
-        raise NotComparable(
-            f"labels {wanted.labels.names} cannot be asked for: nothing is labelled; see `geostore label`"
-        )
-    for name in wanted.labels.names:
-        legend.positions(name)

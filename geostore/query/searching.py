@@ -15,13 +15,17 @@ LABELS_MAX = 64  # of one raster
 Level = Literal["raster", "chip", "cell"]
 Share = Annotated[float, Field(allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
+Text = Annotated[str, Field(min_length=1, max_length=512)]
+Lon = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+Lat = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
 
 
 class Example(BaseModel):
-    """One thing to look for: a stored raster or its chip `cell`, pixels, a descriptor. Positions are of the arrays.
+    """One thing to look for: a stored raster or its chip `cell`, pixels, a descriptor, a text, a location.
 
-    `pixels` is (bands, height, width) in the dtype of `bands`, `valid` (height, width) uint8 whose 1 means usable;
-    `vector` is (width,) float32. `space` says what made the vector, as an answer named it.
+    Texts and locations (longitude, latitude) need an encoder with such a side. Positions are of the arrays: `pixels` is
+    (bands, height, width) in the dtype of `bands`, `valid` (height, width) uint8 whose 1 means usable; `vector` is
+    (width,) float32. `space` says what made the vector, as an answer named it.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -32,12 +36,14 @@ class Example(BaseModel):
     bands: list[dict[str, Any]] = Field(default_factory=list, max_length=512)
     vector: int | None = Field(None, ge=0)
     space: str = ""
+    text: Text | None = None
+    location: tuple[Lon, Lat] | None = None
 
     @model_validator(mode="after")
     def _check_one(self) -> Self:
-        given = [self.key is not None, self.pixels is not None, self.vector is not None]
-        if sum(given) != 1:
-            raise ValueError("an example is one of key, pixels, vector")
+        given = (self.key, self.pixels, self.vector, self.text, self.location)
+        if sum(value is not None for value in given) != 1:
+            raise ValueError("an example is one of key, pixels, vector, text, location")
         if self.pixels is not None and (self.valid is None or not self.bands):
             raise ValueError("pixels come with valid and bands")
         return self
@@ -87,16 +93,29 @@ class Wanted(BaseModel):
 
 
 class Similar(Request):
-    """The rasters, chips or cells that look most like the examples and least like the counter-examples."""
+    """The rasters, chips or cells that look most like the examples and least like the counter-examples.
+
+    In place of examples `words`, which are looked for in labels and facts, or `near`, a longitude and latitude.
+    """
 
     verb = "similar"
-    like: list[Example] = Field(min_length=1, max_length=EXAMPLES_MAX)
+    like: list[Example] = Field(default_factory=list, max_length=EXAMPLES_MAX)
     unlike: list[Example] = Field(default_factory=list, max_length=EXAMPLES_MAX)
     k: int = Field(50, ge=1, le=K_MAX)
     radius: int | None = Field(None, ge=0, le=256)  # bits of the signature that may differ
     level: Level = "raster"
     wanted: Wanted = Wanted()
     explain: bool = False
+    words: Text | None = None
+    near: tuple[Lon, Lat] | None = None
+
+    @model_validator(mode="after")
+    def _check_one(self) -> Self:
+        if sum((bool(self.like), self.words is not None, self.near is not None)) != 1:
+            raise ValueError("give one of like, words, near")
+        if self.unlike and not self.like:
+            raise ValueError("unlike goes with like")
+        return self
 
 
 class Changes(Request):
@@ -135,6 +154,13 @@ class IndexBuild(Request):
     anew: bool = False
 
 
+class PutEncoder(Request):
+    """Keep an encoder's files in the store, so that `index-upgrade` can describe rasters with it."""
+
+    verb = "put-encoder"
+    role = "train"
+
+
 class IndexUpgrade(Request):
     """A new generation of signatures: a head trained on what is stored, or another descriptor."""
 
@@ -143,6 +169,7 @@ class IndexUpgrade(Request):
     job = True
     head: Literal["rotation", "pca-sign", "itq", "milan"] = "milan"
     descriptor: str | None = Field(None, max_length=64)  # as it is, if None
+    encoder: str | None = Field(None, max_length=128)  # in place of a descriptor: an installed one, or one that was put
     bits: int = Field(128, ge=32, le=256)
     steps: int | None = Field(None, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from geostore.errors import BadRequest, InvalidInput, NotComparable, NotFound
 from geostore.index.descriptors import PIXELS_MIN
+from geostore.index.encoders import LocationEncoder, TextEncoder
 from geostore.index.ranked import Query
 from geostore.keys import RasterKey, check_geohash
 from geostore.node.search.levels import LETTERS, Levels
@@ -69,17 +70,24 @@ def _only(
     for example in examples:
         if example.space in known:
             return known[example.space]
-    fitting = list(known.values())
+    asked = {side for side in ("text", "location") if any(getattr(e, side) is not None for e in examples)}
+    fitting = [model for model in known.values() if asked <= set(model.sides)]
+    if not fitting:
+        raise NotComparable(
+            f"no index here has an encoder with a {' and '.join(sorted(asked))} side; see `geostore index upgrade "
+            "--encoder`, or ask by `words` or `near`"
+        )
     if wanted.collection is not None:
         groups = node.store.collection(wanted.collection).groups
         names = {node.following.model(bands).name for g, bands in groups.items() if wanted.group in (None, g)}
         fitting = [model for model in fitting if model.name in names]
-    if len(fitting) > 1:
+    if len(fitting) > 1 and examples[0].vector is not None:
         width = _position(arrays, examples[0].vector, "vector").size
         fitting = [model for model in fitting if model.space.width == width]
     if len(fitting) != 1:
         raise NotComparable(
-            f"a vector could mean any of {len(fitting)} sets of bands; give its space, or its collection and band group"
+            f"what is looked for could mean any of {len(fitting)} sets of bands; give its space, or its collection and "
+            "band group"
         )
     return fitting[0]
 
@@ -130,6 +138,8 @@ def _vector(model: SearchModel, levels: Levels, example: Example, arrays: tuple[
         return vector_of(levels, RasterKey(**vars(example.key)), example.cell)
     if example.vector is not None:
         return _given(model, example, arrays)
+    if example.text is not None or example.location is not None:
+        return _encoded(model, example)
     pixels = _position(arrays, example.pixels, "pixels")
     valid = _position(arrays, example.valid, "valid").astype(bool)
     bands = read_bands(example.bands)
@@ -143,6 +153,26 @@ def _vector(model: SearchModel, levels: Levels, example: Example, arrays: tuple[
     if not made.any():
         raise _too_few("the example")
     return made
+
+
+def _encoded(model: SearchModel, example: Example) -> Floats:
+    """A text or a location by the encoder that described the rasters.
+
+    Raises:
+        NotComparable: the index has no encoder, or one without that side.
+    """
+    encoder = model.encoder
+    if example.text is not None and "text" in model.sides:
+        assert isinstance(encoder, TextEncoder)
+        return np.asarray(encoder.text([example.text])[0], np.float32)
+    if example.location is not None and "location" in model.sides:
+        assert isinstance(encoder, LocationEncoder)
+        lon, lat = np.array(example.location, np.float64)[:, None]
+        return np.asarray(encoder.location(lon, lat)[0], np.float32)
+    raise NotComparable(
+        f"{model.space.descriptor} describes rasters here, which no text or location can be compared with; see "
+        "`geostore index upgrade --encoder`, or ask by `words` or `near`"
+    )
 
 
 def vector_of(levels: Levels, key: RasterKey, cell: str | None) -> Floats:

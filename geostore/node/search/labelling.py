@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from geostore.errors import InvalidInput
+from geostore.errors import InvalidInput, NotComparable
 from geostore.index.bits import Words
 from geostore.index.labels import Legend, corine
 from geostore.keys import RasterKey
+from geostore.query.messages import Wanted
 from geostore.storage import EventRow
 
 EVENT = "label"
@@ -100,3 +101,15 @@ def relabelled(legend: Legend, labelling: Labelling, keys: Iterable[bytes], owne
     """(words, N) uint64 of rows by the position of their keys."""
     packed = legend.pack([labelling.names.get(key, ()) for key in keys])
     return np.ascontiguousarray(packed[:, owners])
+
+
+def check_asked(wanted: Wanted, legend: Legend | None) -> None:
+    """Raise InvalidInput for a label nothing can have, NotComparable where nothing was ever labelled."""
+    if wanted.labels is None:
+        return
+    if legend is None:
+        raise NotComparable(
+            f"labels {wanted.labels.names} cannot be asked for: nothing is labelled; see `geostore label`"
+        )
+    for name in wanted.labels.names:
+        legend.positions(name)

@@ -16,6 +16,8 @@ from geostore import plugins
 from geostore.errors import NotComparable
 from geostore.index.bits import Words
 from geostore.index.descriptors import GROUP, Descriptor, Trainable
+from geostore.index.encoders import Encoder, Side, sides
+from geostore.index.encoders.described import Encoded
 from geostore.index.learned import learned_from_bytes
 from geostore.index.rerank import quantise
 from geostore.index.rows import Space
@@ -58,6 +60,16 @@ class SearchModel:
         """16 hexadecimal digits that name the space, in answers and as a folder."""
         return hashlib.sha256(json.dumps(asdict(self.space), sort_keys=True).encode()).hexdigest()[:16]
 
+    @property
+    def encoder(self) -> Encoder | None:
+        """What describes rasters, where that is an encoder."""
+        return self.descriptor.encoder if isinstance(self.descriptor, Encoded) else None
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """What can be looked for beside rasters and vectors."""
+        return () if self.encoder is None else sides(self.encoder)
+
     def pack(self, descriptors: Floats) -> tuple[npt.NDArray[np.int8], Floats, Words]:
         """(N, D) descriptors of length 1 as int8, scales that keep the length, and (W, N) signatures of these."""
         small, _ = quantise(descriptors)
@@ -79,6 +91,8 @@ class SearchModel:
             "bits": space.bits,
             "width": space.width,
             "bands": list(self.bands.names),
+            "encoder": None if self.encoder is None else self.encoder.name,
+            "sides": list(self.sides),
         }
 
 

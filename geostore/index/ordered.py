@@ -1,0 +1,205 @@
+"""Rows in an order that no descriptor gives: by what a text has in common with their labels and facts, by distance."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.index.bits import Rows
+from geostore.index.encoders import Floats, TextEncoder, check_places, check_texts
+from geostore.index.filters import ALL, Filter, check_columns, plan
+from geostore.index.ranked import Match, Matches
+from geostore.index.rows import TIME
+from geostore.index.segment import Segment
+from geostore.index.segments import Segments
+from geostore.partition.geohash import bounds, name_of
+
+EARTH_KM = 6371.0088  # mean radius
+WORDS_MAX = 16  # of a text that are looked for one by one
+_WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
+_EMPTY = frozenset(
+    # articles, prepositions, and what every text about pictures says
+    (
+        "a",
+        "an",
+        "and",
+        "at",
+        "by",
+        "for",
+        "from",
+        "image",
+        "images",
+        "in",
+        "is",
+        "of",
+        "on",
+        "or",
+        "over",
+        "picture",
+        "satellite",
+        "scene",
+        "that",
+        "the",
+        "to",
+        "with",
+    )
+)
+Score = Callable[[Segment, Rows], Floats]
+
+
+class Words(TextEncoder, Protocol):
+    """A text encoder that says from which cosine on two words have to do with each other."""
+
+    @property
+    def least(self) -> float:
+        """The cosine."""
+        ...
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A text's words, and what they have in common with every name a row may have.
+
+    Attributes:
+        likeness: by name, lower case, (words,) float32, 0 where there is nothing.
+    """
+
+    likeness: Mapping[str, Floats]
+
+    def of(self, name: str) -> Floats:
+        return self.likeness[name.lower()]
+
+
+def by_words(indexes: Sequence[Segments], text: str, encoder: Words, k: int, *, wanted: Filter = ALL) -> Matches:
+    """The k rows whose labels, season, collection, sensor and band group have most in common with a text.
+
+    Every word of the text, and the text as a whole, is compared with every name; a row has for each the best of its
+    names, and the mean over words is its score. What is below the encoder's `least` counts nothing, and rows of score 0
+    are no hits. A label counts as the groups of its legend that it is in, too.
+
+    Returns:
+        Matches by score, the newest first of equals; a distance of 0 bits each.
+
+    Raises:
+        InvalidInput: no text, or too long a one; the filter names what is not there.
+    """
+    asked = _asked(indexes, text, encoder)
+
+    def score(segment: Segment, rows: Rows) -> Floats:
+        best = np.zeros((len(next(iter(asked.likeness.values()), np.zeros(1))), len(rows)), np.float32)
+        for column in segment.categories.values():
+            table = np.stack([asked.of(name) if name else 0 * best[:, 0] for name in column.names], axis=1)
+            best = np.maximum(best, table[:, column.codes[rows]])
+        return np.asarray(_with_labels(segment, rows, asked, best).mean(axis=0), np.float32)
+
+    return _ordered(indexes, k, wanted, score, least=1e-6)
+
+
+def by_distance(indexes: Sequence[Segments], lon: float, lat: float, k: int, *, wanted: Filter = ALL) -> Matches:
+    """The k rows whose cells are nearest to a place.
+
+    Returns:
+        Matches by distance, the newest first of equals: `score` is less the kilometres from the place to the nearest
+        point of the cell on a sphere of the Earth's mean radius, 0 within; a distance of 0 bits each.
+
+    Raises:
+        InvalidInput: no place on the Earth; the filter names what is not there.
+    """
+    check_places(np.array([lon]), np.array([lat]))
+
+    def score(segment: Segment, rows: Rows) -> Floats:
+        cells, which = np.unique(segment.cells[rows], return_inverse=True)
+        away = [distance_km(lon, lat, bounds(name_of(int(cell), segment.precision))) for cell in cells]
+        return -np.array(away, np.float32)[which]
+
+    return _ordered(indexes, k, wanted, score)
+
+
+def distance_km(lon: float, lat: float, box: tuple[float, float, float, float]) -> float:
+    """Kilometres from a place to the nearest point of a cell (west, south, east, north); 0 within.
+
+    The nearest point of the cell's meridians is where a great circle meets them squarely, or a corner.
+    """
+    west, south, east, north = box
+    beyond = (lon - west) % 360 > east - west
+    if not beyond:
+        return EARTH_KM * float(np.radians(max(south - lat, lat - north, 0.0)))
+    edge = west if (west - lon) % 360 < (lon - east) % 360 else east
+    apart = np.radians(edge - lon)
+    foot = float(np.degrees(np.arctan2(np.tan(np.radians(lat)), np.cos(apart))))
+    inside = min(max(foot, south), north) if -90 <= foot <= 90 else (north if lat > 0 else south)
+    return min(_great_circle(lon, lat, edge, at) for at in (inside, south, north))
+
+
+def _great_circle(lon: float, lat: float, to_lon: float, to_lat: float) -> float:
+    a, b = np.radians([lat, to_lat])
+    half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(np.radians(to_lon - lon) / 2) ** 2
+    return float(2 * EARTH_KM * np.arcsin(min(1.0, float(np.sqrt(half)))))
+
+
+def _asked(indexes: Sequence[Segments], text: str, encoder: Words) -> _Asked:
+    """Likeness of a text's words to all names there are."""
+    (whole,) = check_texts([text])
+    words = [w for w in dict.fromkeys(_WORD.findall(whole.lower())) if w not in _EMPTY][:WORDS_MAX]
+    names = sorted({name.lower() for index in indexes for part in index.parts for name in _names(part.segment)})
+    if not names:
+        return _Asked({})
+    likeness = encoder.text([*words, whole.lower()]) @ encoder.text(names).T
+    kept = np.where(likeness >= encoder.least, likeness, 0).astype(np.float32)
+    return _Asked(dict(zip(names, kept.T, strict=True)))
+
+
+def _names(segment: Segment) -> list[str]:
+    """All names that a row may have."""
+    legend = None if segment.labels is None else segment.labels.legend
+    labels = [] if legend is None else [*legend.labels, *legend.groups]
+    return [name for name in (*labels, *(n for c in segment.categories.values() for n in c.names)) if name]
+
+
+def _with_labels(segment: Segment, rows: Rows, asked: _Asked, best: Floats) -> Floats:
+    """(words, rows): the better of `best` and of what each row's labels give."""
+    if segment.labels is None:
+        return best
+    legend = segment.labels.legend
+    for position, label in enumerate(legend.labels):
+        groups = [group for group, members in legend.groups.items() if label in members]
+        gives = np.max([asked.of(name) for name in (label, *groups)], axis=0)
+        if gives.any():
+            has = (segment.labels.words[position // 64, rows] >> np.uint64(position % 64)) & np.uint64(1) != 0
+            best[:, has] = np.maximum(best[:, has], gives[:, None])
+    return best
+
+
+def _ordered(indexes: Sequence[Segments], k: int, wanted: Filter, score: Score, *, least: float = -np.inf) -> Matches:
+    """The k rows of the largest scores, at least `least`."""
+    plans: list[Any] = []
+    found: list[Match] = []
+    for index in indexes:
+        check_columns([part.segment for part in index.parts], wanted)
+        for part in index.parts:
+            plans.append(plan(part.segment, wanted, alive=part.alive))
+            found += _best(part.segment, plans[-1].selection.row_numbers(), k, score, least)
+    found.sort(key=lambda m: (-m.score, -m.time_us, m.key, m.geohash))
+    return Matches(found[:k], sum(p.selection.count for p in plans), tuple(plans))
+
+
+def _best(segment: Segment, rows: Rows, k: int, score: Score, least: float) -> list[Match]:
+    """The k best rows of a segment, the newest of equals."""
+    if not len(rows):
+        return []
+    scores = score(segment, rows)
+    times: npt.NDArray[Any] = segment.numbers[TIME].values[rows]
+    if k < len(rows):
+        least = max(least, float(np.partition(scores, len(scores) - k)[len(scores) - k]))
+    kept = np.flatnonzero(scores >= least)
+    owners = segment.owners[rows[kept]]
+    order = kept[np.lexsort((segment.cells[rows[kept]], owners, -times[kept], -scores[kept]))][:k]
+    return [
+        Match(segment.keys[int(segment.owners[r])], name_of(int(segment.cells[r]), segment.precision), s, 0, segment, r)
+        for r, s in zip(rows[order].tolist(), scores[order].tolist(), strict=True)
+    ]
