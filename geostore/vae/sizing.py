@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from geostore.codec import RawCodec, Series
 from geostore.collection import Policy
 from geostore.raster import Pixels
 from geostore.spectral import spectral_index
+from geostore.vae.complexity import Foreseen, foresee
 from geostore.vae.detail import coarsest
 from geostore.vae.static import Doubles, Static, Units, code_static, mean_image
 
@@ -53,15 +54,17 @@ class Estimate:
         rasters: rasters with valid pixels.
         bytes_codec: the codec itself.
         bytes_per_raster: one embedding.
+        bytes_per_raster_interval: meant to hold nine partitions of ten; a point where bytes were counted, not foreseen.
         bytes_lossless: the same rasters in the lossless codec.
         seconds: one core, all steps.
         break_even: dates from which codec and embeddings are smaller than the lossless rasters; None if never.
-        bits_per_value: complexity at the error asked for, by water-filling.
+        bits_per_value: foreseen at the error asked for; see `geostore.vae.complexity`.
     """
 
     rasters: int
     bytes_codec: int
     bytes_per_raster: float
+    bytes_per_raster_interval: tuple[float, float]
     bytes_lossless: int
     seconds: float
     break_even: int | None
@@ -104,20 +107,24 @@ def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate
     lossless = [len(raw.encode(series.pixels[t], series.valid[t]).payload) for t in dates]
     per_lossless = float(np.mean(lossless)) if lossless else 0.0
     codec = int(_HEADER_BYTES + static_bytes(series, policy))
+    bits = foreseen_bits(series, policy)
     if plan(series, policy).channels:
         per_raster, seconds = network_bytes(series, policy), steps * _STEP_SECONDS
+        low, high = (per_raster * factor / max(bits.bits, 1e-9) for factor in (bits.low, bits.high))
         codec += int(parameters(series) * BYTES_PER_PARAMETER)
     else:
         per_raster, seconds = still_bytes(series, policy), 0.0
+        low = high = per_raster
     saved = per_lossless - per_raster
     return Estimate(
         rasters=count,
         bytes_codec=codec,
         bytes_per_raster=per_raster,
+        bytes_per_raster_interval=(low, high),
         bytes_lossless=int(per_lossless * count),
         seconds=seconds,
         break_even=int(codec / saved) + 1 if saved > 0 else None,
-        bits_per_value=water_filling_bits(series, policy),
+        bits_per_value=bits.bits,
     )
 
 
@@ -134,13 +141,19 @@ def parameters(series: Series) -> int:
 
 def network_bytes(series: Series, policy: Policy) -> float:
     """Expected bytes of one embedding of the network that `network_plan` chooses."""
-    bands, height, width = series.pixels.shape[1:]
-    bits = water_filling_bits(series, policy)
-    share = min(max(0.2 + 2 * bits, 0.5), 1.4)  # as measured on Sentinel-2, Landsat and NAIP series, within a factor 2
-    expected = bits * bands * height * width / 8 * share + bands * _DATE_BYTES
+    bands = series.pixels.shape[1]
+    usable = float(series.valid.sum()) / max(int(series.valid.any(axis=(1, 2)).sum()), 1)
+    expected = foreseen_bits(series, policy).bits * bands * usable / 8 + bands * _DATE_BYTES
     if policy.bounded:
         expected = max(expected, 0.6 * rounded_bytes(series, policy))
     return float(expected)
+
+
+def foreseen_bits(series: Series, policy: Policy) -> Foreseen:
+    """Bits a usable value at the errors that the policy allows, from a few rasters."""
+    dates = _sample(series)
+    few = replace(series, pixels=series.pixels[dates], valid=series.valid[dates], times_us=series.times_us[dates])
+    return foresee(few, mse=mse_bound(policy), index=index_bound(policy))
 
 
 def still_bytes(series: Series, policy: Policy) -> float:

@@ -11,6 +11,7 @@ from geostore.codec import Effort, RawCodec, Series, quiet
 from geostore.collection import Policy
 from geostore.testing.codecs import synthetic_series
 from geostore.vae import VaeFamily
+from geostore.vae.complexity import foresee, of_index, of_mse
 from geostore.vae.sizing import gzip_ratio, kernel_pca_components, pca_components, water_filling_bits, worthwhile
 
 
@@ -76,3 +77,34 @@ def test_the_papers_scores():
     assert pca_components(replace(series, pixels=noise)) >= 6
     assert kernel_pca_components(replace(series, pixels=noise)) >= 6
     assert kernel_pca_components(two) == 1
+
+
+def test_foreseen_bits_grow_as_bounds_tighten_and_never_beyond_rounding():
+    """Proves that what is foreseen grows as either error falls, lies in its interval, and never exceeds gzip."""
+    series = synthetic_series((6, 4, 48, 40), indices=("NDVI",))
+    found = [foresee(series, mse=mse, index=None) for mse in (1e-2, 1e-3, 3e-4, 1e-4, 1e-5)]
+    assert [f.bits for f in found] == sorted(f.bits for f in found)
+    assert all(f.low <= f.bits <= f.high for f in found)
+    assert found[-1].high <= of_mse(series, 1e-5)
+    tight = [foresee(series, mse=1e-3, index=error) for error in (0.05, 0.01)]
+    assert found[1].bits <= tight[0].bits < tight[1].bits
+
+
+def test_masked_pixels_weigh_nothing_in_what_is_foreseen():
+    """Proves that scores are the same whatever lies under a mask."""
+    series = synthetic_series((6, 4, 48, 40), indices=("NDVI",))
+    noise = np.random.default_rng(0).integers(1, 9000, series.pixels.shape).astype(np.uint16)
+    other = replace(series, pixels=np.where(series.valid[:, None], series.pixels, noise))
+    assert of_mse(series, 1e-4) == of_mse(other, 1e-4)
+    assert of_index(series, "NDVI", 0.02) == of_index(other, "NDVI", 0.02)
+    assert of_mse(replace(series, valid=np.zeros_like(series.valid)), 1e-4) == 0
+
+
+def test_an_estimate_says_how_far_it_may_be_off():
+    """Proves that foreseen bytes lie in an interval, and that counted ones are a point."""
+    series = synthetic_series((6, 4, 48, 40))
+    for mse in (1e-3, 1e-6):
+        found = worthwhile(series, Policy(mse_max=mse, index_mae_max=None))
+        low, high = found.bytes_per_raster_interval
+        assert low <= found.bytes_per_raster <= high
+        assert (low < high) == (found.seconds > 0)
