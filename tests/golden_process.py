@@ -15,10 +15,11 @@ from llvmlite import binding as llvm
 
 from geostore.classical import KltAv1Family
 from geostore.codec import RawFamily
+from geostore.dct import KltDctFamily
 from geostore.vae import VaeFamily
 
 GOLDEN = Path(__file__).parent / "golden"
-SIDE = 24  # pixels of klt-av1's golden rasters
+SIDE = 24  # pixels of the golden rasters of klt-av1 and klt-dct
 
 
 def _lend(digest: str) -> bytes:
@@ -26,7 +27,7 @@ def _lend(digest: str) -> bytes:
     return (GOLDEN / "base.safetensors").read_bytes()
 
 
-FAMILIES = {"vae": VaeFamily(_lend), "klt": KltAv1Family(), "raw": RawFamily()}
+FAMILIES = {"vae": VaeFamily(_lend), "klt-av1": KltAv1Family(), "klt-dct": KltDctFamily(), "raw": RawFamily()}
 
 
 def rasters(name: str) -> Iterator[tuple[bytes, dict[str, str], tuple[int, int]]]:
@@ -42,7 +43,7 @@ def rasters(name: str) -> Iterator[tuple[bytes, dict[str, str], tuple[int, int]]
 
 def digests(name: str) -> list[str]:
     """SHA-256 of every decoded raster of one golden file."""
-    out, family = [], FAMILIES[name.split("-")[0]]
+    out, family = [], next(f for start, f in FAMILIES.items() if name.startswith(start))
     for codec, item, (height, width) in rasters(name):
         bits = bytes.fromhex(item["valid"]) if "valid" in item else b"\xff" * (height * width // 8)
         valid = np.unpackbits(np.frombuffer(bits, np.uint8))[: height * width].reshape(height, width) > 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from geostore.classical import KltAv1Family
 from geostore.codec import Effort, RawFamily
 from geostore.collection import Policy
+from geostore.dct import KltDctFamily
 from geostore.testing.codecs import CodecTests
 from geostore.vae import FlatFamily, SingleBandFamily, VaeFamily
 from geostore.vae.fit import fit_codec
@@ -32,6 +33,15 @@ class TestKltAv1Bounded(CodecTests):
     family = KltAv1Family()
     shape = (7, 4, 30, 21)
     policy = Policy(mse_max=None, index_mae_max=None, max_error=0.01, index_max=0.05)
+    dtypes = ("uint8", "uint16", "int16")
+
+
+class TestKltDct(CodecTests):
+    """A KLT over bands, dates expected from one another, cosines."""
+
+    family = KltDctFamily()
+    shape = (7, 4, 30, 21)
+    policy = Policy(mse_max=2e-3, index_mae_max=0.05)
     dtypes = ("uint8", "uint16", "int16")
 
 

@@ -19,6 +19,7 @@ MODES = (
     "raw",
     "klt-av1",
     "klt-av1-bounded",
+    "klt-dct",
     "vae-grid",
     "vae-chain",
     "vae-log",

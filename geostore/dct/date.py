@@ -1,0 +1,142 @@
+"""One date's coefficients, expected from its references and coded: the loop that encoder and decoder share."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from geostore.coding.rangecoder import Bytes
+from geostore.dct.blocks import CLASSES
+from geostore.dct.coefficients import (
+    BIT_WORTH,
+    Learnt,
+    Tables,
+    choose,
+    code_class,
+    flag_contexts,
+    read_as,
+    remember,
+)
+from geostore.dct.mixing import guess, mixed_bit
+from geostore.dct.predict import expect, taught, teach
+
+Longs = npt.NDArray[np.int64]
+_PULL, _PULL_BLOCK = 4, 102  # 1/1024, of weights towards the usual ones, and of a block's towards those of the date
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def code_date(
+    data: Bytes, state: Longs, wanted: Longs, seen: Longs, start: Longs, scan: Longs, ends: Longs, level: int,
+    step: int, learnt: Learnt, t: Tables, out: Longs, encode: bool,
+) -> None:  # fmt: skip
+    """Code one date.
+
+    Args:
+        data: the stream.
+        state: of its range coder.
+        wanted: (K, rows, columns, h, w) coefficients to be told; nothing when decoding.
+        seen: (R, K, rows, columns, h, w) the same of its references.
+        start: (R,) weights before anything is known.
+        scan: (h * w, 3) the order of frequencies.
+        ends: (CLASSES + 1,) where each class begins in it.
+        level: of the date's place in the order.
+        step: of its quantiser.
+        learnt: what models know.
+        t: tables.
+        out: filled with what decodes.
+        encode: whether to write or to read.
+    """
+    parts, rows, columns = out.shape[:3]
+    whole, sums = np.zeros(out.shape, np.int64), np.zeros((parts, rows, columns, CLASSES), np.int64)
+    square, cross = np.zeros((len(start), len(start)), np.int64), np.zeros(len(start), np.int64)
+    squares, crosses = (
+        np.zeros((rows * columns, *square.shape), np.int64),
+        np.zeros((rows * columns, *cross.shape), np.int64),
+    )
+    weights, local = start.copy(), start.copy()
+    for k in range(parts):
+        square[:], cross[:], squares[:], crosses[:] = 0, 0, 0, 0
+        dense = np.array([80, 80], np.int64)  # what there was of this component, and what there mostly is
+        for c in range(CLASSES):
+            order = scan[ends[c] : ends[c + 1]]
+            if len(order) == 0:
+                continue
+            near, expected = _gathered(seen, order, k, rows, columns), np.zeros(rows * columns * len(order), np.int64)
+            if len(start):
+                taught(square, cross, start, step, _PULL, weights)
+                for b in range(rows * columns):
+                    taught(squares[b], crosses[b], weights, step, _PULL_BLOCK, local)
+                    some = slice(b * len(order), (b + 1) * len(order))
+                    expect(near[:, some], local, expected[some])
+            for y in range(rows):
+                for x in range(columns):
+                    at = (y * columns + x) * len(order)
+                    found = expected[at : at + len(order)]
+                    _block(
+                        data, state, wanted, found, whole, sums, order, k, y, x, level, step, dense, learnt, t, encode
+                    )
+                    for n in range(len(order)):
+                        u, v = order[n, 0], order[n, 1]
+                        size = read_as(abs(whole[k, y, x, u, v]), step)
+                        found[n] += size if whole[k, y, x, u, v] > 0 else -size
+                        found[n] = min(max(found[n], -(1 << 21)), 1 << 21)
+                        out[k, y, x, u, v] = found[n]
+            if len(start):
+                teach(near, expected, square, cross)
+                for b in range(rows * columns):
+                    some = slice(b * len(order), (b + 1) * len(order))
+                    teach(near[:, some], expected[some], squares[b], crosses[b])
+    remember(whole, sums, learnt)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _gathered(seen: Longs, order: Longs, k: int, rows: int, columns: int) -> Longs:
+    """(R, rows * columns * N) coefficients of one class in every reference."""
+    out = np.empty((seen.shape[0], rows * columns * len(order)), np.int64)
+    for r in range(seen.shape[0]):
+        at = 0
+        for y in range(rows):
+            for x in range(columns):
+                for n in range(len(order)):
+                    out[r, at] = seen[r, k, y, x, order[n, 0], order[n, 1]]
+                    at += 1
+    return out
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _block(
+    data: Bytes, state: Longs, wanted: Longs, expected: Longs, whole: Longs, sums: Longs, order: Longs, k: int, y: int,
+    x: int, level: int, step: int, dense: Longs, learnt: Learnt, t: Tables, encode: bool,
+) -> None:  # fmt: skip
+    """A class of one block: whether there is anything in it, and if so its values."""
+    kind, contexts, few, flags = order[0, 2], np.empty(7, np.int64), np.empty(3, np.int64), np.empty(6, np.int64)
+    share, amount = 16 * dense[0] // dense[1], 0
+    flagged = kind > 0
+    chosen = min(k, 3) * CLASSES + kind
+    if flagged:
+        flag_contexts(flags, sums, k, y, x, kind, level, share, learnt, t.buckets)
+    if encode:
+        missed = np.empty(len(order), np.int64)
+        for n in range(len(order)):
+            missed[n] = wanted[k, y, x, order[n, 0], order[n, 1]] - expected[n]
+        cost, none, amount = choose(missed, whole, order, k, y, x, level, share, step, learnt, t, contexts, few)
+        if flagged:
+            some = guess(learnt.flags, learnt.flag_weights, flags, chosen, t.odds, t.back)
+            if amount == 0 or none + BIT_WORTH * t.bits[65536 - some] <= cost + BIT_WORTH * t.bits[some]:
+                amount = 0
+                for n in range(len(order)):
+                    whole[k, y, x, order[n, 0], order[n, 1]] = 0
+    if flagged:
+        bit = 1 if amount > 0 else 0
+        bit = mixed_bit(
+            data, state, learnt.flags, learnt.flag_weights, flags, chosen, t.odds, t.back, t.moves, bit, encode
+        )
+    else:
+        bit = 1
+    total = 0
+    if bit:
+        total = code_class(data, state, whole, order, k, y, x, level, share, learnt, t, contexts, few, encode)
+    sums[k, y, x, kind] = total
+    dense[0] = dense[0] - (dense[0] >> 5) + 16 * min(total, 64)
+    dense[1] = dense[1] - (dense[1] >> 5) + (learnt.busy[k, y, x, kind] >> 4) + 1

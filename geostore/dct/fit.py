@@ -1,0 +1,160 @@
+"""Choose how a series is coded: the scale and the quantiser's step that keep the policy in the fewest bytes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from geostore.classical.bend import Bend
+from geostore.classical.codec import band_weights
+from geostore.classical.fit import coded_bytes
+from geostore.classical.klt import Klt
+from geostore.codec import Effort, Progress, Series
+from geostore.collection import Policy
+from geostore.dct.codec import KltDctCodec
+from geostore.dct.components import FRACTION
+from geostore.dct.shift import shifts
+from geostore.dct.stream import STEP_MAX, Doubles, Longs
+
+_START = 56  # number of the step from which the search begins
+_TRIES = 4  # of steps, to find the one at which the middle raster uses up its bound
+_SLOPE = 0.14  # of log error by the number of a step: error goes with about 1.6th power of the step
+_NEAR = 3  # steps beside that one which the series is coded at, every raster within the policy
+_BENDS = (100, 0, 300, 30)  # of `Bend`, where a policy bounds an index
+_SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24
+_ACCESS = 2**22  # samples that are decoded for one raster at most
+_DATES = 8  # of a group, even so
+_HASTY = 200  # steps of an Effort below which only one step is tried
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A series as a codec sees it, so that it is coded at several steps without doing the rest again.
+
+    Attributes:
+        codec: at some step. series: what it codes.
+        dates: (N,) those with anything usable. planes, at: see `KltDctCodec.encode_planes`.
+    """
+
+    codec: KltDctCodec
+    series: Series
+    dates: Longs
+    planes: Doubles
+    at: Longs
+
+    @classmethod
+    def of(cls, codec: KltDctCodec, series: Series, at: Longs | None = None) -> Prepared:
+        """With shifts `at` where they are known."""
+        dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+        planes = codec.planes(series, dates)
+        return cls(codec, series, dates, planes, shifts(planes / FRACTION) if at is None else at)
+
+    def size(self, step: int) -> int:
+        """Bytes of the series at a step, every raster within the policy."""
+        codec = replace(self.codec, step=step)
+        return coded_bytes(codec.encode_planes(self.series, self.dates, self.planes, self.at))
+
+    def used(self, step: int) -> float:
+        """The share of its bound that the middle raster uses up when all are coded at one step."""
+        codec, dates = replace(self.codec, step=step), self.dates.tolist()
+        decoded = codec.decoded(self.planes, self.at)
+        return float(np.median([codec.share_used(self.series, d, c) for d, c in zip(dates, decoded, strict=True)]))
+
+
+def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltDctCodec:
+    """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid."""
+    progress("prepare", 0.0)
+    scout, hasty = part(series), effort.steps < _HASTY
+    bend, step = _best_scale(scout, policy, progress, hasty=hasty)
+    codec = replace(make_codec(series, policy, bend), step=step)
+    if hasty or not codec.asks:
+        return codec
+    whole, sizes = Prepared.of(codec, series), dict[int, int]()
+    for near in (step, step + _NEAR, step - _NEAR):
+        better = near < step and sizes.get(step + _NEAR, sizes[step]) < sizes[step]  # the other side is
+        if 0 <= near <= STEP_MAX and not better:
+            sizes[near] = whole.size(near)
+            progress("choose a step", 0.6 + len(sizes) / 10)
+    return replace(codec, step=min(sizes, key=lambda s: sizes[s]))
+
+
+def make_codec(series: Series, policy: Policy, per_mille: int) -> KltDctCodec:
+    """The codec of a scale, at a middling step."""
+    bend, seen = Bend(series.bands, per_mille), series.valid.any(axis=(1, 2))
+    height, width = series.pixels.shape[2:]
+    samples = len(series.bands) * int(height) * int(width)
+    return KltDctCodec(
+        _bands=series.bands,
+        policy=policy,
+        indices=series.indices,
+        height=height,
+        width=width,
+        klt=Klt.of(
+            bend.forward(series.pixels[seen]), series.valid[seen], bend, band_weights(series.bands, series.indices, 1)
+        ),
+        weight=1,
+        step=_START,
+        dates=max(_DATES, _ACCESS // samples),
+    )
+
+
+def part(series: Series) -> Series:
+    """The window, and of it the first dates, in which the choice is made: all of a small series."""
+    dates, bands, height, width = series.pixels.shape
+    if dates * bands * height * width <= _SCOUT_SAMPLES:
+        return series
+    dates = min(dates, _SCOUT_DATES)
+    side = max(64, int(math.sqrt(_SCOUT_SAMPLES / (dates * bands))))
+    rows, columns = _fullest(series, min(side, height), min(side, width))
+    return replace(
+        series,
+        pixels=series.pixels[:dates, :, rows, columns],
+        valid=series.valid[:dates, rows, columns],
+        times_us=series.times_us[:dates],
+    )
+
+
+def _fullest(series: Series, height: int, width: int) -> tuple[slice, slice]:
+    """Of windows side by side, the one with the most usable pixels."""
+    count = np.asarray(series.valid.sum(axis=0))
+    tops = range(0, count.shape[0] - height + 1, max(1, height // 2))
+    lefts = range(0, count.shape[1] - width + 1, max(1, width // 2))
+    windows = [(slice(top, top + height), slice(left, left + width)) for top in tops for left in lefts]
+    return max(windows, key=lambda w: int(count[w].sum()))
+
+
+def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bool) -> tuple[int, int]:
+    """(bend, step) of the scale on which `series` takes the fewest bytes, and a step that keeps the policy about."""
+    bends, at = _bends(series, policy), None
+    if not series.valid.any():
+        return bends[0], _START
+    found: list[tuple[int, int, int]] = []  # bytes, bend, step
+    for number, bend in enumerate(bends[:1] if hasty else bends):
+        ready = Prepared.of(make_codec(series, policy, bend), series, at)
+        step, at = _step_for(ready, 2 if hasty else _TRIES), ready.at
+        found.append((ready.size(step) if len(bends) > 1 and not hasty else 0, bend, step))
+        progress("choose a scale", 0.1 + number / 10)
+    _, bend, step = min(found)
+    return bend, step
+
+
+def _bends(series: Series, policy: Policy) -> tuple[int, ...]:
+    asks = series.indices and any(b is not None for b in (policy.index_mae_max, policy.index_p99_max))
+    return _BENDS if asks and all(b.kind == "reflectance" for b in series.bands) else (0,)
+
+
+def _step_for(ready: Prepared, tries: int) -> int:
+    """The step at which the middle raster uses up its bound: the secant rule on log(share) by the step's number."""
+    if not ready.codec.asks:
+        return _START
+    step, seen = _START, dict[int, float]()
+    for _ in range(tries):
+        seen[step] = math.log(max(ready.used(step), 1e-9))
+        near, *others = sorted(seen, key=lambda s: abs(seen[s]))[:2]
+        slope = (seen[near] - seen[others[0]]) / (near - others[0]) if others else _SLOPE
+        step = round(min(max(near - seen[near] / min(max(slope, 0.03), 0.3), 0), STEP_MAX))
+        if step in seen:
+            break
+    return step

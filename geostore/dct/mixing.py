@@ -1,0 +1,105 @@
+"""Bits whose probability several models guess together, mixed by weights that learn which of them to believe.
+
+References:
+    Mahoney (2005), "Adaptive weighing of context models for lossless data compression": guesses are added in the
+    logistic domain, weights follow the error. Deviations: probabilities by counts; everything in whole numbers of
+    finer steps, so that what is nearly certain costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from functools import lru_cache
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+from geostore.coding.rangecoder import Bytes, Longs, decode_bit, encode_bit
+
+Ints = npt.NDArray[np.int32]
+_NAT = 256  # steps of the logistic domain for a factor e
+_REACH = 11 * _NAT  # of it, to either side
+_LEAST = 4  # of 65536, what a bit's probability is at least
+_FINE = 6  # bits that a model's probability has beyond 16
+_FIRST = 18350  # 65536 * 0.28, of a weight before anything is known
+_BIAS = 77  # 0.3 in the logistic domain: what the last weight is for
+_RATE = 14  # 2^-14 of error times guess: how fast weights learn
+_MEMORY = 250  # bits that a model's probability remembers at most
+
+
+@lru_cache(maxsize=1)
+def logistic() -> tuple[Ints, Ints]:
+    """(65536,) logarithm of the odds of a probability in 1/65536, in 1/256; and (2 * 2816 + 1,) the inverse."""
+    context = Context(prec=30)
+    back = np.empty(2 * _REACH + 1, np.int32)
+    ratio, power = context.exp(context.divide(Decimal(-1), Decimal(_NAT))), Decimal(1)
+    for i in range(_REACH + 1):  # 1 / (1 + exp(-i / 256))
+        share = int(context.divide(Decimal(65536), context.add(Decimal(1), power)))
+        back[_REACH + i], back[_REACH - i] = share, 65536 - share
+        power = context.multiply(power, ratio)
+    odds = np.searchsorted(back, np.arange(65536), side="right").astype(np.int32) - 1 - _REACH
+    return np.clip(odds, -_REACH, _REACH), np.clip(back, _LEAST, 65536 - _LEAST)
+
+
+@lru_cache(maxsize=1)
+def rates() -> Ints:
+    """(_MEMORY + 1,) by how much of the error a probability moves after so many bits, in 1/65536."""
+    counts = np.arange(_MEMORY + 1)
+    return (10 * 65536 // (10 * counts + 16)).astype(np.int32)
+
+
+def new_models(inputs: int, contexts: int) -> Ints:
+    """(inputs, contexts, 2) probabilities and counts of models that have seen nothing."""
+    return np.zeros((inputs, contexts, 2), np.int32)
+
+
+def new_weights(sets: int, inputs: int) -> Ints:
+    """(sets, inputs + 1) weights of their guesses, the last one of a constant."""
+    return np.full((sets, inputs + 1), _FIRST, np.int32)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def guess(models: Ints, weights: Ints, contexts: Longs, chosen: int, odds: Ints, back: Ints) -> int:
+    """The probability of a 1, in 1/65536, by model `contexts`[i] of every input i, under weights `chosen`."""
+    total = weights[chosen, len(contexts)] * _BIAS
+    for i in range(len(contexts)):
+        if models[i, contexts[i], 1] > 0:
+            total += weights[chosen, i] * odds[models[i, contexts[i], 0] >> _FINE]
+    at = min(max((total >> 16) + _REACH, 0), 2 * _REACH)
+    share: int = back[at]
+    return share
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def learn(
+    models: Ints, weights: Ints, contexts: Longs, chosen: int, odds: Ints, moves: Ints, share: int, bit: int
+) -> None:
+    """Let weights and models follow the bit that `guess` gave the probability `share`."""
+    aim = 65536 if bit else 0
+    error = aim - share
+    for i in range(len(contexts)):
+        model = models[i, contexts[i]]
+        if model[1] > 0:
+            weights[chosen, i] += (error * odds[model[0] >> _FINE] + (1 << (_RATE - 1))) >> _RATE
+        else:
+            model[0] = share << _FINE
+        step = (((aim << _FINE) - np.int64(model[0])) * moves[model[1]]) >> 16
+        model[0] = min(max(model[0] + step, _LEAST << _FINE), (65536 - _LEAST) << _FINE)
+        model[1] = min(model[1] + 1, _MEMORY)
+    weights[chosen, len(contexts)] += (error * _BIAS + (1 << (_RATE - 1))) >> _RATE
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def mixed_bit(
+    data: Bytes, state: Longs, models: Ints, weights: Ints, contexts: Longs, chosen: int, odds: Ints, back: Ints,
+    moves: Ints, bit: int, encode: bool,
+) -> int:  # fmt: skip
+    """Code one bit by what its models guess, and let them learn from it."""
+    share = guess(models, weights, contexts, chosen, odds, back)
+    if encode:
+        encode_bit(data, state, bit, share)
+    else:
+        bit = decode_bit(data, state, share)
+    learn(models, weights, contexts, chosen, odds, moves, share, bit)
+    return bit

@@ -1,0 +1,114 @@
+"""What coefficients of a date are expected to be: dates decoded before it, weighed as its lower frequencies taught.
+
+Nothing is sent: weights of one class of frequencies are the least-squares ones of the classes below it, as they were
+decoded, drawn towards what dates are worth on the whole; those of a block are drawn towards those of the date.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+
+Longs = npt.NDArray[np.int64]
+_ONE = 256  # of a weight
+_USUAL = (90, 90, 64, 0, 0)  # of the dates next to it and of the standing image, in 1/256
+_SUM = 244
+_DROPPED = 3  # bits of values whose products are summed
+_FADE = 3  # bits by which what lower classes taught fades from class to class
+_NOISE_BITS = 6  # 1/64 of the square of a quantiser's step is how uncertain decoded values are taken to be
+_SCALE, _SHARE, _WEIGHT = 30, 22, 16  # bits: of sums, of a row taken off another, of a weight while it is solved for
+_MOST = 1 << 32
+_LARGEST = 8 * _ONE
+
+
+def usual(references: tuple[int, ...], standing: int) -> Longs:
+    """(R,) weights of `references` before anything is known of a date; `standing` names the standing image."""
+    if not references:
+        return np.zeros(0, np.int64)
+    beside = [_USUAL[0] if i < references.index(standing) else 0 for i in range(len(references))]
+    found = np.array([_USUAL[2] if r == standing else b for r, b in zip(references, beside, strict=True)], np.int64)
+    return np.asarray(found * _SUM // found.sum())
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def expect(seen: Longs, weights: Longs, out: Longs) -> None:
+    """(R, N) references weighed by (R,) weights, into (N,)."""
+    for n in range(seen.shape[1]):
+        total = 0
+        for r in range(seen.shape[0]):
+            total += weights[r] * seen[r, n]
+        out[n] = (total + 128) >> 8
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def teach(seen: Longs, found: Longs, square: Longs, cross: Longs) -> None:
+    """Let (R, R) and (R,) sums of products fade, and add those of (R, N) references with the (N,) values `found`."""
+    count = seen.shape[0]
+    for r in range(count):
+        for s in range(r, count):
+            total = 0
+            for n in range(seen.shape[1]):
+                total += (seen[r, n] >> _DROPPED) * (seen[s, n] >> _DROPPED)
+            square[r, s] = (square[r, s] >> _FADE) + total
+            square[s, r] = square[r, s]
+        total = 0
+        for n in range(seen.shape[1]):
+            total += (seen[r, n] >> _DROPPED) * (found[n] >> _DROPPED)
+        cross[r] = (cross[r] >> _FADE) + total
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def taught(square: Longs, cross: Longs, start: Longs, step: int, pull: int, out: Longs) -> None:
+    """(R,) weights by what sums of products say, drawn towards `start`; in whole numbers, compilers fuse others.
+
+    Args:
+        square: (R, R) sums as `teach` keeps them; nothing but zeros gives `start`.
+        cross: (R,) likewise.
+        start: weights to be drawn to.
+        step: of the quantiser.
+        pull: how strongly, in 1/1024 of the mean square of what weights are for.
+        out: filled with the weights.
+    """
+    count = len(cross)
+    trace = 0
+    for r in range(count):
+        trace += square[r, r]
+    if trace == 0:
+        out[:] = start
+        return
+    bits, noise = 0, step * step >> _NOISE_BITS
+    while (trace + noise) >> bits >= 1 << _SCALE:
+        bits += 1
+    up = 0
+    while bits == 0 and (trace + noise) << up < 1 << (_SCALE - 1):
+        up += 1
+    ridge = ((trace // count >> bits << up) * pull >> 10) + (noise >> bits << up)
+    left, right = np.empty((count, count), np.int64), np.empty(count, np.int64)
+    for r in range(count):
+        for s in range(count):
+            left[r, s] = square[r, s] >> bits << up
+        left[r, r] += ridge
+        right[r] = min(max(cross[r] >> bits << up, -_MOST), _MOST) + (ridge * start[r] >> 8)
+    _solve(left, right)
+    for r in range(count):
+        weight = (right[r] + (1 << (_WEIGHT - 9))) >> (_WEIGHT - 8)
+        out[r] = min(max(weight, -_LARGEST), _LARGEST)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _solve(left: Longs, right: Longs) -> None:
+    """Put the solution of a positive definite system, in 2^-_WEIGHT, in place of its right side."""
+    count = len(right)
+    for p in range(count):
+        first = max(left[p, p], 1)
+        for r in range(p + 1, count):
+            share = min(max((left[r, p] << _SHARE) // first, -(128 << _SHARE)), 128 << _SHARE)
+            for s in range(p, count):
+                left[r, s] -= share * left[p, s] >> _SHARE
+            right[r] = min(max(right[r] - (share * right[p] >> _SHARE), -_MOST), _MOST)
+    for p in range(count - 1, -1, -1):
+        total = right[p] << _WEIGHT
+        for s in range(p + 1, count):
+            total -= left[p, s] * right[s]
+        right[p] = min(max(total // max(left[p, p], 1), -(16 << _WEIGHT)), 16 << _WEIGHT)

@@ -1,0 +1,115 @@
+"""How far a date lies beside the others, in parts of a pixel, and planes moved by that: whole numbers throughout.
+
+Dates of one place are placed on one grid, but not to a fraction of a pixel: an edge half a pixel off leaves more to be
+coded than anything that changed on the ground.
+
+References:
+    Lucas, Kanade (1981), "An iterative image registration technique": the shift by least squares on gradients.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+Doubles = npt.NDArray[np.float64]
+Longs = npt.NDArray[np.int64]
+PARTS = 8  # of a pixel
+MOST = 24  # parts a date is shifted by at most
+_TAPS = 8
+_ONE = 128  # of a tap
+_SPREAD = 4.0  # pixels, of the picture's broad features, which say nothing on where it lies
+_ROUNDS, _STEPS = 3, 2
+_WINDOW = 192  # pixels a side that are looked at
+_BORDER = 4
+_COMPONENTS = 2
+
+
+def shifts(planes: Doubles) -> Longs:
+    """(T, K, H, W) components, strongest first -> (T, 2) rows and columns by which each date lies off, in PARTS."""
+    count, _, height, width = planes.shape
+    found = np.zeros((count, 2))
+    if count < 2 or min(height, width) < 3 * _BORDER:
+        return found.astype(np.int64)
+    top, left = max(0, height - _WINDOW) // 2, max(0, width - _WINDOW) // 2
+    seen = _detail(planes[:, :_COMPONENTS, top : top + _WINDOW, left : left + _WINDOW])
+    middle = np.asarray(seen.mean(axis=0))
+    for _ in range(_ROUNDS):
+        found = np.stack([_shift(middle, date, at) for date, at in zip(seen, found, strict=True)])
+        found -= found.mean(axis=0)
+        middle = np.mean([_moved(date, -at) for date, at in zip(seen, found, strict=True)], axis=0)
+    return np.clip(np.rint(found * PARTS), -MOST, MOST).astype(np.int64)
+
+
+def _detail(planes: Doubles) -> Doubles:
+    away = (0.0,) * (planes.ndim - 2)
+    return np.asarray(planes - ndimage.gaussian_filter(planes, (*away, _SPREAD, _SPREAD)))
+
+
+def _moved(planes: Doubles, by: Doubles) -> Doubles:
+    """Planes as seen `by` so many pixels further on."""
+    return np.stack([ndimage.shift(p, -by, order=1, mode="nearest") for p in planes])
+
+
+def _shift(middle: Doubles, date: Doubles, start: Doubles) -> Doubles:
+    """The shift at which `middle` looks most like `date`; `start` where that finds none better."""
+    inner = (slice(None), slice(_BORDER, -_BORDER), slice(_BORDER, -_BORDER))
+    at, best, least = start.copy(), np.zeros(2), np.inf
+    for step in range(_STEPS + 1):
+        seen = _moved(middle, at)
+        rows, columns = (np.asarray(slope) for slope in np.gradient(seen, axis=(1, 2)))
+        slopes = np.stack([rows[inner].ravel(), columns[inner].ravel(), seen[inner].ravel()])
+        square = np.asarray(slopes @ slopes.T)
+        away = (date - seen)[inner].ravel()
+        gain = slopes[2] @ date[inner].ravel() / max(square[2, 2], 1e-9)
+        left = float(((date[inner].ravel() - gain * slopes[2]) ** 2).mean())
+        if left < least:
+            least, best = left, at.copy()
+        if step < _STEPS:
+            found = np.linalg.solve(square + np.eye(3) * (np.trace(square) * 1e-6 + 1e-9), slopes @ away)
+            at = np.clip(at + found[:2], -MOST / PARTS, MOST / PARTS)
+    return best
+
+
+def _kernels() -> Longs:
+    """(PARTS, _TAPS) of a sinc under a wider one, in 1/128; each sums to 128."""
+    away = np.arange(_TAPS) - (_TAPS // 2 - 1) - np.arange(PARTS)[:, None] / PARTS
+    taps = np.rint(np.sinc(away) * np.sinc(away / (_TAPS // 2)) * _ONE).astype(np.int64)
+    taps[np.arange(PARTS), np.where(np.arange(PARTS) <= PARTS // 2, 3, 4)] += _ONE - taps.sum(axis=1)
+    return taps
+
+
+_KERNELS = _kernels()
+
+
+def move(planes: Doubles, by: Longs) -> Doubles:
+    """(K, H, W) whole numbers as seen `by` (rows, columns) in PARTS further on; beyond the edges, the edge."""
+    if not by.any():
+        return planes
+    out = np.empty(planes.shape, np.int64)
+    _move(planes.astype(np.int64), int(by[0]), int(by[1]), _KERNELS, out)
+    return out.astype(np.float64)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _move(planes: Longs, down: int, right: int, kernels: Longs, out: Longs) -> None:
+    count, height, width = planes.shape
+    rows, columns = kernels[down & 7], kernels[right & 7]
+    half = np.empty((height, width), np.int64)
+    for k in range(count):
+        for y in range(height):
+            for x in range(width):
+                total = 0
+                for i in range(8):
+                    at = min(max(x + (right >> 3) + i - 3, 0), width - 1)
+                    total += columns[i] * planes[k, y, at]
+                half[y, x] = total
+        for y in range(height):
+            for x in range(width):
+                total = 0
+                for i in range(8):
+                    at = min(max(y + (down >> 3) + i - 3, 0), height - 1)
+                    total += rows[i] * half[at, x]
+                out[k, y, x] = (total + 8192) >> 14

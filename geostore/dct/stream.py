@@ -1,0 +1,223 @@
+"""A group of dates as one stream and back: their order, shifts and steps, then coefficients, all by the range coder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from geostore.coding.rangecoder import (
+    Bytes,
+    decode_one,
+    encode_one,
+    finish,
+    start_decoder,
+    start_encoder,
+)
+from geostore.coding.rangecoder import tables as laplace
+from geostore.dct.blocks import CLASSES, Blocks
+from geostore.dct.coefficients import Learnt, tables
+from geostore.dct.date import code_date
+from geostore.dct.order import STANDING, Turn, turns
+from geostore.dct.predict import usual
+from geostore.dct.shift import MOST, move
+from geostore.errors import Corrupt
+
+Longs = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+STEP_MAX = 127  # of quantiser steps, eight an octave
+DATES_MAX = 65535
+_EIGHTHS = (16, 17, 19, 21, 23, 25, 27, 29)  # 16 * 2^(n / 8)
+_LEVELS = (-8, -5, -3, -1, 1, 1)  # steps from the base, by a date's level: what others lean on is finer
+_SHIFT_SCALE, _STEP_SCALE = 58, 28  # of Laplace tables: about 5 parts of a pixel; a third of a step
+_STANDING_MEMORY = 25  # dates the standing image is the mean of, at most
+_BYTES_PER_VALUE = 8
+_MARGIN = 1 << 10
+
+Keep = Callable[[int, Doubles], float]  # (date, (K, H, W) planes decoded) -> the share of a bound it uses up
+
+
+def step_of(number: int) -> int:
+    """The quantiser's step of that number, in 1/16 of a component's level."""
+    return _EIGHTHS[number % 8] << (number // 8)
+
+
+@dataclass
+class Past:
+    """What is decoded so far.
+
+    Attributes:
+        planes: by date, (K, padded) whole numbers.
+        shifts: by date, (2,).
+        standing: (K, padded), the mean of dates laid on one another.
+        count: dates in it.
+    """
+
+    planes: dict[int, Doubles] = field(default_factory=dict)
+    shifts: dict[int, Longs] = field(default_factory=dict)
+    standing: Doubles = field(default_factory=lambda: np.zeros((1, 1, 1)))
+    count: int = 0
+
+    def seen(self, turn: Turn, at: Longs) -> list[Doubles]:
+        """The references of a date that lies off by `at`, moved to where it lies."""
+        found = []
+        for reference in turn.references:
+            if reference == STANDING:
+                found.append(move(self.standing, at))
+            else:
+                found.append(move(self.planes[reference], at - self.shifts[reference]))
+        return found
+
+    def add(self, date: int, planes: Doubles, at: Longs) -> None:
+        """Take in one more date."""
+        self.planes[date], self.shifts[date] = planes, at
+        moved = move(planes, -at)
+        self.count = min(self.count + 1, _STANDING_MEMORY)
+        if self.count == 1:
+            self.standing = moved
+        else:
+            self.standing = np.floor_divide((moved - self.standing) + self.count // 2, self.count) + self.standing
+
+
+@dataclass
+class Coder:
+    """One group's stream, written or read date by date.
+
+    Attributes:
+        blocks, components: of every date.
+        data, state: bytes and range coder.
+        base: number of the step that dates' own are near.
+        learnt: what the models know.
+        past: what is decoded.
+    """
+
+    blocks: Blocks
+    components: int
+    data: Bytes
+    state: Longs
+    base: int
+    learnt: Learnt
+    past: Past
+
+    @classmethod
+    def of(cls, blocks: Blocks, components: int, data: Bytes, state: Longs, base: int) -> Coder:
+        """At the beginning of a stream."""
+        shape = (components, blocks.rows, blocks.columns, *blocks.side)
+        return cls(blocks, components, data, state, base, Learnt.nothing(shape), Past())
+
+    def usual_step(self, turn: Turn) -> int:
+        """The number of the step that a date of that place in the order has unless it needs another."""
+        return min(max(self.base + _LEVELS[min(turn.level, len(_LEVELS) - 1)], 0), STEP_MAX)
+
+    def references(self, turn: Turn, at: Longs) -> Longs:
+        """(R, K, rows, columns, h, w) coefficients of a date's references."""
+        planes = self.past.seen(turn, at)
+        if not planes:
+            return np.zeros((0, self.components, self.blocks.rows, self.blocks.columns, *self.blocks.side), np.int64)
+        return self.blocks.forward(np.stack(planes)).astype(np.int64)
+
+    def told(self, turn: Turn, step: int, at: Longs) -> tuple[int, Longs]:
+        """Step and shift as they are written, or read in their place when `step` is negative."""
+        expected, scales = (self.usual_step(turn), 0, 0), (_STEP_SCALE, _SHIFT_SCALE, _SHIFT_SCALE)
+        values = [step, *at.tolist()]
+        for i, (near, scale) in enumerate(zip(expected, scales, strict=True)):
+            if i and not turn.references:
+                values[i] = 0  # the first has nothing to lie beside
+            elif step >= 0:
+                encode_one(self.data, self.state, laplace(), values[i], 16 * near, scale)
+            else:
+                values[i] = decode_one(self.data, self.state, laplace(), 16 * near, scale)
+        most = (STEP_MAX, MOST, MOST)
+        held = [min(max(v, -m if i else 0), m) for i, (v, m) in enumerate(zip(values, most, strict=True))]
+        return held[0], np.array(held[1:], np.int64)
+
+    def code(self, turn: Turn, wanted: Longs, seen: Longs, step: int, *, encode: bool) -> Doubles:
+        """(K, padded) planes as they decode, of one date; the past is not changed, models and stream are."""
+        out, scan = np.zeros(seen.shape[1:], np.int64), self.blocks.scan
+        ends = np.searchsorted(scan[:, 2], np.arange(CLASSES + 1))
+        start = usual(turn.references, STANDING)
+        code_date(
+            self.data,
+            self.state,
+            wanted if encode else out,
+            seen,
+            start,
+            scan,
+            ends,
+            turn.level,
+            step_of(step),
+            self.learnt,
+            tables(),
+            out,
+            encode,
+        )
+        return self.blocks.inverse(out.astype(np.float64))
+
+
+def encode_group(
+    planes: Doubles, blocks: Blocks, shifts: Longs, base: int, keep: Keep | None = None
+) -> tuple[bytes, list[Doubles]]:
+    """(T, K, height, width) planes in 1/16 of a level as a stream; and what they decode to, (K, height, width) each.
+
+    Args:
+        planes: at most DATES_MAX dates.
+        blocks: how they are cut.
+        shifts: (T, 2) where the dates lie.
+        base: number of the step.
+        keep: asked of every decoded date; one that uses up more than 1 of its bounds is coded finer until it does not.
+    """
+    padded = blocks.pad(planes)
+    data = np.zeros(_MARGIN + _BYTES_PER_VALUE * padded.size, np.uint8)
+    coder = Coder.of(blocks, planes.shape[1], data, start_encoder(), base)
+    shifts = shifts - shifts[0]  # the first lies where it lies
+    for turn in turns(len(planes)):
+        _encode_date(coder, turn, padded[turn.date], np.clip(shifts[turn.date], -MOST, MOST), keep)
+    size = finish(data, coder.state)
+    inner = [coder.past.planes[t][:, : blocks.height, : blocks.width] for t in range(len(planes))]
+    return len(planes).to_bytes(2, "little") + bytes([base]) + data[1 : 1 + size].tobytes(), inner
+
+
+def _encode_date(coder: Coder, turn: Turn, planes: Doubles, at: Longs, keep: Keep | None) -> None:
+    wanted = coder.blocks.forward(np.rint(planes)).astype(np.int64)
+    seen, step = coder.references(turn, at), coder.usual_step(turn)
+    state, learnt = coder.state.copy(), coder.learnt
+    while True:
+        coder.state, coder.learnt = state.copy(), learnt.copy()
+        coder.told(turn, step, at)
+        decoded = coder.code(turn, wanted, seen, step, encode=True)
+        inner = decoded[:, : coder.blocks.height, : coder.blocks.width]
+        share = 0.0 if keep is None else keep(turn.date, inner)
+        if share <= 1 or step == 0:
+            break
+        step = max(step - max(1, round(4 * np.log2(min(share, 64.0)))), 0)
+    coder.past.add(turn.date, decoded, at)
+
+
+def decode_group(stream: bytes, blocks: Blocks, components: int, dates: Sequence[int]) -> Iterator[tuple[int, Doubles]]:
+    """(date, (K, height, width) planes) of those of `dates`, in the order of coding; no further than the last of them.
+
+    Raises:
+        Corrupt: the stream holds fewer dates, or ends early.
+    """
+    count, left = int.from_bytes(stream[:2], "little"), set(dates)
+    if len(stream) < 3 or (left and max(left) >= count) or stream[2] > STEP_MAX:
+        raise Corrupt(
+            f"a stream of {len(stream)} bytes and {count} rasters has none at {max(left, default=0)}; "
+            "restore the raster"
+        )
+    data = np.frombuffer(stream[3:], np.uint8).copy()
+    coder = Coder.of(blocks, components, data, start_decoder(data), stream[2])
+    for turn in turns(count):
+        if not left:
+            return
+        step, at = coder.told(turn, -1, np.zeros(2, np.int64))
+        seen = coder.references(turn, at)
+        decoded = coder.code(turn, np.zeros(0, np.int64), seen, step, encode=False)
+        if coder.state[4] > len(data) + 64:
+            raise Corrupt(f"a stream of {len(stream)} bytes ends before its rasters do; restore the raster")
+        coder.past.add(turn.date, decoded, at)
+        if turn.date in left:
+            left.discard(turn.date)
+            yield turn.date, decoded[:, : blocks.height, : blocks.width]

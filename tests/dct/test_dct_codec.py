@@ -1,0 +1,165 @@
+"""The klt-dct codec: transforms that are whole numbers, shifts found, policies kept, streams read to a date."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from geostore.certificate import measure
+from geostore.classical.fit import coded_bytes
+from geostore.codec import Effort, RawCodec, Series, decode_many, quiet
+from geostore.collection import Policy
+from geostore.dct import KltDctFamily
+from geostore.dct.blocks import CLASSES, Blocks
+from geostore.dct.codec import KltDctCodec
+from geostore.dct.mixing import logistic
+from geostore.dct.order import STANDING, turns
+from geostore.dct.predict import taught, teach
+from geostore.dct.shift import PARTS, move, shifts
+from geostore.dct.stream import decode_group, encode_group, step_of
+from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
+from geostore.testing.codecs import synthetic_series
+
+FAMILY = KltDctFamily()
+POLICY = Policy(mse_max=2e-4, index_mae_max=None)
+
+
+def fit(series: Series, policy: Policy = POLICY) -> KltDctCodec:
+    codec = FAMILY.fit(series, policy=policy, effort=Effort(steps=4), progress=quiet)
+    assert isinstance(codec, KltDctCodec)
+    return codec
+
+
+def drifting(count: int = 9, side: int = 48) -> tuple[np.ndarray, np.ndarray]:
+    """(T, 2, side, side) of one texture seen from further on at each date, and by how many parts of a pixel."""
+    rng = np.random.default_rng(5)
+    texture = ndimage.gaussian_filter(rng.normal(size=(2, side + 16, side + 16)), (0, 1.5, 1.5)) * 4000
+    at = rng.integers(-6, 7, (count, 2))
+    seen = [move(np.rint(texture), by)[:, 8 : 8 + side, 8 : 8 + side] for by in at]
+    return np.stack(seen), at
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 63), (64, 64), (96, 40), (21, 130)])
+def test_blocks_turn_back(shape: tuple[int, int]) -> None:
+    """Proves that whole-number coefficients of any plane give it back to within a level's sixteenths."""
+    blocks = Blocks(*shape)
+    planes = np.random.default_rng(1).integers(-8000, 8000, (2, *blocks.padded)).astype(np.float64)
+    there = blocks.forward(planes)
+    assert np.array_equal(there, np.rint(there))
+    assert np.abs(blocks.inverse(there) - planes).max() <= 4
+    assert sorted(map(tuple, blocks.scan[:, :2].tolist())) == list(np.ndindex(blocks.side))
+    assert (np.diff(blocks.scan[:, 2]) >= 0).all()
+    assert blocks.scan[-1, 2] < CLASSES
+
+
+def test_shifts_are_found() -> None:
+    """Proves that dates moved by known parts of a pixel are told to lie there, to within one part."""
+    planes, at = drifting()
+    found = shifts(planes)
+    assert np.abs((found - found.mean(axis=0)) - (at - at.mean(axis=0))).max() <= 1.5
+    assert not shifts(planes[:1]).any()
+
+
+def test_moving_is_whole_and_keeps_flat_planes() -> None:
+    """Proves that a plane of one value stays so wherever it is moved, and whole pixels are moved as they are."""
+    flat = np.full((1, 20, 20), -777.0)
+    assert np.array_equal(move(flat, np.array([3, -13])), flat)
+    ramp = np.arange(400.0).reshape(1, 20, 20)
+    assert np.array_equal(move(ramp, np.array([PARTS, 0]))[:, :-1], ramp[:, 1:])
+
+
+def test_every_date_leans_on_dates_before_it() -> None:
+    """Proves that each date has its turn once, and that its references had theirs, the standing image among them."""
+    for count in (1, 2, 5, 17, 40, 71):
+        order = turns(count)
+        assert sorted(t.date for t in order) == list(range(count))
+        done: set[int] = set()
+        for turn in order:
+            assert {r for r in turn.references if r != STANDING} <= done
+            assert (STANDING in turn.references) is bool(done)
+            done.add(turn.date)
+
+
+def test_weights_are_learnt() -> None:
+    """Proves that weights taught by a mixture of two references find it, and stay as they were taught nothing."""
+    seen = np.random.default_rng(2).integers(-9000, 9000, (2, 500))
+    square, cross, out = np.zeros((2, 2), np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
+    start = np.array([200, 40])
+    taught(square, cross, start, 16, 4, out)
+    assert out.tolist() == [200, 40]
+    teach(seen, (64 * seen[0] + 192 * seen[1]) >> 8, square, cross)
+    taught(square, cross, start, 16, 4, out)
+    assert np.abs(out - [64, 192]).max() <= 1
+
+
+def test_logistic_tables_are_inverse() -> None:
+    """Proves that odds grow with a probability, and that going there and back changes it by less than one step."""
+    odds, back = logistic()
+    assert (np.diff(odds) >= 0).all()
+    middle = np.arange(64, 65536 - 64)
+    assert (np.abs(back[odds[middle] + len(back) // 2] - middle) <= middle * (65536 - middle) / 65536 / 200 + 1).all()
+    assert (np.diff([step_of(n) for n in range(128)]) > 0).all()
+
+
+def test_a_stream_is_read_no_further_than_asked() -> None:
+    """Proves that some dates of a stream are what all of them are, and that a cut stream gives the dates it has."""
+    planes, at = drifting(12)
+    blocks = Blocks(*planes.shape[2:])
+    stream, coded = encode_group(planes * 4, blocks, at, 40)
+    everything = dict(decode_group(stream, blocks, 2, range(12)))
+    assert all(np.array_equal(everything[t], coded[t]) for t in range(12))
+    ((date, alone),) = decode_group(stream, blocks, 2, [11])
+    assert date == 11
+    assert np.array_equal(alone, coded[11])
+    first = stream[: len(stream) * 9 // 10]
+    assert np.array_equal(dict(decode_group(first, blocks, 2, [0]))[0], coded[0])
+    with pytest.raises(Corrupt):
+        dict(decode_group(stream[:40], blocks, 2, range(12)))
+
+
+def test_shifts_save_bytes() -> None:
+    """Proves that dates that lie beside one another take fewer bytes, at no more error, when that is told."""
+    planes, at = drifting()
+    blocks = Blocks(*planes.shape[2:])
+    told, with_shifts = encode_group(planes * 4, blocks, at, 56)
+    plain, without = encode_group(planes * 4, blocks, np.zeros_like(at), 56)
+    assert len(told) < 0.7 * len(plain)
+    errors = [float(np.square(np.stack(found) - planes * 4).mean()) for found in (with_shifts, without)]
+    assert errors[0] <= 1.1 * errors[1]
+
+
+def test_every_raster_keeps_the_policy() -> None:
+    """Proves that rasters of very different errors at one step all keep the bound, and that a looser one takes less."""
+    series = synthetic_series((10, 4, 40, 33), indices=("NDVI",))
+    sizes = []
+    for bound in (2e-4, 2e-5):
+        policy = Policy(mse_max=bound, index_mae_max=0.05)
+        codec = fit(series, policy)
+        encoded = codec.encode_series(series)
+        pairs = [(e.shared, (e.payload, v)) for e, v in zip(encoded, series.valid, strict=True)]
+        for date, pixels in enumerate(decode_many(codec, pairs)):
+            assert measure(series.pixels[date], pixels, series.valid[date], series.bands, ("NDVI",)).keeps(policy)
+        sizes.append(coded_bytes(encoded))
+    assert sizes[0] < sizes[1]
+
+
+def test_what_is_not_for_it_is_left() -> None:
+    """Proves that bounds on every value get the lossless codec, floats a refusal, newer formats and damage an error."""
+    series = synthetic_series((3, 2, 16, 16))
+    bounded = Policy(mse_max=None, index_mae_max=None, max_error=0.01)
+    assert isinstance(FAMILY.fit(series, policy=bounded, effort=Effort(steps=4), progress=quiet), RawCodec)
+    with pytest.raises(InvalidInput, match="float32"):
+        fit(synthetic_series((3, 2, 16, 16), dtype="float32"))
+    codec = fit(series)
+    data = codec.to_bytes()
+    with pytest.raises(UnsupportedFormat):
+        FAMILY.from_bytes(data[:5] + b"\x09" + data[6:])
+    encoded = codec.encode(series.pixels[0], series.valid[0])
+    damaged = replace(encoded, payload=bytes([encoded.payload[0] ^ 1]) + encoded.payload[1:])
+    with pytest.raises(Corrupt, match="other components"):
+        codec.decode(damaged.payload, series.valid[0])
+    with pytest.raises(InvalidInput, match="does not fit"):
+        codec.encode(series.pixels[0, :, :5], series.valid[0, :5])
