@@ -60,7 +60,7 @@ def changes(node: Node, request: messages.Changes, arrays: tuple[Array, ...], pr
 def _partition(node: Node, request: messages.Changes) -> PartitionKey:
     """The one partition a place means: of several band groups the one with the finest pixels."""
     geohash, wanted = check_geohash(request.geohash), request.wanted
-    held = [p for p in node.store.partitions(wanted.collection, group=wanted.group) if _meets(p.geohash, geohash)]
+    held = node.store.partitions_at(geohash, wanted.collection, wanted.group)
     if not held:
         raise NotFound(f"nothing is stored at {geohash!r}; `geostore status --partitions` lists what is")
     for what in ("collection", "geohash"):
@@ -70,10 +70,6 @@ def _partition(node: Node, request: messages.Changes) -> PartitionKey:
     if len(geohash) > len(held[0].geohash) + 1:
         raise InvalidInput(f"{geohash!r} is finer than a chip; use {len(held[0].geohash)} or one letter more")
     return min(held, key=lambda p: (node.store.codec(p, 0).cell.xres, p.group))
-
-
-def _meets(cell: str, geohash: str) -> bool:
-    return cell.startswith(geohash) or geohash.startswith(cell)
 
 
 def _within(wanted: Wanted, partition: PartitionKey, geohash: str) -> Wanted:

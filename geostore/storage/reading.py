@@ -47,11 +47,14 @@ class Reading(ABC):
         self, collection: str | None = None, prefix: str = "", group: str | None = None
     ) -> list[PartitionKey]:
         """Partitions that hold a codec or a current raster, sorted; all of them unless narrowed."""
-        return [
-            p
-            for p in self.see(View.partitions)
-            if collection in (None, p.collection) and p.geohash.startswith(prefix) and group in (None, p.group)
-        ]
+        return [p for p in self.see(lambda view: view.partitions(collection, [prefix])) if group in (None, p.group)]
+
+    def partitions_at(
+        self, geohash: str, collection: str | None = None, group: str | None = None
+    ) -> list[PartitionKey]:
+        """Partitions whose cell lies in `geohash`, or holds it, sorted."""
+        beginnings = [geohash, *(geohash[:n] + "\0" for n in range(1, len(geohash)))]
+        return [p for p in self.see(lambda view: view.partitions(collection, beginnings)) if group in (None, p.group)]
 
     def rasters(
         self, partition: PartitionKey, start_us: int | None = None, end_us: int | None = None, *, payload: bool = True

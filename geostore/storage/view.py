@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, TypeVar
@@ -156,11 +156,21 @@ class View:
         """Columns of every codec row of a partition, ascending generation."""
         return self._read(lambda txn: [tuple(v) for _, v in _scan(txn, _CODEC + partition.to_bytes())])
 
-    def partitions(self) -> list[PartitionKey]:
-        """Every partition that has a codec or a visible raster, sorted."""
+    def partitions(self, collection: str | None = None, beginnings: Sequence[str] = ("",)) -> list[PartitionKey]:
+        """Every partition that has a codec or a visible raster, sorted.
+
+        Args:
+            collection: of this one; of all, if None.
+            beginnings: of their geohashes; a cell itself where one ends with a zero character. Nothing else is read.
+        """
 
         def work(txn: Any) -> set[bytes]:
-            return {p for first in (_CODEC, _RASTER) for p in _hop(txn, first)}
+            found: set[bytes] = set()
+            for kind in (_CODEC, _RASTER):
+                names = _collections(txn, kind) if collection is None else [collection.encode()]
+                for name in names:
+                    found.update(p for b in beginnings for p in _hop(txn, kind, name + b"\0" + b.encode()))
+            return found
 
         found = (p.split(b"\0") for p in self._read(work))
         return sorted(PartitionKey(c.decode(), g.decode(), b.decode()) for c, g, b in found)
@@ -261,14 +271,24 @@ def _scan_rasters(txn: Any, prefix: bytes, low: bytes, high: bytes | None) -> It
         going = cursor.next()
 
 
-def _hop(txn: Any, first: bytes) -> Iterator[bytes]:
-    """The partitions of the keys that begin with `first`, one seek each."""
+def _hop(txn: Any, kind: bytes, beginning: bytes) -> Iterator[bytes]:
+    """The partitions of the keys of one kind that begin so, one seek each."""
     cursor = txn.cursor()
-    going = cursor.set_range(first)
-    while going and cursor.key().startswith(first):
+    going = cursor.set_range(kind + beginning)
+    while going and cursor.key().startswith(kind + beginning):
         partition = b"\0".join(cursor.key()[1:].split(b"\0", 3)[:3])
         yield partition
-        going = cursor.set_range(first + partition + b"\1")
+        going = cursor.set_range(kind + partition + b"\1")
+
+
+def _collections(txn: Any, kind: bytes) -> Iterator[bytes]:
+    """The collections of the keys of one kind, one seek each."""
+    cursor = txn.cursor()
+    going = cursor.set_range(kind)
+    while going and cursor.key().startswith(kind):
+        name = cursor.key()[1:].split(b"\0", 1)[0]
+        yield name
+        going = cursor.set_range(kind + name + b"\1")
 
 
 def _take_raster(txn: Any, slot: int, values: Values) -> None:

@@ -97,6 +97,16 @@ def test_partitions_are_narrowed_by_collection_prefix_and_group(store):
     assert store.partitions("other") == []
 
 
+def test_partitions_at_a_place_are_those_that_hold_it_or_lie_in_it(store):
+    """A cell, a prefix of cells, a chip, places where nothing is: as a look at all of them finds."""
+    store.commit([codec("9qdfr"), codec("9qdfx"), codec("u0000"), codec("9qd")])
+    every = store.partitions()
+    for place in ("9qdfr", "9q", "9qdfr7", "9qdfz", "9qdfx00", "u", "u0001", "z"):
+        meets = [p for p in every if p.geohash.startswith(place) or place.startswith(p.geohash)]
+        assert store.partitions_at(place) == store.partitions_at(place, "s2", "10m") == meets
+    assert store.partitions_at("9qdfr", "other") == store.partitions_at("9qdfr", None, "20m") == []
+
+
 def test_stored_errors_are_never_smaller_than_measured(store):
     """Certificates go through float32; each error comes back equal or the next float32 above."""
     from geostore.certificate import Certificate, SpectralError
