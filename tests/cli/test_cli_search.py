@@ -65,6 +65,17 @@ def test_conditions_reach_the_search(run, store, world, place, tmp_path) -> None
     assert labelled.json == {"labelled": 1, "unchanged": 0}
     assert count("--label", "wet") == count("--label", "wet", "--label", "grass", "--match", "exactly") == 1
     assert count("--level", "chip") > count()
+    shown = run("similar", example, "--store", store, "--level", "cell", "-k", 3)
+    assert "cells were read" in shown.out
+    near = run(
+        "similar", "--near", f"{(west + east) / 2},{(south + north) / 2}", "--store", store, "-k", 2, "--json"
+    ).json
+    assert [(hit["cell"], hit["score"]) for hit in near["hits"]] == [(place[0], 0), (place[0], 0)]
+    words = run("similar", "--words", "wet grass", "--store", store, "-k", 1, "--json").json["hits"]
+    assert run("similar", "--text", "wet grass", "--store", store, "-k", 1, "--json").json["hits"] == words
+    assert words[0]["labels"] == ["grass", "wet"]
+    assert run("similar", "--near", "here", "--store", store).code != 0
+    assert "text or location" in run("similar", example, "--text", "wet", "--store", store).err
     file = next(iter(sorted(world.scenes.glob("*.tif"))))
     hits = run("similar", file, "--unlike", example, "-k", 3, "--store", store, "--json").json["hits"]
     assert len(hits) == 3

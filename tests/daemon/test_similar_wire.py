@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import math
+import shutil
 import sys
 from pathlib import Path
 
@@ -60,6 +62,10 @@ def answers(client: Client) -> dict[str, object]:
         "several": client.similar(like=[FIRST, raster], unlike=[(CELL, "1970-01-05")]),
         "labels": client.similar(FIRST, labels=AtLeast("dry", "bare"), sensor="s2", season="winter"),
         "nothing": client.similar(FIRST, within=(-70, -10, -60, 0)),
+        "cell": client.similar(raster, level="cell", explain=True),
+        "words": client.similar(words="dry winter"),
+        "text": client.similar(text="wet", k=1),
+        "near": client.similar(near=(0.5, 0.5), k=3, level="chip"),
     }
     comparable = {n: (h.to_dict(), h.count, h.space, h.vector.tobytes()) for n, h in found.items()}
     pixels = [(i, r.pixels.tobytes()) for i, r in found["several"].decode()]
@@ -74,6 +80,8 @@ def test_in_process_tcp_and_curve_give_identical_answers(store: Path, client: Cl
     new_client_key(tmp_path / "keys", "reader", "read")
     here = answers(client)
     assert here["key"][1] == DATES
+    assert here["cell"][0]["hits"][0]["votes"][0]["weight"] > 0
+    assert here["text"][0]["hits"][0]["labels"] == ["wet"]
     with Daemon(store) as daemon, connect(daemon.address) as far:
         over_tcp = answers(far)
         assert asyncio.run(awaited(daemon.address)) == here["key"][0]
@@ -250,8 +258,6 @@ def test_limits_hold_against_hostile_requests(store: Path) -> None:
 
 def test_labels_upgrade_and_build_through_a_daemon(store: Path, tmp_path: Path) -> None:
     """A label counts at the next question; an upgrade is a job, and the store answers by the new head afterwards."""
-    import shutil
-
     shutil.copytree(store, tmp_path / "store")
     with Daemon(tmp_path / "store") as daemon, connect(daemon.address) as far:
         hits = far.similar(FIRST, k=2)
@@ -263,3 +269,29 @@ def test_labels_upgrade_and_build_through_a_daemon(store: Path, tmp_path: Path) 
         assert far.similar(FIRST).space["bits"] == 64
         assert far.index_build(anew=True)["rasters"] == 2 * DATES
         assert {j["verb"]: j["state"] for j in far.jobs()} == {"index-upgrade": "done", "index-build": "done"}
+
+
+def test_a_brought_encoder_goes_through_a_daemon(store: Path, tmp_path: Path) -> None:
+    """Its files travel once, the upgrade is a job, bands it cannot take stay as they are; then texts are asked afar."""
+    pytest.importorskip("tokenizers", reason="the extra `text` is not installed")
+    sys.path.insert(0, str(Path(__file__).parents[1] / "index"))
+    from tiny_encoder import write_encoder
+
+    folder = write_encoder(tmp_path / "tiny")
+    declared = json.loads((folder / "encoder.json").read_text())
+    declared["image"]["bands"] = ["red", "nir", "red"]
+    (folder / "encoder.json").write_text(json.dumps(declared))
+    shutil.copytree(store, tmp_path / "store")
+
+    async def upgraded(address: str) -> dict:
+        async with connect_async(address) as client:
+            return await client.index_upgrade(encoder=folder, head="rotation")
+
+    with Daemon(tmp_path / "store") as daemon, connect(daemon.address) as far:
+        made = asyncio.run(upgraded(daemon.address))["indexes"]
+        assert [(m["space"]["encoder"], m["space"]["bands"]) for m in made] == [("tiny", ["red", "nir"])]
+        hits = far.similar(text="lake", k=3)
+        assert (len(hits), hits.space["encoder"], hits.space["sides"]) == (3, "tiny", ["image", "text", "location"])
+        assert [h.key for h in far.similar(hits, k=3)] == [h.key for h in hits]
+        assert far.similar(location=(21.5, 47.0), k=1).space["name"] == hits.space["name"]
+        assert far.similar(words="wet", k=1)[0].labels == ("wet",)
