@@ -15,7 +15,7 @@ from bench.rd_curves import Point
 from bench.rd_places import Place, names
 from geostore.plugins import names as installed
 
-FAMILIES = ("vae", "klt-av1")
+FAMILIES = ("vae", "klt-dct", "klt-av1")
 STEPS = 600  # of a fit that trains a network of its own
 _QUICK_STEPS, _QUICK_CELLS = 2, 2
 

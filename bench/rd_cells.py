@@ -25,7 +25,7 @@ from geostore.storage import pack_mask
 
 _PACKAGE = Path(rd_ours.__file__).parents[1] / "geostore"
 _COMMON = ("codec.py", "certificate.py", "spectral.py", "classical", "coding")  # what every cell of ours depends on
-_FOLDERS: dict[str, tuple[str, ...]] = {"klt-av1": ()}  # and what those of a family do
+_FOLDERS: dict[str, tuple[str, ...]] = {"klt-av1": (), "klt-dct": ("dct",)}  # and what those of a family do
 _STORED = ("node/encode.py", "vae")
 NEEDS = {"SZ3": "pysz"}
 

@@ -18,6 +18,7 @@ from bench.rd_places import Place
 _STYLES: dict[str, tuple[str, str, float]] = {  # colour, dashes, width
     "geostore vae": ("#d1495b", "-", 2.6),
     "geostore vae, own network": ("#e9a03b", "-", 2.0),
+    "geostore klt-dct": ("#7b2d8b", "-", 2.6),
     "geostore klt-av1": ("#1f4e8c", "-", 2.6),
     "KLT + SVT-AV1": ("#2a9d8f", "-", 1.3),
     "KLT + libaom AVIF": ("#7cb518", "-", 1.3),
