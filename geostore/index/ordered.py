@@ -11,15 +11,17 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.index.bits import Rows
-from geostore.index.encoders import Floats, TextEncoder, check_places, check_texts
+from geostore.index.encoders import Doubles, Floats, TextEncoder, check_places, check_texts
 from geostore.index.filters import ALL, Filter, check_columns, plan
 from geostore.index.ranked import Match, Matches
 from geostore.index.rows import TIME
 from geostore.index.segment import Segment
 from geostore.index.segments import Segments
-from geostore.partition.geohash import bounds, name_of
+from geostore.index.spatial import bounds_of
+from geostore.partition.geohash import name_of
 
 EARTH_KM = 6371.0088  # mean radius
+_ROWS = 1 << 18  # scored at once
 WORDS_MAX = 16  # of a text that are looked for one by one
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 _EMPTY = frozenset(
@@ -114,32 +116,32 @@ def by_distance(indexes: Sequence[Segments], lon: float, lat: float, k: int, *, 
 
     def score(segment: Segment, rows: Rows) -> Floats:
         cells, which = np.unique(segment.cells[rows], return_inverse=True)
-        away = [distance_km(lon, lat, bounds(name_of(int(cell), segment.precision))) for cell in cells]
-        return -np.array(away, np.float32)[which]
+        return -distances_km(lon, lat, bounds_of(cells, segment.precision)).astype(np.float32)[which]
 
     return _ordered(indexes, k, wanted, score)
 
 
-def distance_km(lon: float, lat: float, box: tuple[float, float, float, float]) -> float:
-    """Kilometres from a place to the nearest point of a cell (west, south, east, north); 0 within.
+def distances_km(lon: float, lat: float, boxes: Doubles) -> Doubles:
+    """(N,) kilometres from a place to the nearest point of each cell, (N, 4) west, south, east, north; 0 within.
 
-    The nearest point of the cell's meridians is where a great circle meets them squarely, or a corner.
+    The nearest point of a cell's meridian is where a great circle meets it squarely, or a corner.
     """
-    west, south, east, north = box
-    beyond = (lon - west) % 360 > east - west
-    if not beyond:
-        return EARTH_KM * float(np.radians(max(south - lat, lat - north, 0.0)))
-    edge = west if (west - lon) % 360 < (lon - east) % 360 else east
+    west, south, east, north = boxes.T
+    beside = (lon - west) % 360 <= east - west
+    upright = np.radians(np.maximum(np.maximum(south - lat, lat - north), 0)) * EARTH_KM
+    edge = np.where((west - lon) % 360 < (lon - east) % 360, west, east)
     apart = np.radians(edge - lon)
-    foot = float(np.degrees(np.arctan2(np.tan(np.radians(lat)), np.cos(apart))))
-    inside = min(max(foot, south), north) if -90 <= foot <= 90 else (north if lat > 0 else south)
-    return min(_great_circle(lon, lat, edge, at) for at in (inside, south, north))
+    foot = np.degrees(np.arctan2(np.tan(np.radians(lat)), np.cos(apart)))
+    inside = np.clip(np.where(np.abs(foot) <= 90, foot, np.sign(lat) * 90), south, north)
+    across = np.min([_great_circle(lat, apart, at) for at in (inside, south, north)], axis=0)
+    return np.asarray(np.where(beside, upright, across), np.float64)
 
 
-def _great_circle(lon: float, lat: float, to_lon: float, to_lat: float) -> float:
-    a, b = np.radians([lat, to_lat])
-    half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(np.radians(to_lon - lon) / 2) ** 2
-    return float(2 * EARTH_KM * np.arcsin(min(1.0, float(np.sqrt(half)))))
+def _great_circle(lat: float, apart: Doubles, to_lat: Doubles) -> Doubles:
+    """Kilometres between latitudes in degrees on meridians that are `apart`, radians."""
+    a, b = np.radians(lat), np.radians(to_lat)
+    half = np.sin((b - a) / 2) ** 2 + np.cos(a) * np.cos(b) * np.sin(apart / 2) ** 2
+    return np.asarray(2 * EARTH_KM * np.arcsin(np.sqrt(np.clip(half, 0, 1))), np.float64)
 
 
 def _asked(indexes: Sequence[Segments], text: str, encoder: Words) -> _Asked:
@@ -192,7 +194,8 @@ def _best(segment: Segment, rows: Rows, k: int, score: Score, least: float) -> l
     """The k best rows of a segment, the newest of equals."""
     if not len(rows):
         return []
-    scores = score(segment, rows)
+    parts = [score(segment, rows[at : at + _ROWS]) for at in range(0, len(rows), _ROWS)]
+    scores = np.concatenate(parts)
     times: npt.NDArray[Any] = segment.numbers[TIME].values[rows]
     if k < len(rows):
         least = max(least, float(np.partition(scores, len(scores) - k)[len(scores) - k]))

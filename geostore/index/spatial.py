@@ -107,7 +107,7 @@ class Where:
     def _tested(self, cells: Cells, precision: int) -> Rows:
         """Runs of the rows whose cell the area overlaps."""
         starts = np.flatnonzero(np.diff(cells, prepend=-1))
-        met, _ = self._overlaps(_boxes_of(cells[starts], precision))
+        met, _ = self._overlaps(shapely.box(*bounds_of(cells[starts], precision).T))
         return np.asarray(np.column_stack([starts, np.append(starts[1:], len(cells))])[met])
 
     def _overlaps(self, boxes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -164,13 +164,13 @@ def _is_box(polygon: BaseGeometry) -> bool:
     return not polygon.interiors and bool(shapely.equals(polygon, shapely.box(*polygon.bounds)))
 
 
-def _boxes_of(cells: Cells, precision: int) -> npt.NDArray[Any]:
-    """The cells' outlines."""
+def bounds_of(cells: Cells, precision: int) -> npt.NDArray[np.float64]:
+    """(N, 4) west, south, east, north of cells, degrees."""
     columns, rows = np.empty(len(cells), np.int64), np.empty(len(cells), np.int64)
     _places(cells, precision, columns, rows)
     width, height = 360 / (1 << (5 * precision + 1) // 2), 180 / (1 << 5 * precision // 2)
     west, south = -180 + columns * width, -90 + rows * height
-    return np.asarray(shapely.box(west, south, west + width, south + height))
+    return np.column_stack([west, south, west + width, south + height])
 
 
 def _children(cells: Cells, precision: int, node: tuple[str, int, int]) -> list[tuple[str, int, int]]:

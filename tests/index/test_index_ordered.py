@@ -10,11 +10,15 @@ from pyproj import Geod
 from geostore.errors import InvalidInput
 from geostore.index.encoders.lexical import Lexical
 from geostore.index.filters import Filter
-from geostore.index.ordered import EARTH_KM, by_distance, by_words, distance_km
+from geostore.index.ordered import EARTH_KM, by_distance, by_words, distances_km
 from geostore.index.segments import Segments
 from geostore.partition.geohash import bounds, encode, names_of
 
 GEOD = Geod(a=1000 * EARTH_KM, f=0)
+
+
+def one_km(lon: float, lat: float, cell: tuple[float, float, float, float]) -> float:
+    return float(distances_km(lon, lat, np.array([cell]))[0])
 
 
 @pytest.fixture(scope="module")
@@ -35,18 +39,18 @@ def test_distances_are_those_of_the_nearest_of_many_points_of_a_cell(seed: int) 
         x, y = (a.ravel() for a in np.meshgrid(*(np.linspace(cell[i], cell[i + 2], 181) for i in (0, 1))))
         _, _, away = GEOD.inv(np.full(x.size, lon), np.full(x.size, lat), x, y)
         finest = np.radians(max(cell[2] - cell[0], cell[3] - cell[1]) / 180) * EARTH_KM
-        found = distance_km(lon, lat, cell)
+        found = one_km(lon, lat, cell)
         assert found <= away.min() / 1000 + 1e-6
         assert found >= away.min() / 1000 - finest
-        assert distance_km((cell[0] + cell[2]) / 2, cell[1], cell) == 0
-    assert distance_km(179.9, 0.5, (-180.0, 0.0, -179.0, 1.0)) == pytest.approx(np.radians(0.1) * EARTH_KM, rel=1e-3)
+        assert one_km((cell[0] + cell[2]) / 2, cell[1], cell) == 0
+    assert one_km(179.9, 0.5, (-180.0, 0.0, -179.0, 1.0)) == pytest.approx(np.radians(0.1) * EARTH_KM, rel=1e-3)
 
 
 def test_the_nearest_cells_come_first_and_of_one_the_newest(index) -> None:
     """All rows, in the order of distance and time; a filter is applied before."""
     made, rows = index
     found = by_distance([made], -55.0, 2.0, 50)
-    plain = [distance_km(-55.0, 2.0, bounds(str(n))) for n in names_of(rows.cells, 5)]
+    plain = [one_km(-55.0, 2.0, bounds(str(n))) for n in names_of(rows.cells, 5)]
     np.testing.assert_allclose([-m.score for m in found.found], np.sort(plain)[:50], rtol=1e-5)
     assert found.count == 900
     again = sorted(found.found, key=lambda m: (-m.score, -m.time_us))
