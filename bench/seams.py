@@ -16,9 +16,10 @@ from geostore.classical import KltAv1Family
 from geostore.codec import Codec, Effort, RawCodec, Series, decode_many, quiet
 from geostore.collection import Collection, Files, Policy
 from geostore.connection import connect
+from geostore.dct import KltDctFamily
 from geostore.ingest import ingest
 from geostore.partition.join import join, seam
-from geostore.raster import Grid, Raster
+from geostore.raster import Grid, Pixels, Raster
 from geostore.scene.synthetic import BANDS, Synthetic, write_scenes
 from geostore.vae.borrow import borrow_codec
 from geostore.vae.fit import Domain, fit_codec
@@ -61,6 +62,7 @@ MODES: dict[str, Make] = {
     "lossless": lambda series, _: RawCodec(series.bands),
     "klt-av1": _klt(MSE),
     "klt-av1, largest error": _klt(BOUND),
+    "klt-dct": lambda s, e: KltDctFamily().fit(s, policy=MSE, effort=e, progress=quiet),
     "vae, own network": _own(MSE),
     "vae, own network, logarithms": _own(MSE, "log"),
     "vae, largest error": _own(BOUND),
@@ -136,24 +138,37 @@ def _cell(rasters: list[tuple[int, Raster]], indices: tuple[str, ...]) -> Cell:
 
 
 def _measured(bench: Bench, dataset: Dataset, cells: list[Cell], mode: str) -> None:
-    """One row a mosaic; none where the mode is not for such bands."""
-    effort, decoded = Effort(steps=2 if bench.quick else STEPS, seed=bench.seed, device="cpu"), []
-    for cell in cells:
-        if "logarithms" in mode and any(band.kind != "reflectance" for band in cell.series.bands):
+    """One row a mosaic, beside it the same figure where nothing was cut; none where the mode is not for such bands."""
+    effort = Effort(steps=2 if bench.quick else STEPS, seed=bench.seed, device="cpu")
+    whole = _together(cells)
+    decoded = [_decoded(mode, cell.series, effort) for cell in (*cells, whole)]
+    for date in np.unique(np.linspace(0, len(whole.series) - 1, _DATES).round().astype(int)).tolist():
+        parts = [c.raster(date, found[date]) for c, found in zip(cells, decoded[:-1], strict=True) if found]
+        if len(parts) < max(len(cells), 2) or decoded[-1] is None:
             return
-        codec = MODES[mode](cell.series, effort)
-        if codec is None:
-            return
-        coded = codec.encode_series(cell.series)
-        frames = zip(coded, cell.series.valid, strict=True)
-        decoded.append(decode_many(codec, [(e.shared, (e.payload, valid)) for e, valid in frames]))
-    count = len(cells[0].series)
-    for date in np.unique(np.linspace(0, count - 1, _DATES).round().astype(int)).tolist():
-        truth = join([cell.raster(date) for cell in cells])
-        mosaic = join([cell.raster(date, found[date]) for cell, found in zip(cells, decoded, strict=True)])
-        figure = seam(truth, mosaic, dataset.collection.precision) if len(cells) > 1 else None
-        bench.row(data=dataset.name, mode=mode, cells=len(cells), date=date, seam=figure)
+        truth, uncut = whole.raster(date), whole.raster(date, decoded[-1][date])
+        figures = [seam(truth, shown, dataset.collection.precision) for shown in (join(parts), uncut)]
+        bench.row(data=dataset.name, mode=mode, cells=len(cells), date=date, seam=figures[0], uncut=figures[1])
     print(bench.rows[-1], flush=True)
+
+
+def _decoded(mode: str, series: Series, effort: Effort) -> list[Pixels] | None:
+    """Every date as it decodes; None where the mode is not for such bands."""
+    if "logarithms" in mode and any(band.kind != "reflectance" for band in series.bands):
+        return None
+    codec = MODES[mode](series, effort)
+    if codec is None:
+        return None
+    frames = zip(codec.encode_series(series), series.valid, strict=True)
+    return decode_many(codec, [(e.shared, (e.payload, valid)) for e, valid in frames])
+
+
+def _together(cells: list[Cell]) -> Cell:
+    """All cells as one: what a seam is held against, since a border may lie where pixels are harder than elsewhere."""
+    first = cells[0].series
+    whole = [join([cell.raster(date) for cell in cells]) for date in range(len(first))]
+    pixels, valid = np.stack([r.pixels for r in whole]), np.stack([r.valid for r in whole])
+    return Cell(replace(first, pixels=pixels, valid=valid), whole[0].grid)
 
 
 if __name__ == "__main__":
