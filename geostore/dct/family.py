@@ -17,7 +17,8 @@ class KltDctFamily:
     def fit(
         self, series: Series, *, policy: Policy, effort: Effort, progress: Progress, parent: Codec | None = None
     ) -> Codec:
-        """Fit a codec to `series` that keeps `policy`; the lossless one where no pixel is usable or each has a bound.
+        """Fit a codec to `series` that keeps `policy`; the lossless one where no pixel is usable, each has a bound, or
+        a rival is known to take far less.
 
         Raises:
             InvalidInput: the series is of float32.
@@ -31,7 +32,8 @@ class KltDctFamily:
             return RawFamily().fit(series, policy=policy, effort=effort, progress=progress)
         from geostore.dct.fit import fit_codec
 
-        return fit_codec(series, policy=policy, effort=effort, progress=progress)
+        found = fit_codec(series, policy=policy, effort=effort, progress=progress)
+        return found or RawFamily().fit(series, policy=policy, effort=effort, progress=progress)
 
     def from_bytes(self, data: bytes) -> Codec:
         """The inverse of `KltDctCodec.to_bytes`. Raises Corrupt or UnsupportedFormat."""

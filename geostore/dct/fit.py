@@ -22,7 +22,10 @@ _START = 56  # number of the step from which the search begins
 _TRIES = 4  # of steps, to find the one at which the middle raster uses up its bound
 _SLOPE = 0.14  # of log error by the number of a step: error goes with about 1.6th power of the step
 _NEAR = 3  # steps beside that one which the series is coded at, every raster within the policy
-_BENDS = (100, 0, 300, 30)  # of `Bend`, where a policy bounds an index
+_EVEN = ((0, 1),)  # (bend, weight of bands that an index needs) tried without a bound on an index,
+_BOTH = ((100, 1), (0, 1), (100, 2))  # with one beside a bound on the squared error,
+_INDEX = ((30, 4), (10, 4), (100, 4))  # and with nothing else
+_HOPELESS = 1.1  # of what a rival takes: a first trial that takes more is the last
 _SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24
 _ACCESS = 2**22  # samples that are decoded for one raster at most
 _DATES = 8  # of a group, even so
@@ -63,12 +66,15 @@ class Prepared:
         return float(np.median([codec.share_used(self.series, d, c) for d, c in zip(dates, decoded, strict=True)]))
 
 
-def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltDctCodec:
-    """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid."""
+def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltDctCodec | None:
+    """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid.
+
+    None where a rival is known to take far less.
+    """
     progress("prepare", 0.0)
     scout, hasty = part(series), effort.steps < _HASTY
-    bend, step = _best_scale(scout, policy, progress, hasty=hasty)
-    codec = replace(make_codec(series, policy, bend), step=step)
+    scale, step = _best_scale(scout, policy, progress, hasty=hasty)
+    codec = replace(make_codec(series, policy, *scale), step=step)
     if hasty or not codec.asks:
         return codec
     whole, sizes = Prepared.of(codec, series), dict[int, int]()
@@ -77,12 +83,15 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
         if 0 <= near <= STEP_MAX and not better:
             sizes[near] = whole.size(near)
             progress("choose a step", 0.6 + len(sizes) / 10)
+        if effort.bytes_max is not None and sizes[step] > _HOPELESS * effort.bytes_max:
+            return None
     return replace(codec, step=min(sizes, key=lambda s: sizes[s]))
 
 
-def make_codec(series: Series, policy: Policy, per_mille: int) -> KltDctCodec:
+def make_codec(series: Series, policy: Policy, per_mille: int, weight: int = 1) -> KltDctCodec:
     """The codec of a scale, at a middling step."""
     bend, seen = Bend(series.bands, per_mille), series.valid.any(axis=(1, 2))
+    weights = band_weights(series.bands, series.indices, weight)
     height, width = series.pixels.shape[2:]
     samples = len(series.bands) * int(height) * int(width)
     return KltDctCodec(
@@ -91,10 +100,8 @@ def make_codec(series: Series, policy: Policy, per_mille: int) -> KltDctCodec:
         indices=series.indices,
         height=height,
         width=width,
-        klt=Klt.of(
-            bend.forward(series.pixels[seen]), series.valid[seen], bend, band_weights(series.bands, series.indices, 1)
-        ),
-        weight=1,
+        klt=Klt.of(bend.forward(series.pixels[seen]), series.valid[seen], bend, weights),
+        weight=weight,
         step=_START,
         dates=max(_DATES, _ACCESS // samples),
     )
@@ -125,24 +132,26 @@ def _fullest(series: Series, height: int, width: int) -> tuple[slice, slice]:
     return max(windows, key=lambda w: int(count[w].sum()))
 
 
-def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bool) -> tuple[int, int]:
-    """(bend, step) of the scale on which `series` takes the fewest bytes, and a step that keeps the policy about."""
-    bends, at = _bends(series, policy), None
+def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bool) -> tuple[tuple[int, int], int]:
+    """((bend, weight), step) at which `series` takes the fewest bytes, most of it within the policy."""
+    scales, at = _scales(series, policy), None
     if not series.valid.any():
-        return bends[0], _START
-    found: list[tuple[int, int, int]] = []  # bytes, bend, step
-    for number, bend in enumerate(bends[:1] if hasty else bends):
-        ready = Prepared.of(make_codec(series, policy, bend), series, at)
+        return scales[0], _START
+    found: list[tuple[int, tuple[int, int], int]] = []  # bytes, scale, step
+    for number, scale in enumerate(scales[:1] if hasty else scales):
+        ready = Prepared.of(make_codec(series, policy, *scale), series, at)
         step, at = _step_for(ready, 2 if hasty else _TRIES), ready.at
-        found.append((ready.size(step) if len(bends) > 1 and not hasty else 0, bend, step))
+        found.append((ready.size(step) if len(scales) > 1 and not hasty else 0, scale, step))
         progress("choose a scale", 0.1 + number / 10)
-    _, bend, step = min(found)
-    return bend, step
+    _, scale, step = min(found)
+    return scale, step
 
 
-def _bends(series: Series, policy: Policy) -> tuple[int, ...]:
+def _scales(series: Series, policy: Policy) -> tuple[tuple[int, int], ...]:
     asks = series.indices and any(b is not None for b in (policy.index_mae_max, policy.index_p99_max))
-    return _BENDS if asks and all(b.kind == "reflectance" for b in series.bands) else (0,)
+    if not asks or any(b.kind != "reflectance" for b in series.bands):
+        return _EVEN
+    return _INDEX if policy.mse_max is None else _BOTH
 
 
 def _step_for(ready: Prepared, tries: int) -> int:
