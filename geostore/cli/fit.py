@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from geostore.amounts import duration
 from geostore.cli import options
 from geostore.cli.session import Session
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def fit(
@@ -19,7 +22,9 @@ def fit(
     seconds: Annotated[float | None, typer.Option(help="Wall-clock limit per partition.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything random.")] = None,
     workers: Annotated[int | None, typer.Option(help="Worker processes; one a core, if left out.")] = None,
-    refit: Annotated[bool, typer.Option("--refit", help="Fit again what is fitted already.")] = False,
+    refit: Annotated[
+        bool, typer.Option("--refit", help="Fit again what is fitted, where originals are at hand.")
+    ] = False,
 ) -> None:
     """Fit codecs and encode what waits. Resumable: partitions that are done are skipped."""
     with session.writer() as client, session.progress("fit") as progress:
@@ -33,11 +38,14 @@ def fit(
             workers=workers,
             progress=progress,
         )
-    session.answer(
-        fields,
-        lambda out: out.print(
-            f"{fields['rasters']} rasters in {fields['partitions']} partitions: {fields['fitted']} codecs fitted, "
-            f"{fields['encoded']} kept their codec, {fields['lossless']} are smaller lossless; "
-            f"{duration(fields['seconds'])}"
-        ),
+    session.answer(fields, lambda out: _show(out, fields))
+
+
+def _show(out: Console, fields: dict[str, Any]) -> None:
+    out.print(
+        f"{fields['rasters']} rasters in {fields['partitions']} partitions: {fields['fitted']} codecs fitted, "
+        f"{fields['encoded']} kept their codec, {fields['lossless']} are smaller lossless; "
+        f"{duration(fields['seconds'])}"
     )
+    if fields.get("left"):
+        out.print(f"{fields['left']} partitions stay as they are: no original of theirs is at hand any more")

@@ -78,16 +78,18 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
         device=node.settings.device,
     )
     workers = request.workers or node.settings.workers or os.cpu_count() or 1
-    summary: dict[str, Any] = {"partitions": len(chosen), "fitted": 0, "encoded": 0, "lossless": 0, "rasters": 0}
+    summary: dict[str, Any] = {"partitions": 0, "fitted": 0, "encoded": 0, "lossless": 0, "rasters": 0}
     begun = time.monotonic()
     lending = Lending(node)
     for plan, fitted in _run(node, chosen, effort, lending, request.refit, min(workers, max(len(chosen), 1)), progress):
         with node.changing:
             _commit(node, plan, fitted)
         lending.note(plan.work.partition, fitted)
+        summary["partitions"] += 1
         summary["rasters"] += len(plan.rows)
         kind = "encoded" if fitted.facts.get("frozen") else "lossless" if fitted.family == "raw" else "fitted"
         summary[kind] += 1
+    summary["left"] = len(chosen) - summary["partitions"]  # no original is at hand
     return Reply({**summary, "seconds": round(time.monotonic() - begun, 3)})
 
 
@@ -103,11 +105,11 @@ def _choose(node: Node, request: messages.Fit) -> list[PartitionKey]:
 
 
 def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool, folder: Path) -> Plan | None:
-    """Gather a partition's exact rasters into a stack on the box of them all; None if there are none."""
+    """Gather a partition's exact rasters into a stack on the box of them all; None if none of them has a pixel."""
     collection = node.store.collection(partition.collection)
     exact = [exact_row(node, r) for r in node.store.rasters(partition) if refit or r.generation == 0]
     rows = [r for r in exact if r is not None]
-    if not rows:
+    if not any(r.generation == 0 or r.certificate is None or r.certificate.pixels for r in rows):
         return None
     newest = node.store.codec(partition)
     window, learned = _box(rows), newest.generation > 0 and newest.family in collection.policy.codecs

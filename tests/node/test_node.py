@@ -172,6 +172,21 @@ def test_new_dates_use_the_frozen_codec(node: Node) -> None:
         assert second["encoded"] + second["fitted"] + second["lossless"] == 1
 
 
+def test_a_refit_without_originals_changes_nothing(node: Node) -> None:
+    """After a prune only a date under clouds is exact: a refit leaves partition, codec and pixels, and says so."""
+    pixels, valid = series(4)
+    valid[3] = False
+    for t in range(4):
+        put(node, t, pixels[t], valid[t])
+    first = node.answer(messages.Fit(steps=30)).fields
+    assert (first["partitions"], first["left"]) == (1, 0)
+    node.answer(messages.Prune(now=True))
+    before = node.store.codec(node.store.partitions()[0]).generation
+    again = node.answer(messages.Fit(steps=30, refit=True)).fields
+    assert (again["partitions"], again["rasters"], again["left"]) == (0, 0, 1)
+    assert node.store.codec(node.store.partitions()[0]).generation == before
+
+
 def test_withdraw_takes_a_scene_back_and_a_new_put_brings_it_again(node: Node) -> None:
     """A withdrawn scene is gone from every answer; put again, it is current again, fitted or not."""
     pixels, valid = series(6)
