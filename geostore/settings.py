@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     client_key: Path | None = Field(None, description="The client's CURVE secret key file.")
     server_key: str = Field("", description="The daemon's public CURVE key, 40 characters.")
     workers: int = Field(0, ge=0, le=256, description="Fit workers; 0 means one for each core.")
-    fit_steps: int = Field(1500, ge=1, le=1_000_000, description="Optimiser steps per partition at most.")
+    fit_steps: int = Field(1500, ge=0, le=1_000_000, description="Optimiser steps per partition at most.")
     fit_seconds: float | None = Field(None, gt=0, description="Wall-clock limit per partition while fitting.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     text_encoder: str = Field("", description="What `words` are compared by; the best installed, if empty.")

@@ -145,7 +145,8 @@ class AsyncClient:
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """As `Client.fit`."""
-        request = messages.Fit(
+        request = steps.asked(
+            messages.Fit,
             collection=collection,
             geohash=geohash,
             steps=steps_max,

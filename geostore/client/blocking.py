@@ -160,7 +160,8 @@ class Client:
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """Fit codecs and encode what waits; resumable. `progress` is told what is done and its share, 0..1."""
-        request = messages.Fit(
+        request = steps.asked(
+            messages.Fit,
             collection=collection,
             geohash=geohash,
             steps=steps_max,

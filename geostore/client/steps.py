@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from geostore.client.times import Time, time_range
 from geostore.collection import Collection, collection_from_dict, collection_to_dict
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+R = TypeVar("R", bound=Request)
 BATCH_BYTES = 32 * 2**20  # pixels and masks in one put or decode; no daemon's decode_bytes_max is smaller
 BATCH_ITEMS = 2048  # rasters in one
 POLL_S = 0.2  # between two looks at a job; grows to POLL_S_MAX
@@ -45,6 +47,20 @@ class Pause:
 
 
 Steps = Generator[Send | Pause, Any, T]  # receives the Reply of each Send
+
+
+def asked(kind: type[R], **fields: Any) -> R:
+    """The request `kind` of what a caller gave.
+
+    Raises:
+        InvalidInput: a field is out of its range or of another type; the message names it.
+    """
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise InvalidInput(f"{kind.verb}: {where} = {first['input']!r}: {first['msg']}") from error
 
 
 def fields(request: Request) -> Steps[dict[str, Any]]:
