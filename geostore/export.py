@@ -237,7 +237,20 @@ def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo], tier: str) -> d
         "GEOSTORE_EXACT": "yes" if all(i.exact for i in infos) else "no",
         "GEOSTORE_MSE_N1": f"{_mse(infos):.6g}",
         "GEOSTORE_MAX_ERROR": f"{max(i.certificate.max_error for i in infos):.6g}",
+        **_index_tags(infos),
     }
+
+
+def _index_tags(infos: Sequence[RasterInfo]) -> dict[str, str]:
+    """Errors of the spectral indices that all cells measured: the mean over their pixels, the largest of the others."""
+    measured = [i.certificate for i in infos if i.certificate.pixels]
+    tags = {}
+    for name in sorted(set.intersection(*(set(c.indices) for c in measured))) if measured else ():
+        pixels = sum(c.pixels for c in measured)
+        tags[f"GEOSTORE_{name}_MAE"] = f"{sum(c.indices[name].mae * c.pixels for c in measured) / pixels:.6g}"
+        tags[f"GEOSTORE_{name}_P99_MAX"] = f"{max(c.indices[name].p99 for c in measured):.6g}"
+        tags[f"GEOSTORE_{name}_MAX"] = f"{max(c.indices[name].max for c in measured):.6g}"
+    return tags
 
 
 def _mse(infos: Sequence[RasterInfo]) -> float:

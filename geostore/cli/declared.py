@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geostore.errors import InvalidInput
+from geostore.errors import InvalidInput, NotFound
 
 if TYPE_CHECKING:
     from geostore.client import Client
@@ -31,4 +31,7 @@ def find_collection(given: str, client: Client | None) -> Collection:
         )
     if given in known and not Path(given).is_file():
         return known[given]
-    return load_collection(given)
+    try:
+        return load_collection(given)
+    except NotFound as error:
+        raise NotFound(f"{error}; the store's are {', '.join(sorted(known))}" if known else str(error)) from error

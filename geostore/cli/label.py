@@ -9,12 +9,14 @@ import typer
 from geostore.cli import options
 from geostore.cli.decode import read_time
 from geostore.cli.session import Session
-from geostore.errors import NotFound
+from geostore.errors import InvalidInput, NotFound
 
 
 def label(
     session: Session,
-    geohash: Annotated[str, typer.Argument(help="A cell or prefix: all of its rasters in the time.")],
+    geohash: Annotated[
+        str, typer.Argument(help="A cell or prefix: all of its rasters in the time. GEOHASH@TIME as in similar.")
+    ],
     labels: Annotated[
         list[str] | None, typer.Argument(help="The labels, in place of those there; none: take away.")
     ] = None,
@@ -26,6 +28,7 @@ def label(
     reason: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """Label rasters; every change is kept as an event."""
+    geohash, time = _place(geohash, time)
     with session.writer() as client:
         found = client.rasters(geohash, collection=collection, group=group, time=read_time(time))
         if not found:
@@ -34,3 +37,11 @@ def label(
     session.answer(
         fields, lambda out: out.print(f"{fields['labelled']} rasters labelled, {fields['unchanged']} had just these")
     )
+
+
+def _place(text: str, time: str | None) -> tuple[str, str | None]:
+    """Cell or prefix, and time, of GEOHASH or GEOHASH@TIME."""
+    geohash, _, at = text.partition("@")
+    if at and time is not None:
+        raise InvalidInput(f"{text!r} and --time {time} name two times; leave one of them out")
+    return geohash, at or time

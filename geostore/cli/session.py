@@ -120,7 +120,7 @@ class Session:
 
     def note(self, line: str) -> None:
         """A remark beside the answer, on stderr."""
-        _stderr().print(line, markup=False)
+        _stderr().print(line, markup=False, soft_wrap=True)
 
 
 def _stdout() -> Console:

@@ -58,10 +58,13 @@ def open_session(flags: dict[str, Any]) -> Session:
     """The session of these common flags.
 
     Raises:
-        InvalidInput: a setting is unknown or out of its range, or the settings file is missing or not TOML.
+        InvalidInput: store and node are both given, a setting is unknown or out of its range, or the settings file
+            is missing or not TOML.
     """
     names = ("store", "node", "client_key", "server_key")
     given = {name: flags[name] for name in names}
+    if given["store"] and given["node"]:
+        raise InvalidInput(f"--store {given['store']} and --node {given['node']}; give one of the two")
     if given["store"] and not given["node"]:
         given["node"] = ""  # a store on the command line wins over a daemon in the settings file
     return Session(load_settings(flags["config"], **given), flags["as_json"])

@@ -128,3 +128,12 @@ def test_what_is_wrong_is_one_line_and_an_exit_code(run, store, place, arguments
     assert outcome.code == code, outcome.err
     assert outcome.err.startswith(f"{kind}: ")
     assert outcome.err.count("\n") == 1
+
+
+def test_label_takes_a_place_and_time_as_similar_does(run, store, place) -> None:
+    """GEOHASH@TIME and --time label the same rasters: the second finds just these labels there."""
+    cell, time = place
+    first = run("label", f"{cell}@{time}", "meadow", "--store", store, "--json")
+    again = run("label", cell, "meadow", "--time", time, "--store", store, "--json")
+    assert (first.code, again.code) == (0, 0), first.err + again.err
+    assert first.json["labelled"] == again.json["unchanged"] == 1

@@ -50,6 +50,13 @@ def test_a_collection_in_the_store_needs_no_file(run, world):
     assert by_name.json["unchanged"] == left_out.json["unchanged"] == 6
 
 
+def test_a_misspelt_collection_is_told_those_of_the_store(run, world):
+    """Where no file, preset or collection has the name, the store's own names are said beside the presets."""
+    done = run("ingest", world.scenes, "-c", "meadw", "--store", world.store)
+    assert done.code == exit_codes.NOT_FOUND
+    assert "the store's are meadow" in done.err
+
+
 def test_status_prints_both_ratios_and_its_json_adds_up(run, world):
     """No ratio without the other: text names both, and JSON ratios are quotients of its own bytes."""
     text = run("status", "--store", world.store, "--partitions").out
@@ -123,6 +130,10 @@ def test_verify_leaves_with_5_and_names_the_damage(run, world, tmp_path):
         (["status", "--node", "tcp://127.0.0.1:1"], 6, "unreachable"),
         (["status", "--node", "127.0.0.1:7070"], 2, "invalid-input"),
         (["decode", "u2pc0", "--store", "{store}", "-o", "{tmp}"], 2, "invalid-input"),
+        (["fit", "--steps", "-5", "--store", "{store}"], 2, "invalid-input"),
+        (["fit", "--workers", "1000000", "--store", "{store}"], 2, "invalid-input"),
+        (["status", "--store", "{store}", "--node", "tcp://127.0.0.1:1"], 2, "invalid-input"),
+        (["label", "u2pc0@2020-05-03", "--time", "2020", "--store", "{store}"], 2, "invalid-input"),
     ],
 )
 def test_errors_are_one_line_with_kind_and_code(run, world, tmp_path, monkeypatch, arguments, code, kind):

@@ -51,6 +51,21 @@ def test_decoded_pixels_keep_the_certificate(run, world, tmp_path):
     assert 0 < stated <= 0.005  # an embedding, not the lossless row
 
 
+def test_the_index_errors_in_the_tags_are_those_of_the_pixels(run, world, tmp_path):
+    """NDVI of a decoded GeoTIFF of one cell against the scene's, by numpy alone, errs as the file's tags say."""
+    out = tmp_path / "o.tif"
+    assert run("decode", "u2p", "--time", "2020-05-03", "-o", out, "--store", world.store).code == 0
+    with rasterio.open(out) as file:
+        seen, tags = file.read().astype(float) * 1e-4, file.tags()
+    truth = world.rasters[min(world.rasters)].pixels * 1e-4
+    red, nir = 2, 3
+    ndvi = [(p[nir] - p[red]) / (p[nir] + p[red]) for p in (np.maximum(seen, 1e-3), np.maximum(truth, 1e-3))]
+    error = np.abs(ndvi[0] - ndvi[1])
+    assert error.mean() == pytest.approx(float(tags["GEOSTORE_NDVI_MAE"]), rel=1e-3)
+    assert error.max() == pytest.approx(float(tags["GEOSTORE_NDVI_MAX"]), rel=1e-3)
+    assert float(tags["GEOSTORE_NDVI_MAE"]) < float(tags["GEOSTORE_NDVI_P99_MAX"]) <= float(tags["GEOSTORE_NDVI_MAX"])
+
+
 def test_several_dates_become_several_files_and_pick_takes_one(run, world, tmp_path):
     """A range of times gives a file a date, each named by its time; --pick last gives the name as asked."""
     many = run(
