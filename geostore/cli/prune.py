@@ -18,4 +18,5 @@ def prune(
     with session.writer() as client, session.progress("prune") as progress:
         fields = client.prune(now=now, progress=progress)
     before, after = size(fields["bytes_before"]), size(fields["bytes_after"])
-    session.answer(fields, lambda out: out.print(f"prune done: {before} before, {after} after"))
+    kept = "" if now else "; table files stay for readers that have them open: --now removes them at once"
+    session.answer(fields, lambda out: out.print(f"prune done: {before} before, {after} after{kept}"))

@@ -233,7 +233,7 @@ def _read_file(path: Path, filters: Filters) -> Generator[Any, Any, Raster]:
     from geostore.scene import open_scene
 
     if not path.exists():
-        raise InvalidInput(f"no file {str(path)!r}; for a stored raster give (geohash, time)")
+        raise InvalidInput(f"no file {str(path)!r}; for a stored raster (geohash, time), in a shell GEOHASH@TIME")
     known: list[Collection] = yield from steps.collections()
     name = filters.get("collection")
     fitting = [c for c in known if name in (None, c.name)]
