@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from geostore.amounts import size
 from geostore.cli import exit_codes, show
 from geostore.cli.session import Session
 
@@ -24,7 +25,7 @@ def verify(session: Session) -> None:
 
 def _show(out: Console, fields: dict[str, Any]) -> None:
     if fields["ok"]:
-        out.print("nothing is wrong")
+        out.print(f"nothing is wrong: read {size(fields['bytes'])} and checked every digest")
         return
     columns = list(dict.fromkeys(name for finding in fields["findings"] for name in finding))
     rows = [[finding.get(name) for name in columns] for finding in fields["findings"]]

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 
 def verify(node: Node, request: messages.Verify, arrays: tuple[Array, ...], progress: Progress) -> Reply:
-    """Read everything and check it; an empty list of findings means that nothing is wrong."""
+    """Read everything, `bytes` in all, and check it; an empty list of findings means that nothing is wrong."""
     findings = node.store.verify(progress)
     with contextlib.suppress(GeostoreError):  # of what the tables do not tell any more, which was found above
         findings += node.following.verify()
-    return Reply({"ok": not findings, "findings": [dataclasses.asdict(f) for f in findings]})
+    read = sum(dict(node.store.bytes_durable()).values())
+    return Reply({"ok": not findings, "findings": [dataclasses.asdict(f) for f in findings], "bytes": read})
 
 
 def compact(node: Node, request: messages.Compact, arrays: tuple[Array, ...], progress: Progress) -> Reply:

@@ -182,7 +182,8 @@ def secure_client(socket: zmq.Socket[bytes], pair: KeyPair, server_key: str) -> 
     """Make `socket` speak CURVE as `pair` to the daemon whose public key is `server_key`."""
     socket.curve_secretkey = pair.secret.encode()
     socket.curve_publickey = pair.public.encode()
-    socket.curve_serverkey = _check_key(server_key, "server_key").encode()
+    what = f"server_key, {len(server_key)} characters (`geostore keys new server` prints the right one)"
+    socket.curve_serverkey = _check_key(server_key, what).encode()
 
 
 def check_listen(listen: str, *, insecure: bool, has_keys: bool) -> None:
