@@ -26,7 +26,7 @@ KLT_DCT = "geostore klt-dct"
 BEST = "best classical"
 OWN_NETWORK = "geostore vae" + OWN
 LEARNED = ("geostore vae", OWN_NETWORK)
-OURS = ("geostore vae", KLT_DCT, SHIPPED)  # what a node may choose from
+OURS = ("geostore vae", OWN_NETWORK, KLT_DCT, SHIPPED)  # what a node may choose from
 _LIGHT = 3e-4  # MSE on n1 at which everything stored is held against JPEG XL
 
 
