@@ -1,4 +1,4 @@
-"""Sizes, ratios, numbers and durations as people read them."""
+"""Sizes, ratios, numbers, counts and durations as people read them."""
 
 from __future__ import annotations
 
@@ -33,6 +33,16 @@ def ratio(value: float | None) -> str:
 def quotient(part: float, whole: float) -> float | None:
     """Part / whole, or None where either is 0."""
     return part / whole if part and whole else None
+
+
+def counted(count: int, noun: str) -> str:
+    """A number and its noun: "1 raster", "1,234 rasters"; `noun` is the singular of a regular plural.
+
+    Examples:
+        >>> counted(1, "raster"), counted(0, "scene"), counted(1234, "cell")
+        ('1 raster', '0 scenes', '1,234 cells')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from geostore.amounts import size
+from geostore.amounts import counted, size
 from geostore.cli.session import Session
 from geostore.errors import InvalidInput
 
@@ -45,7 +45,8 @@ def told(what: str, fields: dict[str, Any]) -> str:
 
 
 def _count(name: str, value: int) -> str:
-    """As in "19 files", "164 kB in all", "12 files copied"."""
+    """As in "19 files", "164 kB in all", "1 file copied"."""
     if name.endswith("bytes"):
         return f"{size(value)} {'copied' if name.startswith('copied') else 'in all'}"
-    return f"{value} {' '.join(reversed(name.split('_')))}"
+    *how, noun = name.split("_")
+    return " ".join((counted(value, noun.removesuffix("s")), *how))

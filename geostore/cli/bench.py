@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geostore.amounts import counted
 from geostore.cli import show
 from geostore.cli.session import Session
 from geostore.cli.verb import verb
@@ -53,15 +54,16 @@ def bench_retrieval(
 def _show(out: Console, found: Retrieval) -> None:
     facts = found.facts
     title = (
-        f"{facts['layout']}, {facts['labels']} labels, {facts['descriptor']} of {', '.join(facts['bands'])}: "
-        f"{facts['queries']} queries among {facts['database']} scenes, parts {facts['parts']}"
+        f"{facts['layout']}, {counted(facts['labels'], 'label')}, {facts['descriptor']} of "
+        f"{', '.join(facts['bands'])}: {facts['queries']} queries among {counted(facts['database'], 'scene')}, "
+        f"parts {facts['parts']}"
     )
     depths = sorted(found.scores[0].precision)
     columns = ["method", ">bits", f">mAP@{found.k}", ">strict", ">lenient (MiLaN)"]
     columns += [f">P@{d}" for d in depths] + [f">R@{d}" for d in depths]
     out.print(show.table(title, columns, [_row(s, depths) for s in found.scores]))
     for line in found.left_out:
-        out.print(f"left out: {line}", markup=False)
+        out.print(f"left out: {line}")
 
 
 def _row(score: Score, depths: list[int]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geostore.amounts import number
+from geostore.amounts import counted, number
 from geostore.cli import options, show, wanted
 from geostore.cli.session import Session
 
@@ -53,7 +53,7 @@ def _show(out: Console, found: PlaceChanges, only: bool) -> None:
     columns = ("time", "platform", ">likeness", ">step", ">shift", "changed", "labels")
     rows = [_row(moment) for moment in (found.changes if only else found.rows)]
     seasons = "seasons taken off" if found.deseasoned else "seasons left in: not every one was seen in two years"
-    out.print(show.table(f"{found.geohash}, {len(found)} dates, {seasons}", columns, rows))
+    out.print(show.table(f"{found.geohash}, {counted(len(found), 'date')}, {seasons}", columns, rows))
 
 
 def _row(moment: Any) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from geostore.amounts import number
+from geostore.amounts import counted, number
 from geostore.cli import options, show
 from geostore.cli.session import Session
 from geostore.errors import InvalidInput, NotFound
@@ -109,7 +109,7 @@ def read_time(text: str | None) -> str | slice | None:
 def _show(console: Console, made: list[Exported]) -> None:
     for m in made:
         error = "exact" if m.exact else f"MSE {number(m.mse, '.2e')}, largest error {number(m.max_error)}"
-        cells = "1 cell" if m.cells == 1 else f"{m.cells} cells"
         console.print(
-            f"{m.path}: {m.width} x {m.height}, {', '.join(m.bands)}, {cells}, {show.when(m.time_us)}, {error}"
+            f"{m.path}: {m.width} x {m.height}, {', '.join(m.bands)}, {counted(m.cells, 'cell')}, "
+            f"{show.when(m.time_us)}, {error}"
         )

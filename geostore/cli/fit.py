@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geostore.amounts import duration
+from geostore.amounts import counted, duration, size
 from geostore.cli import options
 from geostore.cli.session import Session
 
@@ -43,9 +43,34 @@ def fit(
 
 def _show(out: Console, fields: dict[str, Any]) -> None:
     out.print(
-        f"{fields['rasters']} rasters in {fields['partitions']} partitions: {fields['fitted']} codecs fitted, "
-        f"{fields['encoded']} kept their codec, {fields['lossless']} are smaller lossless; "
-        f"{duration(fields['seconds'])}"
+        f"{counted(fields['rasters'], 'raster')} in {counted(fields['partitions'], 'partition')}: "
+        f"{counted(fields['fitted'], 'codec')} fitted, {fields['encoded']} kept theirs, {fields['lossless']} smaller "
+        f"lossless; {duration(fields['seconds'])}"
     )
     if fields.get("left"):
-        out.print(f"{fields['left']} partitions stay as they are: no original of theirs is at hand any more")
+        out.print(f"left as before, no original of theirs is at hand any more: {counted(fields['left'], 'partition')}")
+    for line in (*beyond(fields.get("beyond", 0), fields.get("beyond_left")), *_freed(fields)):
+        out.print(line)
+
+
+def beyond(missed: int, left: int | None) -> list[str]:
+    """What to do about rasters that miss their policy; `left` of them have no original at hand, if that is known."""
+    if not missed:
+        return []
+    lines = [f"beyond their policy as it is now: {counted(missed, 'raster')}; `geostore fit --refit` fits them again"]
+    if left:
+        lines[0] += f", but for {left} with no original at hand: withdraw their scenes, ingest them again, then fit"
+    return lines
+
+
+def _freed(fields: dict[str, Any]) -> list[str]:
+    """How the disk gets smaller; nothing where nothing was encoded."""
+    if not fields["partitions"] or not fields.get("superseded"):
+        return []
+    return [f"{size(fields['superseded'])} {SUPERSEDED}"]
+
+
+SUPERSEDED = (
+    "on the disk are superseded, kept for readers that have them open: `geostore prune --now` deletes them at once, "
+    "`geostore prune` those older than vacuum_days (7)"
+)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from geostore.amounts import duration, size
+from geostore.amounts import counted, duration, size
 from geostore.cli import show
 from geostore.cli.session import Session
 from geostore.cli.verb import verb
@@ -30,8 +30,8 @@ def index_status(session: Session) -> None:
 
 
 def _show(out: Console, fields: dict[str, Any]) -> None:
-    legend = "nothing is labelled" if fields["legend"] is None else f"{fields['labelled']} rasters are labelled"
-    out.print(f"{fields['path']}, made again from the tables whenever it is lost; {legend}", markup=False)
+    legend = "nothing is labelled" if fields["legend"] is None else f"labelled: {counted(fields['labelled'], 'raster')}"
+    out.print(f"{fields['path']}, made again from the tables whenever it is lost; {legend}")
     columns = ("space", ">generation", "descriptor", "head", ">bits", "bands", ">rasters", ">chips", ">bytes", "")
     out.print(show.table("Indexes", columns, [_row(found) for found in fields["indexes"]]))
 
@@ -52,8 +52,12 @@ def index_build(
         fields = client.index_build(anew=anew, progress=progress)
     session.answer(
         fields,
-        lambda out: out.print(f"{fields['rasters']} rasters, {fields['chips']} chips; {duration(fields['seconds'])}"),
+        lambda out: out.print(f"{_rows(fields)}; {duration(fields['seconds'])}"),
     )
+
+
+def _rows(fields: dict[str, Any]) -> str:
+    return f"{counted(fields['rasters'], 'raster')}, {counted(fields['chips'], 'chip')}"
 
 
 def index_upgrade(
@@ -76,14 +80,14 @@ def index_upgrade(
             head=head, descriptor=descriptor, encoder=encoder, bits=bits, steps_max=steps, seed=seed, progress=progress
         )
     lines = "\n".join(_upgraded(found) for found in fields["indexes"])
-    session.answer(fields, lambda out: out.print(lines, markup=False))
+    session.answer(fields, lambda out: out.print(lines))
 
 
 def _upgraded(found: dict[str, Any]) -> str:
     space = found["space"]
     return (
         f"{', '.join(space['bands'])}: generation {space['generation']}, {space['descriptor']} and {space['head']} of "
-        f"{space['bits']} bits, learned from {found['rows']} rows by their {found['by']}"
+        f"{space['bits']} bits, learned from {counted(found['rows'], 'row')} by their {found['by']}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from geostore.amounts import duration, size
+from geostore.amounts import counted, duration, size
 from geostore.cli import exit_codes, options
 from geostore.cli.session import Session
 
@@ -41,8 +41,9 @@ def ingest(
     session.answer(
         fields,
         lambda out: out.print(
-            f"{summary.scenes} scenes in, {summary.unchanged} unchanged: {summary.rasters} rasters in "
-            f"{summary.partitions} new partitions, {size(summary.bytes_source)} in {duration(summary.seconds)}"
+            f"{counted(summary.scenes, 'scene')} in, {summary.unchanged} unchanged: "
+            f"{counted(summary.rasters, 'raster')} in {counted(summary.partitions, 'new partition')}, "
+            f"{size(summary.bytes_source)} in {duration(summary.seconds)}"
         ),
     )
     for line in summary.errors:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from geostore.amounts import counted
 from geostore.cli.session import Session
 
 
@@ -18,4 +19,6 @@ def init(
 
     with Store.create(session.store, slots=slots) as store:
         fields = {"store": store.id, "url": session.store, "slots": store.slots}
-    session.answer(fields, lambda out: out.print(f"made store {fields['store']} with {slots} slots at {session.store}"))
+    session.answer(
+        fields, lambda out: out.print(f"made store {fields['store']} with {counted(slots, 'slot')} at {session.store}")
+    )

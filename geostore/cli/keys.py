@@ -32,7 +32,7 @@ def keys_new(
     else:
         pair, file = new_client_key(folder, name, role), folder / f"{name}.key"
     fields = {"file": str(file), "public_key": pair.public}
-    session.answer(fields, lambda out: out.print(f"{file}\npublic key {pair.public}", markup=False))
+    session.answer(fields, lambda out: out.print(f"{file}\npublic key {pair.public}"))
 
 
 app.command("new")(verb(keys_new))

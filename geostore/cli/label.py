@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from geostore.amounts import counted
 from geostore.cli import options
 from geostore.cli.decode import read_time
 from geostore.cli.session import Session
@@ -35,7 +36,10 @@ def label(
             raise NotFound(f"no raster of {geohash!r} in that time; `geostore rasters {geohash}` lists what there is")
         fields = client.label(found, labels or [], legend=legend, who=who, reason=reason)
     session.answer(
-        fields, lambda out: out.print(f"{fields['labelled']} rasters labelled, {fields['unchanged']} had just these")
+        fields,
+        lambda out: out.print(
+            f"{counted(fields['labelled'], 'raster')} labelled, {fields['unchanged']} had just these"
+        ),
     )
 
 

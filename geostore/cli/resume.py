@@ -13,4 +13,4 @@ def resume(session: Session, job: Annotated[str, typer.Argument(help="The job, a
     """Go on with a job that was cancelled, failed, or lost with its process, and wait for its result."""
     with session.writer() as client, session.progress("resume") as progress:
         fields = client.resume(job, progress)
-    session.answer(fields, lambda out: out.print(f"job {job} is done: {to_json(fields)}", markup=False))
+    session.answer(fields, lambda out: out.print(f"job {job} is done: {to_json(fields)}"))

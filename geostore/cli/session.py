@@ -120,7 +120,7 @@ class Session:
 
     def note(self, line: str) -> None:
         """A remark beside the answer, on stderr."""
-        _stderr().print(line, markup=False, soft_wrap=True)
+        _stderr().print(line, soft_wrap=True)
 
 
 def _stdout() -> Console:
@@ -131,13 +131,13 @@ def _stdout() -> Console:
             """Nobody reads on: left to `errors_as_exits`, which ends quietly."""
             raise BrokenPipeError
 
-    return Output(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False)
+    return Output(width=None if sys.stdout.isatty() else PIPE_WIDTH, highlight=False, markup=False, emoji=False)
 
 
 def _stderr() -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    return Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def to_json(fields: dict[str, Any]) -> str:

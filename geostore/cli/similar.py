@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from geostore.amounts import counted
 from geostore.cli import options, show, wanted
 from geostore.cli.session import Session
 
@@ -74,14 +75,14 @@ def similar(
 
 def _show(out: Console, hits: Hits) -> None:
     for number, part in enumerate(hits.plan):
-        out.print(f"part {number}: {part['rows']} rows")
+        out.print(f"part {number}: {counted(part['rows'], 'row')}")
         for step in part["steps"]:
-            out.print(f"  {step['what']}: {step['rows']} left", markup=False)
-        out.print(f"  {part['path']} of {part['left']} rows")
+            out.print(f"  {step['what']}: {step['rows']} left")
+        out.print(f"  {part['path']} of {counted(part['left'], 'row')}")
     if hits.read is not None:
-        out.print(f"{hits.read} of {hits.count} cells were read; no other could be among the hits")
+        out.print(f"read {hits.read} of {counted(hits.count, 'cell')}; no other could be among the hits")
     columns = ("cell", "time", "platform", ">score", ">bits", ">usable", "labels", "collection")
-    title = f"{len(hits)} of {hits.count} {hits.level}s that meet the conditions"
+    title = f"{len(hits)} of {counted(hits.count, hits.level)} meeting the conditions"
     votes = hits.level == "cell"
     out.print(show.table(title, (*columns, "votes") if votes else columns, [_row(hit, votes) for hit in hits]))
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geostore.amounts import NOTHING, number, ratio, size
+from geostore.amounts import counted, number, quotient, ratio, size
 from geostore.cli import options, show
+from geostore.cli.fit import SUPERSEDED, beyond
 from geostore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 Fields = dict[str, Any]
 SLOT_BYTES = 65_536  # tables and log of a touched slot before `compact`
+SUPERSEDED_SHARE = 0.1  # of everything durable; less is not worth a word
 
 
 def status(
@@ -26,22 +28,31 @@ def status(
     with session.reader() as client:
         fields = client.status(collection=collection, partitions=partitions)
     session.answer(fields, lambda out: _show(out, fields))
-    if collection is None and has_superseded(fields):
-        session.note("superseded rows are still on the disk; `geostore prune --now` and `geostore compact` drop them")
+    for line in _next(fields, whole=collection is None):
+        session.note(line)
 
 
-def has_superseded(fields: Fields) -> bool:
-    """True if far more is on the disk than what is current needs, tables and logs included."""
-    sizes = fields["bytes"]
-    needed = sum(sizes.get(name, 0) for name in ("embeddings", "lossless", "masks", "codecs", "durable_originals"))
-    return bool(sizes["durable"] > 2 * needed + SLOT_BYTES * fields["slots"])
+def _next(fields: Fields, *, whole: bool) -> list[str]:
+    """What may be done next: for what waits, what misses its policy, and, of the whole store, what is superseded."""
+    sizes, waiting = fields["bytes"], fields["tiers"].get("waiting", 0)
+    lines = beyond(fields["quality"]["missed"], None)
+    if waiting:
+        lines.append(
+            f"waiting for a fit: {counted(waiting, 'raster')}, so no ratio of payloads yet; run `geostore fit`"
+        )
+    if whole and sizes.get("superseded", 0) > SUPERSEDED_SHARE * sizes["durable"]:
+        lines.append(f"{size(sizes['superseded'])} {SUPERSEDED}")
+    elif whole and sizes.get("durable_tables", 0) > SLOT_BYTES * fields["slots"] + sizes["durable"] / 2:
+        lines.append("tables take more than half of the store; `geostore compact --now` merges their files")
+    return lines
 
 
 def _show(out: Console, fields: Fields) -> None:
     tiers = ", ".join(f"{n} {name}" for name, n in sorted(fields["tiers"].items())) or "nothing stored yet"
     out.print(
-        f"store {fields['store']}: {fields['rasters']} rasters ({fields['pieces']} with band groups apart) of "
-        f"{fields['scenes']} scenes in {fields['partitions']} partitions, {fields['slots']} slots\ntiers: {tiers}"
+        f"store {fields['store']}: {counted(fields['rasters'], 'raster')} ({fields['pieces']} with band groups apart) "
+        f"of {counted(fields['scenes'], 'scene')} in {counted(fields['partitions'], 'partition')}, "
+        f"{counted(fields['slots'], 'slot')}\ntiers: {tiers}"
     )
     out.print(show.table("Bytes", ("what", ">bytes", ""), _bytes(fields["bytes"])))
     out.print(show.table("Ratios", ("", ">against LZW", ">against JPEG XL"), _ratios(fields)))
@@ -59,18 +70,24 @@ def _bytes(sizes: Fields) -> list[tuple[str, str, str]]:
         "masks": "which pixels may be used",
         "codecs": "every generation of every codec",
         "durable": "all files under the store's root but what is made again from the tables",
+        "superseded": "in durable, and needed by no current raster",
         "index": "what similar searches, made again from the tables and not in durable",
     }
     return [(name, size(sizes.get(name, 0)), text) for name, text in meanings.items()]
 
 
 def _ratios(fields: Fields) -> list[tuple[str, str, str]]:
-    sizes = fields["bytes"]
+    sizes, waiting = fields["bytes"], fields["tiers"].get("waiting", 0)
     payloads = sizes.get("embeddings", 0) + sizes.get("lossless", 0)
-    jxl = sizes.get("source_jxl", 0) / payloads if payloads and fields["ratio_embeddings"] else None
+    jxl = sizes.get("source_jxl", 0)
+
+    def row(name: str, lzw: float | None, stored: int) -> tuple[str, str, str]:
+        why = f"{waiting} not fitted yet"
+        return (name, why, why) if waiting else (name, ratio(lzw), ratio(quotient(jxl, stored)))
+
     return [
-        ("payloads alone (the paper's way)", ratio(fields["ratio_embeddings"]), ratio(jxl)),
-        ("payloads, codecs and masks", ratio(fields["ratio_stored"]), NOTHING),
+        row("payloads alone (the paper's way)", fields["ratio_embeddings"], payloads),
+        row("payloads, codecs and masks", fields["ratio_stored"], sizes.get("stored", 0)),
         ("everything durable, the whole store", ratio(fields["ratio_durable"]), ratio(fields.get("ratio_jxl_durable"))),
     ]
 

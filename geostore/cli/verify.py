@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from geostore.amounts import size
+from geostore.amounts import counted, size
 from geostore.cli import exit_codes, show
 from geostore.cli.session import Session
 
@@ -29,4 +29,4 @@ def _show(out: Console, fields: dict[str, Any]) -> None:
         return
     columns = list(dict.fromkeys(name for finding in fields["findings"] for name in finding))
     rows = [[finding.get(name) for name in columns] for finding in fields["findings"]]
-    out.print(show.table(f"{len(rows)} findings", columns, rows))
+    out.print(show.table(f"{counted(len(rows), 'finding')}", columns, rows))

@@ -90,6 +90,7 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
         kind = "encoded" if fitted.facts.get("frozen") else "lossless" if fitted.family == "raw" else "fitted"
         summary[kind] += 1
     summary["left"] = len(chosen) - summary["partitions"]  # no original is at hand
+    summary |= {**_beyond(node, request), "superseded": node.store.bytes_superseded()}
     return Reply({**summary, "seconds": round(time.monotonic() - begun, 3)})
 
 
@@ -102,6 +103,18 @@ def _choose(node: Node, request: messages.Fit) -> list[PartitionKey]:
     return [
         p for p in partitions if request.refit or any(r.generation == 0 for r in node.store.rasters(p, payload=False))
     ]
+
+
+def _beyond(node: Node, request: messages.Fit) -> dict[str, int]:
+    """Rasters that miss the policy as it is now, and of these the ones with no original at hand to fit again."""
+    beyond = [
+        row
+        for partition in node.store.partitions(request.collection, request.geohash or "")
+        for policy in (node.store.collection(partition.collection).policy,)
+        for row in node.store.rasters(partition, payload=False)
+        if row.generation and row.certificate is not None and not row.certificate.keeps(policy)
+    ]
+    return {"beyond": len(beyond), "beyond_left": sum(exact_row(node, row) is None for row in beyond)}
 
 
 def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool, folder: Path) -> Plan | None:

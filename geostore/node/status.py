@@ -120,6 +120,7 @@ def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], prog
         "quality": total.quality(),
         **account,
     }
+    reply["bytes"]["superseded"] = node.store.bytes_superseded()
     reply["bytes"]["index"] = node.following.size()
     return Reply({**reply, "per_partition": fields} if request.partitions else reply)
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from geostore.amounts import counted
 from geostore.client import RasterInfo
 from geostore.collection import Policy
 from geostore.keys import from_time_us
@@ -151,7 +152,7 @@ def errors_over_time(folder: Path, name: str, title: str, infos: Sequence[Raster
             log_scale(axes.yaxis)
             legend(axes, theme)
 
-    alt = f"Errors over time of {title}: {len(measured)} rasters measured, {len(exact)} exact."
+    alt = f"Errors over time of {title}: {counted(len(measured), 'raster')} measured, {len(exact)} exact."
     return draw(folder, name, alt, (8, 1.9 * len(panels) + 0.4), paint)
 
 
@@ -219,7 +220,7 @@ def cell_map(
 
     wide = 8 / len(panels) if len(panels) > 1 else 5.6
     where = f"longitude {west:.3f} to {east:.3f}, latitude {south:.3f} to {north:.3f}"
-    alt = f"Map of the {len(cells)} cells of {title}, {where}."
+    alt = f"Map of {counted(len(cells), 'cell')} of {title}, {where}."
     return draw(folder, name, alt, (wide * len(panels), max(2.4, wide * tall * 0.75 + 0.9)), paint)
 
 
@@ -264,7 +265,7 @@ def histograms(folder: Path, name: str, infos: Sequence[RasterInfo], policies: S
             if axes.get_legend_handles_labels()[0]:
                 legend(axes, theme)
 
-    alt = f"Histograms of the certificates of {len(measured)} rasters that are not exact."
+    alt = f"Histograms of the certificates of what is not exact: {counted(len(measured), 'raster')}."
     return draw(folder, name, alt, (8, 2.5), paint)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from geostore.amounts import counted
 from geostore.report.charts import Chart, Theme, axes_of, draw, log_scale
 
 LINES_MAX = 6  # fits drawn, the newest
@@ -54,7 +55,7 @@ def terms_over_steps(folder: Path, name: str, title: str, fits: Sequence[Fit]) -
             handles, labels, loc="outside lower left", ncols=2, fontsize=8, frameon=False, labelcolor=theme.ink
         )
 
-    alt = f"Loss terms of {len(fits)} fits of {title} over optimiser steps: {', '.join(terms)}."
+    alt = f"Loss terms of {counted(len(fits), 'fit')} of {title} over optimiser steps: {', '.join(terms)}."
     return draw(folder, name, alt, (max(3.4, 2.7 * len(terms)), 2.9), paint)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from geostore.amounts import number
+from geostore.amounts import counted, number
 from geostore.keys import PartitionKey
 from geostore.raster import Mask, Raster
 from geostore.report import charts, loss_terms, page, pictures
@@ -25,7 +25,7 @@ def place(facts: Facts, partition: PartitionKey, images: Path) -> str:
     infos = facts.rasters[partition]
     policy = facts.collections[partition.collection].policy
     over_time = charts.errors_over_time(images, f"errors-{name}", str(partition), infos, policy)
-    parts = [page.chart(over_time, f"Errors of {len(infos)} dates.")] if len(infos) > 1 else []
+    parts = [page.chart(over_time, f"Errors of {counted(len(infos), 'date')}.")] if len(infos) > 1 else []
     fits = loss_terms.fits_of(facts.status, partition.geohash, partition.group)
     terms = loss_terms.terms_over_steps(images, f"loss-terms-{name}", str(partition), fits)
     parts += [page.chart(terms, "Loss terms of its fits; dashed: what a term was steered to.")] if terms else []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from geostore.amounts import counted
 from geostore.client import Client
 from geostore.codec import quiet
 from geostore.report import charts, figures, page
@@ -67,8 +68,9 @@ def _headline(facts: Facts) -> list[str]:
     return [
         page.heading("geostore report", 1),
         page.paragraph(
-            f"Store {status['store']}: {status['rasters']} rasters of {status['scenes']} scenes in "
-            f"{status['partitions']} partitions. Collections: {names}.",
+            f"Store {status['store']}: {counted(status['rasters'], 'raster')} of "
+            f"{counted(status['scenes'], 'scene')} in {counted(status['partitions'], 'partition')}. "
+            f"Collections: {names}.",
             "soft",
         ),
         page.figures(figures.headline(status)),

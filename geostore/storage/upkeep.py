@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,27 @@ def bytes_durable(files: Files) -> dict[str, int]:
         part = next((p for p in PARTS if path.startswith(f"{p}/")), "other")
         sums[part] += size
     return sums
+
+
+def bytes_superseded(store: Store) -> int:
+    """Bytes in blobs and tables that no current row needs, but for those of withdrawn rows: `prune` frees them."""
+    used: Counter[str] = Counter()
+    whole: set[str] = set()
+    inline = 0
+    for partition in store.partitions():
+        rows = _current_of(store, partition)
+        inline += _inline(_all_of(store, partition)) - _inline(rows)
+        for piece in {p for kind, v in rows if has_payload(kind) and (p := piece_of(kind, v)) is not None}:
+            used[blob_path("streams", piece.stream)] += piece.length
+        whole |= _blobs_of(_sorted(rows))
+    for slot, table in store.tables.items():
+        whole |= {f"{table.root}/{part}" for part in store.see(lambda view, slot=slot: view.state(slot)[0]).parts}  # type: ignore[misc]
+    found = ((path, size) for area in ("blobs", "tables") for path, size, _ in store.files.walk(area))
+    return inline + sum(
+        max(size - used[path], 0) if path in used else size
+        for path, size in found
+        if (path in used or path not in whole) and not path.startswith("blobs/models/") and LOG not in path
+    )
 
 
 def compact(store: Store, progress: Progress, *, retain_days: float | None) -> None:
@@ -118,7 +140,7 @@ def current_rows(store: Store) -> dict[int, set[tuple[str, int]]]:
     found: dict[int, set[tuple[str, int]]] = {}
     for partition in store.partitions():
         slot = found.setdefault(store.slot_of(partition.geohash), set())
-        slot |= _current_of(store, partition)
+        slot |= {(kind, values[0]) for kind, values in _current_of(store, partition)}
     for scene in store.see(View.scenes):
         found.setdefault(store.slot_of_scene(scene[AT["scene"]["id"]]), set()).add(("scene", scene[0]))
     home = found.setdefault(store.slot_of_scene(store.id), set())
@@ -127,17 +149,32 @@ def current_rows(store: Store) -> dict[int, set[tuple[str, int]]]:
     return found
 
 
-def _current_of(store: Store, partition: Any) -> set[tuple[str, int]]:
+def _current_of(store: Store, partition: Any) -> list[tuple[str, Values]]:
     """The current rasters of a partition; its generation 0, its newest, and every generation a raster needs."""
     rows = store.current_values(partition)
     at, codec_at = AT["raster"]["generation"], AT["codec"]["generation"]
     codecs = store.see(lambda view: view.codecs(partition))
     used = {0, *(v[at] for v in rows), *(v[codec_at] for v in codecs[-1:])}
-    keep = {("embedding" if v[at] else "raster", v[0]) for v in rows}
+    keep = [("embedding" if v[at] else "raster", v) for v in rows]
     named = {name for v in rows if (name := group_of(v)) is not None}
     groups = [store.see(lambda view, name=name: view.group(partition, name)) for name in named]  # type: ignore[misc]
-    keep |= {("group", v[0]) for v in groups if v is not None}
-    return keep | {("codec", v[0]) for v in codecs if v[codec_at] in used}
+    keep += [("group", v) for v in groups if v is not None]
+    return keep + [("codec", v) for v in codecs if v[codec_at] in used]
+
+
+def _all_of(store: Store, partition: Any) -> list[tuple[str, Values]]:
+    """Raster and codec rows of every generation of a partition, and the groups of the current ones."""
+    at = AT["raster"]["generation"]
+    rows = store.see(lambda view: view.rasters(partition, None, None))
+    found = [("embedding" if v[at] else "raster", v) for _, v in rows]
+    found += [("codec", v) for v in store.see(lambda view: view.codecs(partition))]
+    return found + [(kind, v) for kind, v in _current_of(store, partition) if kind == "group"]
+
+
+def _inline(rows: list[tuple[str, Values]]) -> int:
+    """Bytes that lie in rows themselves: masks, small payloads and small codecs."""
+    columns = {kind: [AT[kind][n] for n in ("valid", "payload", "data") if n in AT[kind]] for kind in KIND_COLUMNS}
+    return sum(len(v[at] or b"") for kind, v in rows for at in columns[kind])
 
 
 def _kept(found: list[tuple[str, Values]], current: set[tuple[str, int]]) -> list[tuple[str, Values]]:

@@ -33,7 +33,7 @@ def test_similar_lists_explains_and_draws(run, store, place, tmp_path) -> None:
     assert shown.code == 0, shown.err
     found = run("similar", example, "--store", store, "--explain", "--json").json
     assert found["count"] == len(found["hits"]) + 1 == found["plan"][0]["left"]
-    assert f"{len(found['hits'])} of {found['count']} rasters that meet the conditions" in shown.out
+    assert f"{len(found['hits'])} of {found['count']} rasters meeting the conditions" in shown.out
     assert all(f"{hit['score']:.4f}" in shown.out for hit in found["hits"])
     assert (tmp_path / "hits.png").read_bytes().startswith(b"\x89PNG")
 
@@ -66,7 +66,7 @@ def test_conditions_reach_the_search(run, store, world, place, tmp_path) -> None
     assert count("--label", "wet") == count("--label", "wet", "--label", "grass", "--match", "exactly") == 1
     assert count("--level", "chip") > count()
     shown = run("similar", example, "--store", store, "--level", "cell", "-k", 3)
-    assert "cells were read" in shown.out
+    assert "read 1 of 2 cells" in shown.out
     near = run(
         "similar", "--near", f"{(west + east) / 2},{(south + north) / 2}", "--store", store, "-k", 2, "--json"
     ).json
