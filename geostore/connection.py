@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from geostore.node import Node
 from geostore.query.auth import read_pair
 from geostore.query.dealer import Dealer
 from geostore.query.messages import Array, Progress, Reply, Request
-from geostore.settings import Settings
+from geostore.settings import Settings, warn_of_unknown_variables
 
 _ADDRESSES = ("tcp://", "ipc://")
 
@@ -69,7 +70,9 @@ def _asker(
     options: dict[str, str] | None,
     settings: Settings | None,
 ) -> Asker:
-    settings = settings or Settings.load()
+    if settings is None:
+        settings = Settings.load()
+        warn_of_unknown_variables(os.environ)
     if not target.startswith(_ADDRESSES):
         return Local(Node.open(target, settings=settings, readonly=readonly, create=create, options=options))
     file, server_key = key or settings.client_key, server_key or settings.server_key

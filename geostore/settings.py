@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
+import tomllib
+import warnings
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from geostore.errors import InvalidInput
+
+PREFIX = "GEOSTORE_"
+_TESTS = ("GEOSTORE_DATA", "GEOSTORE_GOLDEN")  # what the tests and benches read
+_GUIDE = "see docs/guides/settings.md"
 
 
 class Settings(BaseSettings):
     """Settings from flags, else `GEOSTORE_*` in the environment, else `geostore.toml`, else the default here."""
 
-    model_config = SettingsConfigDict(env_prefix="GEOSTORE_", frozen=True, extra="forbid", toml_file="geostore.toml")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", toml_file="geostore.toml")
 
     store: str = Field("", description="Path or URL of the store.")
     node: str = Field("", description="Address of a daemon, tcp://host:port, instead of a store.")
@@ -60,8 +70,24 @@ class Settings(BaseSettings):
 
     @classmethod
     def load(cls, file: Path | None = None, **flags: Any) -> Settings:
-        """Settings with `flags` that are not None on top; `file` replaces ./geostore.toml."""
+        """Settings with `flags` that are not None on top; `file` replaces ./geostore.toml.
+
+        Raises:
+            InvalidInput: a name is unknown, a value is out of its range, or the file is missing or not TOML.
+        """
+        if file is not None and not file.is_file():
+            raise InvalidInput(f"no settings file {str(file)!r}; give --config a TOML file, or leave it out")
         given = {k: v for k, v in flags.items() if v is not None}
+        try:
+            return cls._read(file, given)
+        except ValidationError as error:
+            raise InvalidInput(_told(error)) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            where = str(file or cls.model_config.get("toml_file"))
+            raise InvalidInput(f"the settings file {where!r} is not TOML: {error}; {_GUIDE}") from error
+
+    @classmethod
+    def _read(cls, file: Path | None, given: Mapping[str, Any]) -> Settings:
         if file is None:
             return cls(**given)
 
@@ -70,3 +96,36 @@ class Settings(BaseSettings):
 
         loaded: Settings = _FromFile(**given)
         return loaded
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A line for each GEOSTORE_* variable that no setting reads, with the nearest that one does."""
+    known = [name.upper() for name in Settings.model_fields]
+    read = {*(PREFIX + name for name in known), *_TESTS}
+    unread = [name for name in environment if name.upper().startswith(PREFIX) and name.upper() not in read]
+    return [
+        f"{name} in the environment is read by no setting{_nearest(name.upper().removeprefix(PREFIX), known, PREFIX)}"
+        for name in unread
+    ]
+
+
+def warn_of_unknown_variables(environment: Mapping[str, str]) -> None:
+    """A Python warning for each of `unknown_variables`; shown once by default."""
+    for line in unknown_variables(environment):
+        warnings.warn(line, stacklevel=2)
+
+
+def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f"; the nearest is {prefix}{near[0]}" if near else f"; {_GUIDE}"
+
+
+def _told(error: ValidationError) -> str:
+    """The first thing that is wrong, on one line; keys are not repeated."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(p) for p in first["loc"])
+    if first["type"] == "extra_forbidden":
+        names = sorted(Settings.model_fields)
+        return f"no setting {where!r}{_nearest(where, names)}; there are {', '.join(names)}"
+    seen = "" if "key" in where else f" = {first['input']!r}"
+    return f"setting {where}{seen}: {first['msg']}; {_GUIDE}"

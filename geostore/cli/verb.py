@@ -9,17 +9,13 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, get_type_hints
+from typing import Any, NoReturn, get_type_hints
 
 import typer
 
 from geostore.cli import exit_codes, options
 from geostore.cli.session import Session
 from geostore.errors import GeostoreError, InvalidInput
-
-if TYPE_CHECKING:
-    from pydantic import ValidationError
 
 _COMMON: dict[str, tuple[Any, Any]] = {
     "store": (options.Store, None),
@@ -61,40 +57,18 @@ def open_session(flags: dict[str, Any]) -> Session:
         InvalidInput: store and node are both given, a setting is unknown or out of its range, or the settings file
             is missing or not TOML.
     """
+    from geostore.settings import Settings, unknown_variables
+
     names = ("store", "node", "client_key", "server_key")
     given = {name: flags[name] for name in names}
     if given["store"] and given["node"]:
         raise InvalidInput(f"--store {given['store']} and --node {given['node']}; give one of the two")
     if given["store"] and not given["node"]:
         given["node"] = ""  # a store on the command line wins over a daemon in the settings file
-    return Session(load_settings(flags["config"], **given), flags["as_json"])
-
-
-def load_settings(file: Path | None, **flags: Any) -> Any:
-    """`Settings.load`, with what is wrong as one line."""
-    import tomllib
-
-    from pydantic import ValidationError
-
-    from geostore.settings import Settings
-
-    if file is not None and not file.is_file():
-        raise InvalidInput(f"no settings file {str(file)!r}; give --config a TOML file, or leave it out")
-    try:
-        return Settings.load(file, **flags)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(p) for p in first["loc"])
-        if first["type"] == "extra_forbidden":
-            raise InvalidInput(f"no setting {where!r}; there are {', '.join(sorted(Settings.model_fields))}") from error
-        seen = "" if "key" in where else f" = {_seen(error)!r}"
-        raise InvalidInput(f"setting {where}{seen}: {first['msg']}; see docs/guides/settings.md") from error
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidInput(f"the settings file is not TOML: {error}; see docs/guides/settings.md") from error
-
-
-def _seen(error: ValidationError) -> object:
-    return error.errors(include_url=False)[0]["input"]
+    session = Session(Settings.load(flags["config"], **given), flags["as_json"])
+    for line in unknown_variables(os.environ):
+        session.note(f"warning: {line}")
+    return session
 
 
 @contextmanager

@@ -13,13 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from pydantic import ValidationError
-
 from geostore.daemon.logs import log_to_stderr
 from geostore.daemon.memory import keep_freed_memory
 from geostore.daemon.service import Service
 from geostore.errors import GeostoreError, InvalidInput, NotFound, StoreLocked
-from geostore.settings import Settings
+from geostore.settings import Settings, unknown_variables
 
 EXIT_OK, EXIT_FAULT, EXIT_USAGE, EXIT_LOCKED, EXIT_NOT_DRAINED = 0, 1, 2, 3, 4
 _log = logging.getLogger("geostore.daemon")
@@ -41,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         service = Service(settings, readonly=args.readonly, create=args.create)
     except StoreLocked as error:
         return _refused(error, EXIT_LOCKED)
-    except (InvalidInput, NotFound, ValidationError) as error:
+    except (InvalidInput, NotFound) as error:
         return _refused(error, EXIT_USAGE)
     except GeostoreError as error:
         return _refused(error, EXIT_FAULT)
@@ -78,16 +76,20 @@ def _announce(port_file: Path, addresses: dict[str, str]) -> None:
     part.replace(port_file)
 
 
-def _refused(error: Exception, code: int) -> int:
-    text = str(error)
-    _log.error("not started", extra={"reason": text, "kind": getattr(error, "kind", "invalid-input")})
-    sys.stderr.write(f"geostore-node: {text}\n")
+def _refused(error: GeostoreError, code: int) -> int:
+    """Say why once: a plain line to a person at a terminal, a line of the log elsewhere."""
+    if sys.stderr.isatty():
+        sys.stderr.write(f"geostore-node: {error}\n")
+    else:
+        _log.error("not started", extra={"reason": str(error), "kind": error.kind})
     return code
 
 
 def _settings(args: argparse.Namespace) -> Settings:
     flags = {name: getattr(args, name) for name in _SETTINGS}
     settings = Settings.load(args.config, **flags, insecure=args.insecure or None)
+    for line in unknown_variables(os.environ):
+        _log.warning(line)
     if not settings.store:
         raise InvalidInput("no store; name one with --store, GEOSTORE_STORE or in geostore.toml")
     return settings

@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from geostore.cli import exit_codes
 from geostore.cli.app import app
+from geostore.connection import connect
 from geostore.errors import KINDS
 
 
@@ -164,7 +165,24 @@ def test_settings_come_from_flags_over_environment_over_file(run, world, tmp_pat
     shown = run("config", "show", "--store", "from-flag", "--json").json
     assert (shown["store"], shown["workers"]) == ("from-flag", 3)
     Path("other.toml").write_text("wrkers = 3\n")
-    assert run("config", "check", "--config", "other.toml").code == 2
+    refused = run("config", "check", "--config", "other.toml")
+    assert refused.code == 2
+    assert "no setting 'wrkers'; the nearest is workers" in refused.err
+    Path("other.toml").write_bytes(b"\xff\xfe")
+    assert "'other.toml' is not TOML" in run("config", "check", "--config", "other.toml").err
+
+
+def test_a_misspelt_variable_is_told_once_with_the_nearest_name(run, world, monkeypatch):
+    """GEOSTORE_STROE is warned of on stderr; stdout is the answer alone, and what tests read is not warned of."""
+    monkeypatch.setenv("GEOSTORE_STROE", "x")
+    monkeypatch.setenv("GEOSTORE_DATA", "y")
+    done = run("status", "--store", world.store, "--json")
+    assert done.json["rasters"] == 12
+    lines = [line for line in done.err.splitlines() if line.startswith("warning")]
+    assert lines == ["warning: GEOSTORE_STROE in the environment is read by no setting; the nearest is GEOSTORE_STORE"]
+    monkeypatch.chdir(world.store.parent)
+    with pytest.warns(UserWarning, match="the nearest is GEOSTORE_STORE"), connect(world.store, readonly=True):
+        pass
 
 
 def test_a_store_on_the_command_line_wins_over_a_node_in_the_settings(run, world, monkeypatch):
@@ -207,7 +225,7 @@ def test_a_misspelt_setting_and_an_unusable_path_are_told(run, world, tmp_path):
     (tmp_path / "c.toml").write_text('stroe = "x"\n')
     misspelt = run("status", "--config", tmp_path / "c.toml")
     assert misspelt.code == 2
-    assert "no setting 'stroe'; there are " in misspelt.err
+    assert "no setting 'stroe'; the nearest is store; there are " in misspelt.err
     (tmp_path / "file").write_text("")
     unusable = run("report", "--store", world.store, "-o", tmp_path / "file")
     assert unusable.code == 2

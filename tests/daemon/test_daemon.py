@@ -209,7 +209,8 @@ def test_a_second_daemon_on_the_store_is_refused(store: Path, daemon: Daemon) ->
     command = [sys.executable, "-m", "geostore.daemon", "--store", str(store), "--listen", "tcp://127.0.0.1:0"]
     second = subprocess.run([*command, "--http", "127.0.0.1:0"], capture_output=True, text=True, timeout=60)
     assert second.returncode == EXIT_LOCKED
-    assert "geostore-node:" in second.stderr
+    (line,) = second.stderr.splitlines()
+    assert json.loads(line)["kind"] == "store-locked"
     with connect(daemon.address) as client:
         assert client.status()["scenes"] == DATES
     with Daemon(store, "--readonly") as reader, connect(reader.address) as client:
@@ -225,7 +226,7 @@ def test_a_second_daemon_on_the_store_is_refused(store: Path, daemon: Daemon) ->
         (("--store", "nowhere"), "nowhere"),
         (("--store", "{store}", "--listen", "tcp://0.0.0.0:0"), "--insecure"),
         (("--store", "{store}", "--http", "0.0.0.0:0"), "loopback"),
-        (("--store", "{store}", "--threads", "0"), "threads"),
+        (("--store", "{store}", "--threads", "0"), "setting threads = '0': Input should be greater"),
         (("--store", "{store}", "--keys", "nowhere"), "geostore keys new"),
     ],
 )
@@ -246,7 +247,8 @@ def test_wrong_settings_are_told(
     finally:
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
-    assert said in capsys.readouterr().err
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in json.loads(line)["reason"]
 
 
 def test_probes_and_metrics_are_served_on_loopback(shared: Daemon) -> None:
