@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm
@@ -23,6 +24,7 @@ from geostore.collection import Policy
 from geostore.keys import from_time_us
 
 DPI = 144
+BINS = 29  # of a histogram, about
 LABELS_MAX = 40  # cells of a map that carry their geohash
 TIER_COLOURS = {
     "embedding": "#3b82c4",
@@ -255,9 +257,9 @@ def histograms(folder: Path, name: str, infos: Sequence[RasterInfo], policies: S
 
     def paint(figure: Figure, theme: Theme) -> None:
         for axes, (label, values, bounds) in zip(axes_of(figure, theme, 1, len(panels)), panels, strict=True):
-            edges = np.geomspace(min(values) / 1.1, max(values) * 1.1, 30)
-            axes.hist(values, edges, color=TIER_COLOURS["embedding"])
-            for bound in sorted(b for b in bounds if b is not None):
+            lines = sorted(b for b in bounds if b is not None)
+            axes.hist(values, bin_edges(values, lines), color=TIER_COLOURS["embedding"])
+            for bound in lines:
                 axes.axvline(bound, color="#c2402f", linestyle="--", linewidth=1.2, label=f"policy {bound:g}")
             log_scale(axes.xaxis)
             axes.set_xlabel(label, color=theme.ink)
@@ -267,6 +269,22 @@ def histograms(folder: Path, name: str, infos: Sequence[RasterInfo], policies: S
 
     alt = f"Histograms of the certificates of what is not exact: {counted(len(measured), 'raster')}."
     return draw(folder, name, alt, (8, 2.5), paint)
+
+
+def bin_edges(values: Sequence[float], bounds: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Edges of about 30 bins of equal width in the logarithm of `values` > 0, each of `bounds` among them an edge.
+
+    Bins are closed below, so an edge lies just above its bound: a value that equals its bound keeps it.
+    """
+    low, high = min(values) / 1.1, max(values) * 1.1
+    inside = sorted({b * (1 + 1e-9) for b in bounds if low < b < high})
+    ends = [low, *inside, high]
+    whole = math.log(high / low)
+    parts = [
+        np.geomspace(a, b, max(1, round(BINS * math.log(b / a) / whole)) + 1)
+        for a, b in zip(ends, ends[1:], strict=False)
+    ]
+    return np.unique(np.concatenate(parts))
 
 
 def tier_bar(folder: Path, name: str, tiers: dict[str, int]) -> Chart:

@@ -19,6 +19,7 @@ from geostore.export import choose, crop, export
 from geostore.partition.join import join
 from geostore.raster import Raster
 from geostore.report import report
+from geostore.report.charts import bin_edges
 from geostore.xarray_backend import read_name
 
 
@@ -266,6 +267,17 @@ def test_report_pictures_show_the_pixels(world, tmp_path):
     with Image.open(drawn[0]) as image:
         assert np.asarray(image)[..., :3].std() > 20
     assert "not kept" not in (tmp_path / "r" / "index.html").read_text()
+
+
+def test_no_bin_of_a_histogram_straddles_a_bound():
+    """Every bound within the values is an edge, a value equal to it counts below, and all values are counted."""
+    values = [*np.geomspace(1e-5, 4e-4, 50), 5e-4, 6e-4]
+    edges = bin_edges(values, [2e-4, 5e-4, 1.0])
+    assert all(np.isclose(edges, bound, rtol=1e-8).any() for bound in (2e-4, 5e-4))
+    counts, _ = np.histogram(values, edges)
+    assert counts.sum() == len(values)
+    assert counts[edges[:-1] > 5e-4].sum() == 1
+    assert 25 <= len(counts) <= 33
 
 
 def test_report_of_a_place_whose_original_is_gone_says_so(run, world, tmp_path):
