@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -280,10 +281,7 @@ def bin_edges(values: Sequence[float], bounds: Sequence[float]) -> npt.NDArray[n
     inside = sorted({b * (1 + 1e-9) for b in bounds if low < b < high})
     ends = [low, *inside, high]
     whole = math.log(high / low)
-    parts = [
-        np.geomspace(a, b, max(1, round(BINS * math.log(b / a) / whole)) + 1)
-        for a, b in zip(ends, ends[1:], strict=False)
-    ]
+    parts = [np.geomspace(a, b, max(1, round(BINS * math.log(b / a) / whole)) + 1) for a, b in pairwise(ends)]
     return np.unique(np.concatenate(parts))
 
 
