@@ -6,9 +6,8 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
-from geostore.query.frames import INLINE_BYTES, Buffer, Content, Header, pack
+from geostore.query.frames import INLINE_BYTES, Buffer, Content
 from geostore.query.spool import Source
 
 KEPT_VERBS = frozenset({"collections", "scenes", "cells", "rasters", "decode"})  # they depend on the store alone
@@ -61,11 +60,9 @@ class Answers:
         self._kept: OrderedDict[bytes, Kept] = OrderedDict()
         self._nbytes = 0
 
-    def name(self, request: Header) -> bytes:
-        """What the answer to `request` is kept under; b"" if it is not to be kept."""
-        if request["verb"] not in KEPT_VERBS or request["bytes"]:
-            return b""
-        return request["verb"].encode() + pack(cast(Header, request.get("fields", {})))
+    def name(self, verb: str, said: Content) -> bytes:
+        """What the answer to a request is kept under; b"" if it is not to be kept."""
+        return verb.encode() + said.fields if verb in KEPT_VERBS and not said.nbytes else b""
 
     def recall(self, name: bytes, state: int | None) -> Kept | None:
         """The answer under `name`, if it holds in `state`."""

@@ -23,6 +23,7 @@ from geostore.query.frames import (
     Content,
     Header,
     decode,
+    decode_list,
     packer,
 )
 from geostore.query.messages import ARRAY_DTYPES, Array
@@ -121,12 +122,21 @@ def _wire_array(array: Array) -> Array:
 
 
 class Inbox:
-    """A body as it arrives: filled chunk by chunk, then read."""
+    """A body as it arrives: filled chunk by chunk, then read.
 
-    __slots__ = ("_header", "data", "filled", "nbytes")
+    Args:
+        header: declares the body's length.
+        bytes_max: of a body that is taken.
+        shelf: memory to be used again, or None.
+        said: fields and arrays, packed, of a message that came in a bundle; they are read with the body.
+    """
 
-    def __init__(self, header: Header, *, bytes_max: int, shelf: Shelf | None = None) -> None:
-        self._header = header
+    __slots__ = ("_header", "_said", "data", "filled", "nbytes")
+
+    def __init__(
+        self, header: Header, *, bytes_max: int, shelf: Shelf | None = None, said: Content | None = None
+    ) -> None:
+        self._header, self._said = header, said
         self.nbytes = header["bytes"]
         if self.nbytes > bytes_max:
             raise Overloaded(f"a body of {self.nbytes} bytes; at most {bytes_max} here (upload_bytes_max)")
@@ -159,9 +169,12 @@ class Inbox:
         """(fields, arrays) of the complete body; see `read_body`."""
         if not self.complete:
             raise BadRequest(f"body of {self.filled} bytes; its header declared {self.nbytes}")
-        if not (self.nbytes or self._header.get("arrays")):
-            return self._header.get("fields", {}), ()
-        return read_body(self._header, Pieces([self.data]))
+        header = self._header
+        if self._said is not None:
+            header = {"fields": decode(self._said.fields), "arrays": decode_list(self._said.arrays)}
+        if not (self.nbytes or header.get("arrays")):
+            return header.get("fields", {}), ()
+        return read_body(header, Pieces([self.data]))
 
 
 class Pieces:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgpack
+import msgspec
 
 from geostore.errors import BadRequest
-from geostore.query.frames import FIXMAP, INLINE_BYTES, TYPES, Buffer, Content, Header, check_fields, decode, packer
+from geostore.query.frames import FIXMAP, INLINE_BYTES, SESSION_CHARACTERS_MAX, Buffer, Content, Header, packer
 from geostore.query.messages import PROTOCOL_VERSION
 
 BUNDLE_BYTES_MAX = 262_144  # largest bundle that is made; whoever reads one goes by what the socket lets through
@@ -19,15 +20,55 @@ _ALIGN = 8  # bodies begin here, so that their arrays are where a processor want
 _FIXARRAY = 0x90  # msgpack: a list of up to 15 items begins with one byte
 _MESSAGES: bytes = msgpack.packb("messages")
 _LIST_BYTES = 5  # of the largest list's beginning
-_NUMBER_MAX = 2**53
 _REPLIES: Header = {"v": PROTOCOL_VERSION, "type": "reply"}
-_ASKED = ("id", "attempt", "bytes", "verb", "deadline_ms", "fields", "arrays")  # what a request's entry holds
-_TOLD = ("id", "attempt", "bytes", "fields", "arrays")  # and a reply's
-_SHARED = {"request": ("v", "type", "session", "messages"), "reply": ("v", "type", "messages")}
-_KINDS = {"messages": list} | {
-    name: TYPES.get(name, int) for name in (*_ASKED, "v", "type", "session", "credit", "chunk_bytes")
-}
-_ITEMS = {"request": tuple(_KINDS[n] for n in _ASKED), "reply": tuple(_KINDS[n] for n in _TOLD)}
+_Number = Annotated[int, msgspec.Meta(ge=0, lt=2**53)]
+_Inline = Annotated[int, msgspec.Meta(ge=0, le=INLINE_BYTES)]
+
+
+class _Asked(msgspec.Struct, array_like=True, gc=False):
+    """A request as a bundle holds it."""
+
+    id: _Number
+    attempt: _Number
+    bytes: _Inline
+    verb: str
+    deadline_ms: _Number
+    fields: msgspec.Raw
+    arrays: msgspec.Raw
+
+
+class Told(msgspec.Struct, array_like=True, gc=False):
+    """A reply as a bundle holds it: `fields` by name, `arrays` as descriptors, `bytes` of its body."""
+
+    id: _Number
+    attempt: _Number
+    bytes: _Inline
+    fields: dict[str, Any]
+    arrays: list[Any]
+
+
+class _Requests(msgspec.Struct, gc=False):
+    """What the requests of a bundle share, and they."""
+
+    v: _Number
+    type: Literal["request"]
+    session: Annotated[str, msgspec.Meta(max_length=SESSION_CHARACTERS_MAX)]
+    messages: Annotated[list[_Asked], msgspec.Meta(min_length=1)]
+    credit: _Number = 1
+    chunk_bytes: _Number = 0
+
+
+class _Replies(msgspec.Struct, gc=False):
+    """What the replies of a bundle share, and they."""
+
+    v: _Number
+    type: Literal["reply"]
+    messages: Annotated[list[Told], msgspec.Meta(min_length=1)]
+
+
+_Shared = TypeVar("_Shared", _Requests, _Replies)
+_REQUESTS_IN = msgspec.msgpack.Decoder(_Requests)
+_REPLIES_IN = msgspec.msgpack.Decoder(_Replies)
 
 
 def is_bundle(frame: Buffer) -> bool:
@@ -90,62 +131,53 @@ def _entry(items: tuple[int | str, ...], content: Content) -> bytes:
     return b"%c%b%b%b" % (_FIXARRAY | len(items) + 2, packer().pack(items)[1:], content.fields, content.arrays)
 
 
-def requests_in(frame: memoryview) -> Iterator[tuple[Header, memoryview]]:
-    """(header, body) of each request in a bundle, bodies as views of it.
+def requests_in(frame: memoryview) -> Iterator[tuple[Header, Content, memoryview]]:
+    """(header without fields and arrays, these as they came, body) of each request in a bundle, bodies as views of it.
 
     Raises:
-        BadRequest: it is none; what came before is good.
+        BadRequest: it is none; where a body is missing, what came before is good.
     """
-    shared, entries = _open(frame, "request")
-    for entry, body in entries:
-        header = cast(Header, shared.copy())
-        (
-            header["id"],
-            header["attempt"],
-            header["bytes"],
-            header["verb"],
-            header["deadline_ms"],
-            header["fields"],
-            header["arrays"],
-            *_,
-        ) = entry
-        yield header, body
+    shared, at = _open(frame, _REQUESTS_IN)
+    for one, body in zip(shared.messages, _bodies(frame, at, shared.messages), strict=True):
+        header: Header = {
+            "v": shared.v,
+            "type": "request",
+            "session": shared.session,
+            "credit": shared.credit,
+            "chunk_bytes": shared.chunk_bytes,
+            "id": one.id,
+            "attempt": one.attempt,
+            "verb": one.verb,
+            "deadline_ms": one.deadline_ms,
+            "bytes": one.bytes,
+        }
+        yield header, Content(bytes(one.fields), bytes(one.arrays), one.bytes), body
 
 
-def replies_in(frame: memoryview) -> Iterator[tuple[list[Any], memoryview]]:
-    """([id, attempt, bytes, fields, arrays, ...], body) of each reply in a bundle; errors as `requests_in`."""
-    return _open(frame, "reply")[1]
+def replies_in(frame: memoryview) -> Iterator[tuple[Told, memoryview]]:
+    """(reply, body) of each reply in a bundle; errors as `requests_in`."""
+    shared, at = _open(frame, _REPLIES_IN)
+    return zip(shared.messages, _bodies(frame, at, shared.messages), strict=True)
 
 
-def _open(frame: memoryview, kind: str) -> tuple[dict[str, Any], Iterator[tuple[list[Any], memoryview]]]:
-    """What the messages share, and each with its body."""
+def _open(frame: memoryview, decoder: msgspec.msgpack.Decoder[_Shared]) -> tuple[_Shared, int]:
+    """What is said before the bodies, and where they begin."""
     if len(frame) < _PREFIX.size:
         raise BadRequest(f"a bundle of {len(frame)} bytes; see docs/PROTOCOL.md")
     stop = _PREFIX.size + _PREFIX.unpack_from(frame)[1]
     if stop > len(frame):
         raise BadRequest(f"bundle: {len(frame)} bytes, {stop} of them said to come before the bodies")
-    shared = decode(frame[_PREFIX.size : stop])
-    if shared.get("type") != kind:
-        raise BadRequest(f"a bundle of {str(shared.get('type'))[:40]!r}; wanted {kind}")
-    check_fields(shared, _SHARED[kind], _KINDS)
-    if not shared["messages"]:
-        raise BadRequest("an empty bundle; see docs/PROTOCOL.md")
-    entries = shared.pop("messages")
-    return shared, _entries(entries, _ITEMS[kind], frame, stop + -stop % _ALIGN)
+    try:
+        return decoder.decode(frame[_PREFIX.size : stop]), stop + -stop % _ALIGN
+    except Exception as error:
+        raise BadRequest(f"bundle: {str(error)[:200]}; see docs/PROTOCOL.md") from error
 
 
-def _entries(
-    entries: list[Any], kinds: tuple[type, ...], frame: memoryview, at: int
-) -> Iterator[tuple[list[Any], memoryview]]:
-    for entry in entries:
-        if type(entry) is not list or tuple(map(type, entry[: len(kinds)])) != kinds:
-            raise BadRequest(f"bundle: a message is {str(entry)[:80]}; wanted {[k.__name__ for k in kinds]}")
-        number, attempt, nbytes = entry[:3]
-        if not (0 <= number < _NUMBER_MAX and 0 <= attempt < _NUMBER_MAX and 0 <= nbytes <= INLINE_BYTES):
-            raise BadRequest(f"bundle: message {number}, attempt {attempt}, {nbytes} bytes; see docs/PROTOCOL.md")
-        if at + nbytes > len(frame):
-            raise BadRequest(f"bundle: a body of {nbytes} bytes, {max(len(frame) - at, 0)} are left")
-        yield entry, frame[at : at + nbytes]
-        at += nbytes
+def _bodies(frame: memoryview, at: int, messages: Sequence[_Asked | Told]) -> Iterator[memoryview]:
+    for one in messages:
+        if at + one.bytes > len(frame):
+            raise BadRequest(f"bundle: a body of {one.bytes} bytes, {max(len(frame) - at, 0)} are left")
+        yield frame[at : at + one.bytes]
+        at += one.bytes
     if at < len(frame):
         raise BadRequest(f"bundle: {len(frame) - at} bytes after the last body; see docs/PROTOCOL.md")

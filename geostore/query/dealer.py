@@ -27,7 +27,7 @@ from geostore.errors import (
 from geostore.query.asking import Asking, absent, misfit, shared_header
 from geostore.query.auth import KeyPair
 from geostore.query.bodies import Inbox, Pieces, outgoing, read_body, read_inline
-from geostore.query.bundle import BUNDLE_BYTES_MAX, Bundle, is_bundle, replies_in
+from geostore.query.bundle import BUNDLE_BYTES_MAX, Bundle, Told, is_bundle, replies_in
 from geostore.query.frames import INLINE_BYTES, Header, pack, unpack
 from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Progress, Reply, Request
 from geostore.query.multipart import receive_some, try_send
@@ -279,14 +279,13 @@ class Dealer:
         elif header["id"] == 0:
             _log.warning("%s refused a message: %s", self.address, header.get("message"))
 
-    def _settle(self, told: list[Any], body: memoryview) -> None:
+    def _settle(self, told: Told, body: memoryview) -> None:
         """Hand over a reply that came in a bundle."""
-        number, attempt, _, fields, arrays, *_ = told
-        call = self._calls.get(number)
-        if call is None or attempt != call.attempt:
+        call = self._calls.get(told.id)
+        if call is None or told.attempt != call.attempt:
             return
         try:
-            found = read_inline(fields, arrays, body)
+            found = read_inline(told.fields, told.arrays, body)
         except GeostoreError as error:
             self._drop(call, error)
         else:

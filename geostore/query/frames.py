@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple, TypedDict, cast
 
 import msgpack
@@ -14,6 +13,7 @@ INLINE_BYTES = 65_536  # a body up to this size rides with its header and needs 
 REPLY_CHUNK_BYTES = 8 * 2**20  # largest chunk of a reply that is asked for, or sent: most replies are one message
 ITEMS_MAX = 1_000_000  # items of one list or map
 TEXT_MAX = 1_000_000  # characters of one string
+SESSION_CHARACTERS_MAX = 64
 FRAMES_MAX = 8  # buffer frames of one message
 
 Buffer = bytes | memoryview
@@ -106,11 +106,6 @@ def _check_message(header: dict[str, Any]) -> None:
     wanted, kinds = _CHECKS.get(str(header.get("type")), ((), {}))
     if not wanted:
         raise BadRequest(f"unknown message {str(header.get('type'))[:40]!r}; messages are {', '.join(FIELDS_OF)}")
-    check_fields(header, wanted, kinds)
-
-
-def check_fields(header: Mapping[str, Any], wanted: Collection[str], kinds: Mapping[str, type]) -> None:
-    """Raise BadRequest unless `header` has all `wanted` fields, and those in `kinds` are of their type."""
     if missing := [name for name in wanted if name not in header]:
         raise BadRequest(f"{header.get('type')}: field {min(missing)!r} is missing; see docs/PROTOCOL.md")
     for name, value in header.items():
@@ -120,14 +115,29 @@ def check_fields(header: Mapping[str, Any], wanted: Collection[str], kinds: Mapp
                 raise BadRequest(f"header field {name!r} is {type(value).__name__}, wanted {kind.__name__}")
         elif kind is int and not 0 <= value < 9_007_199_254_740_992:  # type: ignore[operator]
             raise BadRequest(f"header field {name!r} = {value}; wanted 0 <= value < 2^53")
-    if len(header.get("session", "")) > 64:
-        raise BadRequest(f"session of {len(header['session'])} characters; at most 64")
+    if len(header.get("session", "")) > SESSION_CHARACTERS_MAX:
+        raise BadRequest(f"session of {len(header['session'])} characters; at most {SESSION_CHARACTERS_MAX}")
 
 
 def decode(data: Buffer) -> dict[str, Any]:
     """One msgpack map with text keys, inside the limits; every fault is a BadRequest."""
+    found = _value(data)
+    if not isinstance(found, dict):
+        raise BadRequest(f"wanted a msgpack map, got {type(found).__name__}")
+    return found
+
+
+def decode_list(data: Buffer) -> list[Any]:
+    """One msgpack list, as `decode`."""
+    found = _value(data)
+    if not isinstance(found, list):
+        raise BadRequest(f"wanted a msgpack list, got {type(found).__name__}")
+    return found
+
+
+def _value(data: Buffer) -> object:
     try:
-        found = msgpack.unpackb(
+        return msgpack.unpackb(
             data,
             strict_map_key=True,
             max_array_len=ITEMS_MAX,
@@ -137,10 +147,7 @@ def decode(data: Buffer) -> dict[str, Any]:
             max_ext_len=0,
         )
     except Exception as error:
-        raise BadRequest(f"not a msgpack map within the limits: {type(error).__name__}") from error
-    if not isinstance(found, dict):
-        raise BadRequest(f"wanted a msgpack map, got {type(found).__name__}")
-    return found
+        raise BadRequest(f"not msgpack within the limits: {type(error).__name__}") from error
 
 
 class Content(NamedTuple):

@@ -190,9 +190,9 @@ class Router:
 
     def _open(self, who: Who, bundle: memoryview) -> None:
         try:
-            for header, body in requests_in(bundle):
+            for header, said, body in requests_in(bundle):
                 try:
-                    self._take(who, header, [body] if body else [], bundled=True)
+                    self._take(who, header, [body] if body else [], said)
                 except GeostoreError as error:
                     self._refuse(who[0], header, error)
         except BadRequest as error:
@@ -204,16 +204,17 @@ class Router:
             if not 1 <= len(frames) <= 1 + FRAMES_MAX:
                 raise BadRequest(f"a message of {len(frames)} frames; wanted a header and at most {FRAMES_MAX}")
             header = unpack(frames[0], bytes_max=self._settings.header_bytes_max)
-            self._take(who, header, frames[1:], bundled=False)
+            self._take(who, header, frames[1:], None)
         except GeostoreError as error:
             self._refuse(who[0], header, error)
 
-    def _take(self, who: Who, header: Header, body: list[memoryview], *, bundled: bool) -> None:
+    def _take(self, who: Who, header: Header, body: list[memoryview], said: Content | None) -> None:
+        """Take a message; `said` is what one that came in a bundle says beside its header."""
         route, user = who
         key = (user, header.get("session", ""), header["id"])
         call = self._calls.get(key)
         if header["type"] == "request":
-            self._take_request(key, call, route, header, body, bundled=bundled)
+            self._take_request(key, call, route, header, body, said)
         elif call is None or header.get("attempt", call.attempt) != call.attempt:
             return  # late word on a request that is over
         elif header["type"] == "chunk":
@@ -224,7 +225,13 @@ class Router:
             self._release(call)
 
     def _take_request(
-        self, key: CallKey, call: Call | None, route: bytes, header: Header, body: list[memoryview], *, bundled: bool
+        self,
+        key: CallKey,
+        call: Call | None,
+        route: bytes,
+        header: Header,
+        body: list[memoryview],
+        said: Content | None,
     ) -> None:
         if not 1 <= header["v"] <= PROTOCOL_VERSION:
             raise UnsupportedFormat(f"protocol version {header['v']}; this daemon speaks 1 to {PROTOCOL_VERSION}")
@@ -235,10 +242,10 @@ class Router:
         role = self._admit(key[0], peer, header)
         now_s = time.monotonic()
         seconds = min(header.get("deadline_ms", self._settings.deadline_s * 1000) / 1000, DEADLINE_S_MAX)
-        inbox = Inbox(header, bytes_max=self._settings.upload_bytes_max)
+        inbox = Inbox(header, bytes_max=self._settings.upload_bytes_max, said=said)
         credit = max(1, min(header.get("credit", 1), self._settings.credit))
-        call = Call(key, peer, header, role, now_s, now_s + seconds, inbox, credit, bundled=bundled)
-        if bundled and self._recall(call):
+        call = Call(key, peer, header, role, now_s, now_s + seconds, inbox, credit, bundled=said is not None)
+        if said is not None and self._recall(call, said):
             return
         self._begin(call, body)
         self._enter(call)
@@ -250,11 +257,11 @@ class Router:
         self._peers[call.peer.route] = call.peer
         call.peer.calls += 1
 
-    def _recall(self, call: Call) -> bool:
+    def _recall(self, call: Call, said: Content) -> bool:
         """Answer with what was answered before, if that still holds."""
         if self._answers is None:
             return False
-        call.name, call.state = self._answers.name(call.header), self._answers.state()
+        call.name, call.state = self._answers.name(call.verb, said), self._answers.state()
         kept = self._answers.recall(call.name, call.state)
         if kept is None:
             return False

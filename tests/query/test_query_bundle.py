@@ -83,12 +83,12 @@ def test_requests_come_out_of_a_bundle_as_they_went_in(items):
     assert is_bundle(frame)
     assert len(frame) <= bundle.nbytes
     assert frame == bundled(*plain, body=bodies)
-    for (header, body), (number, attempt, verb, deadline_ms, fields, arrays) in zip(
+    for (header, said, body), (number, attempt, verb, deadline_ms, fields, arrays) in zip(
         requests_in(memoryview(frame)), items, strict=True
     ):
         assert {**SHARED, "id": number, "attempt": attempt, "verb": verb}.items() <= header.items()
         assert header["deadline_ms"] == deadline_ms
-        found, read = read_inline(header["fields"], header["arrays"], body)
+        found, read = read_inline(msgpack.unpackb(said.fields), msgpack.unpackb(said.arrays), body)
         assert found == fields
         assert [a.tolist() for a in read] == [a.tolist() for a in arrays]
 
@@ -102,8 +102,8 @@ def test_replies_come_out_of_a_bundle_as_they_went_in(items):
         content, body = outgoing(fields, arrays, bytes_max=65_536)
         assert bundle.add(told_entry(number, 1, content), body.frames(0, 2**16), body.nbytes)
     for (told, body), (number, fields, arrays) in zip(replies_in(memoryview(bundle.frame())), items, strict=True):
-        assert told[:2] == [number, 1]
-        found, read = read_inline(told[3], told[4], body)
+        assert (told.id, told.attempt) == (number, 1)
+        found, read = read_inline(told.fields, told.arrays, body)
         assert found == fields
         assert [a.tolist() for a in read] == [a.tolist() for a in arrays]
         assert all(a.flags.writeable for a in read)
@@ -125,7 +125,7 @@ def test_a_damaged_bundle_is_a_bundle_or_a_bad_request(data):
     frame[data.draw(st.integers(1, len(frame) - 1))] = data.draw(st.integers(0, 255))
     cut = memoryview(frame)[: data.draw(st.integers(1, len(frame)))]
     with contextlib.suppress(BadRequest):
-        assert sum(len(body) for _, body in requests_in(cut)) <= len(cut)
+        assert sum(len(body) for *_, body in requests_in(cut)) <= len(cut)
 
 
 def test_a_bundle_keeps_to_its_size():
@@ -170,7 +170,7 @@ def test_hostile_bundles_are_refused_and_the_service_goes_on(router, frame):
         assert (reply["id"], reply["status"], reply["kind"]) == (0, "error", "bad-request")
         peer.send(bundled(entry(1)))
         ((told, _),) = replies_in(memoryview(peer.recv()))
-        assert told[0] == 1
+        assert told.id == 1
 
 
 def test_what_is_wrong_with_one_message_leaves_the_others_alone(router):
@@ -181,7 +181,7 @@ def test_what_is_wrong_with_one_message_leaves_the_others_alone(router):
         while len(found) < 3:
             frame = peer.recv()
             if is_bundle(frame):
-                found.update({told[0]: len(body) for told, body in replies_in(memoryview(frame))})
+                found.update({told.id: len(body) for told, body in replies_in(memoryview(frame))})
             else:
                 reply = msgpack.unpackb(frame)
                 found[reply["id"]] = reply["status"]
