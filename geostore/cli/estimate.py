@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from geostore.amounts import duration, ratio, size
+from geostore.amounts import counted, duration, ratio, size
 from geostore.cli import options, show
 from geostore.cli.ingest import Sources, read_moment
 from geostore.cli.session import Session
@@ -48,7 +48,7 @@ def _show(out: Console, f: dict[str, Any]) -> None:
     dates = (
         "never: the lossless codec stays smaller"
         if f["break_even_dates"] is None
-        else f"{f['break_even_dates']} dates a cell"
+        else f"{counted(f['break_even_dates'], 'date')} a cell"
     )
     rows = [
         ("scenes", f["scenes"], ""),
@@ -61,7 +61,7 @@ def _show(out: Console, f: dict[str, Any]) -> None:
         ("with codecs and masks", size(f["bytes_stored"]), _between(f["bytes_stored_interval"])),
         ("everything durable", size(f["bytes_durable"]), ratio(f["ratio_durable"]) + " against LZW"),
         ("ingest", duration(f["seconds_ingest"]), ""),
-        ("fit", duration(f["seconds_fit"]), f"{f['workers']} workers"),
+        ("fit", duration(f["seconds_fit"]), counted(f["workers"], "worker")),
         ("break-even", dates, ""),
     ]
     out.print(show.table(f"Estimate, {f['collection']}", ("", ">", ""), rows))

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from geostore.client.hits import Hit
 
 
+UNNAMED = (
+    "say what rasters show with `geostore label`, or compare texts with pixels, by an encoder "
+    "(`geostore index upgrade --encoder`, docs/guides/encoders.md)"
+)
+
+
 def similar(
     session: Session,
     like: Annotated[
@@ -81,6 +87,11 @@ def _show(out: Console, hits: Hits) -> None:
         out.print(f"  {part['path']} of {counted(part['left'], 'row')}")
     if hits.read is not None:
         out.print(f"read {hits.read} of {counted(hits.count, 'cell')}; no other could be among the hits")
+    by = str(hits.space["descriptor"])
+    if by.startswith("words"):
+        out.print(f"labels, seasons, sensors and collections compared with the text, by {by.partition(': ')[2]}")
+        if not len(hits):
+            out.print(f"none is near it: {UNNAMED}")
     columns = ("cell", "time", "platform", ">score", ">bits", ">usable", "labels", "collection")
     title = f"{len(hits)} of {counted(hits.count, hits.level)} meeting the conditions"
     votes = hits.level == "cell"
@@ -89,7 +100,15 @@ def _show(out: Console, hits: Hits) -> None:
 
 def _row(hit: Hit, votes: bool) -> tuple[Any, ...]:
     when, usable = show.when(hit.key.time_us), f"{hit.valid_fraction:.0%}"
-    row = (hit.cell, when, hit.key.platform, f"{hit.score:.4f}", hit.distance, usable, ", ".join(hit.labels))
+    row = (
+        hit.cell,
+        when,
+        hit.key.platform,
+        f"{round(hit.score, 4) + 0.0:.4f}",
+        hit.distance,
+        usable,
+        ", ".join(hit.labels),
+    )
     return (*row, hit.key.collection, " ".join(_parts(hit))) if votes else (*row, hit.key.collection)
 
 

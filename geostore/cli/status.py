@@ -95,8 +95,8 @@ def _ratios(fields: Fields) -> list[tuple[str, str, str]]:
 def _errors(quality: Fields) -> list[tuple[str, str]]:
     rows = [
         ("PSNR, dB (exact: -)", number(quality.get("psnr_db"), ".1f")),
-        ("MSE on n1, reflectance 0..1", number(quality["mse_n1"], ".2e")),
-        ("largest error, physical units", number(quality["max_error"])),
+        ("MSE on n1, reflectance 0..1", number(quality["mse_n1"] if quality["pixels"] else None, ".2e")),
+        ("largest error, physical units", number(quality["max_error"] if quality["pixels"] else None)),
     ]
     for name, e in sorted(quality["indices"].items()):
         values = " / ".join(number(e[k], ".4f") for k in ("mae", "p99_mean", "max"))

@@ -189,17 +189,26 @@ def many_dates(descriptions: Sequence[str]) -> str:
 
 def _missing(missing: list[str], bands: dict[str, Band], files: Sequence[Offered], collection: Collection) -> str:
     asked = ", ".join(f"{n} ({bands[n].source})" if n in bands else f"mask {n}" for n in missing)
-    seen = "; ".join(f"{o.file.name}: {_listed(o.descriptions)}" for o in files[:20])
-    unnamed = all(not any(o.descriptions) for o in files) and not collection.files.positional
-    step = (
-        "if the files name no bands, state their order as positional = [...] under [files] in the collection"
-        if unnamed
-        else "give the missing files, or a collection with the bands and masks there are"
-    )
+    unnamed = [o for o in files if not any(o.descriptions)]
+    named = [f"{o.file.name}: {_listed(o.descriptions)}" for o in files if any(o.descriptions)]
+    seen = "; ".join([*named[:20], *([_without_names([o.file.name for o in unnamed])] if unnamed else [])])
+    step = "give the missing files, or a collection with the bands and masks there are"
+    if not any(n in bands for n in missing):
+        step = "give the file that has it, or say in the collection that there is none: masks = []"
+    elif len(unnamed) == len(files) and not collection.files.positional:
+        step = "if the files name no bands, state their order as positional = [...] under [files] in the collection"
     dated = next((d for d in (many_dates(o.descriptions) for o in files) if d), "")
     if dated:
         step = "under [files] in the collection is said how files are read" + dated
     return f"collection {collection.name!r} needs {asked}, not found in: {seen}; {step}"
+
+
+def _without_names(files: list[str]) -> str:
+    """Files whose bands carry no names, so that only their own names can tell."""
+    if len(files) == 1:
+        return f"{files[0]}, whose bands have no names"
+    shown = files if len(files) <= 4 else [*files[:2], "...", files[-1]]
+    return f"{len(files)} files whose bands have no names ({', '.join(shown)})"
 
 
 def _listed(descriptions: list[str]) -> str:
