@@ -92,7 +92,7 @@ def clear_rows(words: Words, rows: npt.NDArray[Any]) -> None:  # pragma: no cove
 
 
 @compiled
-def bits_at(words: Words, rows: Rows) -> npt.NDArray[np.bool_]:  # pragma: no cover - compiled
+def bits_at(words: Words, rows: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:  # pragma: no cover - compiled
     """Whether each row's bit is set."""
     out = np.empty(rows.size, np.bool_)
     for i in range(rows.size):

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInput
-from geostore.index.bits import Rows, Words, bitmap, bitmap_size, clear_rows, set_rows
+from geostore.index.bits import Words, bitmap, bitmap_size, clear_rows, set_rows
 from geostore.index.compiled import compiled
+from geostore.index.selection import Listed
 
 STEPS = 32  # bitmaps a column of numbers keeps beside its order
 STRIDE = 64  # of so many rows of the order the value of one is kept at hand
@@ -27,32 +29,30 @@ class Numbers:
         values: (N,) int64 or float64; NaN meets no condition.
         order: (M,) uint32, rows by value, those with NaN left out.
         steps: (STEPS - 1, words) uint64; step j has the first M * (j + 1) // STEPS rows of the order set.
+        signatures: (W, M) uint64, those of the rows of the order, so that a range's lie together; None if not kept.
     """
 
     values: Values
     order: npt.NDArray[np.uint32]
     steps: Words
+    signatures: Words | None = None
 
     def span(self, low: float | None, high: float | None) -> tuple[int, int]:
         """Positions in `order`, [start, stop), of rows with low <= value <= high; None is no bound."""
-        start = 0 if low is None else self._rank(low, "left")
-        stop = len(self.order) if high is None else self._rank(high, "right")
-        return start, max(start, stop)
-
-    def _rank(self, bound: float, side: Literal["left", "right"]) -> int:
-        """Rows of the order below `bound`, or not above it; among every STRIDE-th first, which lie together."""
-        at = int(self._strided.searchsorted(bound, side))
-        low, high = max(at - 1, 0) * STRIDE, min(at * STRIDE, len(self.order))
-        return int(_rank(self.values, self.order, low, high, bound, side == "right"))
+        least, most = _bound(self.values, low, up=True), _bound(self.values, high, up=False)
+        start, stop = _span(self.values, self.order, self._strided, low is not None, least, high is not None, most)
+        return int(start), int(stop)
 
     @cached_property
     def _strided(self) -> Values:
         """The values of every STRIDE-th row of the order."""
         return self.values[self.order[::STRIDE]]
 
-    def rows(self, start: int, stop: int) -> Rows:
-        """The rows at these positions of `order`, ascending."""
-        return np.sort(self.order[start:stop]).astype(np.int64)
+    def listed(self, start: int, stop: int) -> Listed:
+        """The rows at these positions of `order`: with their signatures as they lie, otherwise ascending."""
+        if self.signatures is not None:
+            return Listed(self.order, self.signatures, start, stop)
+        return Listed(np.sort(self.order[start:stop]), None, 0, stop - start)
 
     def between(self, low: float | None, high: float | None) -> Words:
         """The bitmap of rows with low <= value <= high; None is no bound."""
@@ -79,8 +79,11 @@ class Numbers:
         return out
 
 
-def numbers(values: Values) -> Numbers:
-    """A column of (N,) int64 or float64 values."""
+def numbers(values: Values, signatures: Words | None = None) -> Numbers:
+    """A column of (N,) int64 or float64 values; of (W, N) signatures a copy in its order is kept.
+
+    None is kept of a column with one value only, of which no condition leaves few rows.
+    """
     kept = values if values.dtype == np.int64 else values.astype(np.float64)
     order = np.argsort(kept, kind="stable").astype(np.uint32)
     if kept.dtype == np.float64:
@@ -89,14 +92,41 @@ def numbers(values: Values) -> Numbers:
     for j in range(1, STEPS):
         steps[j] = steps[j - 1]
         set_rows(steps[j], order[len(order) * (j - 1) // STEPS : len(order) * j // STEPS])
-    return Numbers(kept, order, steps[1:])
+    several = len(order) > 0 and kept[order[0]] != kept[order[-1]]
+    return Numbers(kept, order, steps[1:], signatures[:, order] if several and signatures is not None else None)
+
+
+def _bound(values: Values, bound: float | None, *, up: bool) -> float:
+    """A bound of the type of the values, rounded into the range; 0 for none."""
+    if values.dtype.kind == "f":
+        return 0.0 if bound is None else float(bound)
+    return 0 if bound is None else math.ceil(bound) if up else math.floor(bound)
+
+
+@compiled
+def _span(
+    values: Values, order: Values, strided: Values, bounded: bool, low: float, limited: bool, high: float
+) -> tuple[int, int]:  # pragma: no cover - compiled
+    """Positions in the order of rows from `low`, if bounded, to `high`, if limited."""
+    start = _rank(values, order, strided, 0, low, False) if bounded else 0
+    stop = _rank(values, order, strided, start, high, True) if limited else order.size
+    return start, max(start, stop)
 
 
 @compiled
 def _rank(
-    values: Values, order: Values, low: int, high: int, bound: float, after: bool
+    values: Values, order: Values, strided: Values, known: int, bound: float, after: bool
 ) -> int:  # pragma: no cover - compiled
-    """The position from `low` to `high` before which the order is below `bound`; with `after`, or equal to it."""
+    """Rows of the order below `bound`, with `after` or equal to it; at least, or fewer than, the `known` ones.
+
+    They are looked up among every STRIDE-th first, which lie together, from the known ones on in growing steps.
+    """
+    low, step = known // STRIDE, 1 if known else strided.size
+    while low + step < strided.size and strided[low + step] <= bound:
+        step *= 2
+    part = strided[low : min(low + step, strided.size)]
+    at: Any = np.searchsorted(part, bound, "right") if after else np.searchsorted(part, bound)
+    low, high = max(low + at - 1, 0) * STRIDE, min((low + at) * STRIDE, order.size)
     while low < high:
         middle = (low + high) // 2
         value = values[order[middle]]
@@ -104,7 +134,7 @@ def _rank(
             low = middle + 1
         else:
             high = middle
-    return low
+    return int(low)
 
 
 @dataclass(frozen=True)

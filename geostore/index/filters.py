@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +15,11 @@ from geostore.index.bits import Rows, Words, bitmap_size, bits_at, count_in_runs
 from geostore.index.labels import AtLeast, Exactly, Some
 from geostore.index.rows import SEASON, TIME, season_names
 from geostore.index.segment import Segment
-from geostore.index.selection import GATHER_SHARE, Selection, chosen, everything
+from geostore.index.selection import GATHER_SHARE, Listed, Selection, chosen, everything, of_listed
 from geostore.index.spatial import Where
 from geostore.keys import time_us
 
+LIST_SHARE = 0.2  # of the rows; below it a range that is all that is asked is read in the order of its column
 Range = tuple[float | None, float | None]
 Condition = Some | AtLeast | Exactly
 
@@ -62,12 +64,17 @@ class Step:
     """One condition as it was applied to one segment.
 
     Attributes:
-        what: in words.
+        said: gives it in words, which few ask for.
         rows: rows left after it.
     """
 
-    what: str
+    said: Callable[[], str]
     rows: int
+
+    @property
+    def what(self) -> str:
+        """It in words."""
+        return self.said()
 
 
 @dataclass(frozen=True)
@@ -79,9 +86,11 @@ class Plan:
 
     @property
     def path(self) -> str:
-        """How the rows will be read: "scan", "masked scan", "gather" or "nothing"."""
+        """How the rows will be read: "scan", "masked scan", "gather", "list" or "nothing"."""
         if self.selection.count == 0:
             return "nothing"
+        if self.selection.listed is not None:
+            return "list"
         if self.selection.rows is not None:
             return "gather"
         return "scan" if self.selection.allowed is None else "masked scan"
@@ -89,11 +98,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Condition:
-    """One condition on one segment: its bitmap, made anew, and its rows where they are few."""
+    """One condition on one segment: its bitmap, made anew, and, where they are few, how many rows and which."""
 
-    what: str
+    said: Callable[[], str]
     bitmap: Callable[[], Words]
-    few: Callable[[], Rows] | None = None
+    count: int = 0
+    few: Callable[[], Listed] | None = None
 
 
 def plan(segment: Segment, wanted: Filter = ALL, *, alive: Words | None = None) -> Plan:
@@ -105,47 +115,57 @@ def plan(segment: Segment, wanted: Filter = ALL, *, alive: Words | None = None) 
         InvalidInput: a label that the legend does not have.
     """
     steps: list[Step] = []
-    runs = everything(len(segment)).runs
+    area = None
     if wanted.within is not None:
-        runs = wanted.within.runs(segment.cells, segment.precision)
-        steps.append(
-            Step(f"area: {len(runs)} run{'s' * (len(runs) != 1)} of rows", int((runs[:, 1] - runs[:, 0]).sum()))
-        )
+        area, count = wanted.within.rows(segment.places, segment.precision)
+        runs = len(area)
+        steps.append(Step(lambda: f"area: {runs} run{'s' * (runs != 1)} of rows", count))
     conditions = list(_conditions(segment, wanted))
-    first = next((c for c in conditions if c.few is not None), None)
-    if first is not None:
-        return Plan(_of_few(segment, wanted, first, conditions, runs, alive, steps), tuple(steps))
-    allowed = alive
+    alone = len(conditions) == 1 and area is None and alive is None
+    few = [c for c in conditions if c.few is not None and (alone or c.count < GATHER_SHARE * len(segment))]
+    if few:
+        first = few[0] if len(few) == 1 else min(few, key=lambda c: c.count)
+        return Plan(_of_few(segment, first, conditions, area, alive, steps), tuple(steps))
+    if area is not None and alive is None and not conditions:
+        return Plan(Selection(len(segment), count, area), tuple(steps))
+    return Plan(_of_many(segment, conditions, area, alive, steps), tuple(steps))
+
+
+def _of_many(
+    segment: Segment, conditions: Sequence[_Condition], area: Rows | None, alive: Words | None, steps: list[Step]
+) -> Selection:
+    """The rows of the area that are alive and meet the conditions."""
+    runs, allowed = everything(len(segment)).runs if area is None else area, alive
     for condition in conditions:
         bitmap = condition.bitmap()
         allowed = bitmap if allowed is None else np.bitwise_and(allowed, bitmap, out=bitmap)
-        steps.append(Step(condition.what, int(count_in_runs(allowed, runs))))
+        steps.append(Step(condition.said, int(count_in_runs(allowed, runs))))
         if not steps[-1].rows:
             break
     count = steps[-1].rows if conditions else None  # of the runs and the bitmap, if it was counted
-    return Plan(chosen(len(segment), runs, allowed, count=count), tuple(steps))
+    return chosen(len(segment), runs, allowed, count=count)
 
 
 def _of_few(
-    segment: Segment, wanted: Filter, first: _Condition, conditions: Sequence[_Condition], runs: Rows,
-    alive: Words | None, steps: list[Step],
+    segment: Segment, first: _Condition, conditions: Sequence[_Condition], area: Rows | None, alive: Words | None,
+    steps: list[Step],
 ) -> Selection:  # fmt: skip
-    """The rows of `first` that lie in the runs, are alive and meet the other conditions."""
+    """The rows of `first` that lie in the area, are alive and meet the other conditions."""
     assert first.few is not None
-    rows = first.few()
-    if wanted.within is not None:
-        rows = rows[_inside(rows, runs)]
+    listed = first.few()
+    if area is not None:
+        listed = listed.among(_inside(listed.rows, area))
     if alive is not None:
-        rows = rows[bits_at(alive, rows)]
-    steps.append(Step(first.what, len(rows)))
+        listed = listed.among(bits_at(alive, listed.rows))
+    steps.append(Step(first.said, len(listed)))
     for condition in conditions:
-        if condition is not first and len(rows):
-            rows = rows[bits_at(condition.bitmap(), rows)]
-            steps.append(Step(condition.what, len(rows)))
-    return Selection(len(segment), len(rows), runs[:0], None, rows)
+        if condition is not first and len(listed):
+            listed = listed.among(bits_at(condition.bitmap(), listed.rows))
+            steps.append(Step(condition.said, len(listed)))
+    return of_listed(len(segment), listed)
 
 
-def _inside(rows: Rows, runs: Rows) -> npt.NDArray[np.bool_]:
+def _inside(rows: npt.NDArray[np.uint32], runs: Rows) -> npt.NDArray[np.bool_]:
     """Whether each row lies in a run."""
     at = np.searchsorted(runs[:, 1], rows, side="right")
     inside = at < len(runs)
@@ -187,33 +207,47 @@ def _conditions(segment: Segment, wanted: Filter) -> Iterable[_Condition]:
     if wanted.start is not None or wanted.end is not None:
         low = None if wanted.start is None else time_us(wanted.start)
         high = None if wanted.end is None else time_us(wanted.end) - 1
-        yield _range(segment, TIME, (low, high), f"time: {wanted.start} to {wanted.end}")
+        yield _range(segment, TIME, (low, high), lambda: f"time: {wanted.start} to {wanted.end}")
     for name, bounds in wanted.numbers.items():
-        yield _range(segment, name, bounds, f"{name}: {bounds[0]} to {bounds[1]}")
+        yield _range(segment, name, bounds, partial(_range_said, name, bounds))
 
 
 def _names(segment: Segment, column: str, names: Sequence[str]) -> _Condition:
-    known, what = segment.categories.get(column), f"{column}: {', '.join(names)}"
-    return _never(segment, what) if known is None else _Condition(what, lambda: known.among(names))
+    known = segment.categories.get(column)
+
+    def said() -> str:
+        return f"{column}: {', '.join(names)}"
+
+    return _never(segment, said) if known is None else _Condition(said, lambda: known.among(names))
 
 
 def _labels(segment: Segment, condition: Condition) -> _Condition:
-    labels, what = segment.labels, f"labels: {condition}"
+    labels = segment.labels
+
+    def said() -> str:
+        return f"labels: {condition}"
+
     if labels is None:
-        return _never(segment, what)
+        return _never(segment, said)
     for name in condition.names:
         labels.legend.positions(name)  # an unknown label is refused even where no row is left to have it
-    return _Condition(what, lambda: labels.meeting(condition))
+    return _Condition(said, lambda: labels.meeting(condition))
 
 
-def _range(segment: Segment, column: str, bounds: Range, what: str) -> _Condition:
+def _range_said(column: str, bounds: Range) -> str:
+    return f"{column}: {bounds[0]} to {bounds[1]}"
+
+
+def _range(segment: Segment, column: str, bounds: Range, said: Callable[[], str]) -> _Condition:
     known = segment.numbers.get(column)
     if known is None:
-        return _never(segment, what)
+        return _never(segment, said)
     start, stop = known.span(*bounds)
-    few = (lambda: known.rows(start, stop)) if stop - start < GATHER_SHARE * len(segment) else None
-    return _Condition(what, lambda: known.between(*bounds), few)
+    share = GATHER_SHARE if known.signatures is None else LIST_SHARE
+    few = (lambda: known.listed(start, stop)) if stop - start < share * len(segment) else None
+    return _Condition(said, lambda: known.between(*bounds), stop - start, few)
 
 
-def _never(segment: Segment, what: str) -> _Condition:
-    return _Condition(what, lambda: np.zeros(bitmap_size(len(segment)), np.uint64), lambda: np.zeros(0, np.int64))
+def _never(segment: Segment, said: Callable[[], str]) -> _Condition:
+    none = Listed(np.zeros(0, np.uint32), None, 0, 0)
+    return _Condition(said, lambda: np.zeros(bitmap_size(len(segment)), np.uint64), 0, lambda: none)

@@ -15,13 +15,14 @@ import numpy.typing as npt
 from geostore.errors import InvalidInput
 from geostore.index import scan, scan_within
 from geostore.index.bits import Rows, Words
-from geostore.index.selection import Selection, everything
+from geostore.index.selection import Listed, Selection, everything
 
 Distances = npt.NDArray[np.int16]
 
 K_MAX = 1_000_000
 GUESS_MIN = 256  # for more rows than that a sample is looked at first, so that fewer are kept and dropped again
 BYTES_A_THREAD = 32 << 20  # below this a second thread costs more than it brings
+_WHOLE = (int, np.integer)
 _NO_BITMAP = np.zeros(0, np.uint64)
 
 
@@ -55,10 +56,9 @@ class Nearest:
 
     def __init__(self, queries: Words, k: int, *, radius: int | None = None) -> None:
         self.queries, self.k, bits = check_queries(queries), _check_k(k), 64 * queries.shape[1]
-        limit = bits if radius is None else min(check_radius(radius), bits)
         count, room = len(queries), 2 * k + 256
         self._state = np.zeros((count, 3), np.int64)
-        self._state[:, 0] = limit + 1
+        self._state[:, 0] = _limit(radius, queries.shape[1]) + 1
         self._tally = np.zeros((count, bits + 2), np.int64)
         self._rows = np.empty((count, room), np.int64)
         self._far = np.empty((count, room), np.int16)
@@ -70,8 +70,8 @@ class Nearest:
         """
         chosen = _selected(words, self.queries, selection)
         kept = (self.k, self._state, self._tally, self._rows, self._far)
-        if chosen.rows is not None:
-            scan.scan_rows(words, base, self.queries, chosen.rows, *kept)
+        if chosen.single:
+            scan.scan_rows(words, base, self.queries, chosen.row_numbers(), *kept)
         else:
             scan.scan_runs(words, base, self.queries, chosen.runs, _allowed(chosen), *kept)
 
@@ -103,13 +103,19 @@ def nearest(
         selection: which rows may be hits; all by default.
         threads: at most; fewer where the bytes would not keep them busy.
     """
-    chosen = _selected(words, check_queries(queries), selection)
+    queries = check_queries(queries)
+    chosen = _selected(words, queries, selection)
+    limit, k = _limit(radius, queries.shape[1]), _check_k(k)
+    if chosen.listed is not None:
+        return [_listed(chosen.listed, query, k, limit) for query in queries]
     parts = chosen.split(_threads(threads, chosen.count * 8 * len(words) * (1 + len(queries) // 8)))
 
     def search(part: Selection) -> list[Hits]:
         if _is_sampled(k, part):
-            many = [_many(words, query, k, radius, part) for query in check_queries(queries)]
+            many = [_many(words, query, k, radius, part) for query in queries]
             return [ordered(hits.rows, hits.distances) for hits in many]
+        if len(queries) == 1 and not part.single:
+            return [Hits(*scan.nearest_one(words, queries, part.runs, _allowed(part), k, limit))]
         found = Nearest(queries, k, radius=radius)
         found.add(words, selection=part)
         return found.hits()
@@ -131,8 +137,13 @@ def nearest_set(words: Words, query: Words, k: int, *, selection: Selection | No
     return Hits(hits.rows[order], hits.distances[order])
 
 
+def _listed(listed: Listed, query: Words, k: int, limit: int) -> Hits:
+    assert listed.signatures is not None
+    return Hits(*scan.listed(listed.signatures, listed.order, listed.start, listed.stop, query, k, limit))
+
+
 def _is_sampled(k: int, chosen: Selection) -> bool:
-    return k >= GUESS_MIN and chosen.rows is None and chosen.count >= 4 * scan.SAMPLED * k // 10
+    return k >= GUESS_MIN and not chosen.single and chosen.count >= 4 * scan.SAMPLED * k // 10
 
 
 def _many(words: Words, query: Words, k: int, radius: int | None, chosen: Selection) -> Hits:
@@ -155,7 +166,9 @@ def _many(words: Words, query: Words, k: int, radius: int | None, chosen: Select
 def within(words: Words, query: Words, radius: int, *, selection: Selection | None = None) -> Hits:
     """All selected rows within `radius` bits of a (W,) query, by a scan."""
     chosen = _selected(words, query[None], selection)
-    limit = min(check_radius(radius), 64 * len(words))
+    limit = _limit(radius, len(words))
+    if chosen.listed is not None:
+        return _listed(chosen.listed, query, max(chosen.count, 1), limit)
     pieces = list(_pieces(words, np.ascontiguousarray(query), limit, chosen))
     return ordered(np.concatenate([p[0] for p in pieces]), np.concatenate([p[1] for p in pieces]))
 
@@ -196,15 +209,20 @@ def check_queries(queries: Words) -> Words:
     return np.ascontiguousarray(queries)
 
 
+def _limit(radius: int | None, words: int) -> int:
+    """Bits that may differ at most."""
+    return 64 * words if radius is None else min(check_radius(radius), 64 * words)
+
+
 def check_radius(radius: int) -> int:
     """Return `radius` if it is a number of bits; raise InvalidInput otherwise."""
-    if isinstance(radius, bool) or not isinstance(radius, int | np.integer) or radius < 0:
+    if isinstance(radius, bool) or not isinstance(radius, _WHOLE) or radius < 0:
         raise InvalidInput(f"radius {radius!r}; give a number of bits, 0 or more")
     return int(radius)
 
 
 def _check_k(k: int) -> int:
-    if isinstance(k, bool) or not isinstance(k, int | np.integer) or not 1 <= k <= K_MAX:
+    if isinstance(k, bool) or not isinstance(k, _WHOLE) or not 1 <= k <= K_MAX:
         raise InvalidInput(f"k = {k!r}; ask for 1 to {K_MAX} rows")
     return int(k)
 

@@ -74,7 +74,7 @@ def near(words: Words, lists: KeyLists, query: Words, radius: int, *, selection:
     radius = min(check_radius(radius), 64 * len(words))
     chosen = everything(words.shape[1]) if selection is None else selection
     depths = np.empty(len(lists.starts), np.int64)
-    candidates = -1 if chosen.rows is not None else _planned(lists, query, radius, chosen.count, depths)
+    candidates = -1 if chosen.single else _planned(lists, query, radius, chosen.count, depths)
     if candidates < 0:
         return within(words, query, radius, selection=chosen)
     allowed = _NO_BITMAP if chosen.allowed is None else chosen.allowed

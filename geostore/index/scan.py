@@ -92,6 +92,40 @@ def scan_runs(
 
 
 @compiled
+def nearest_one(
+    words: Words, queries: Words, runs: Rows, allowed: Words, k: int, limit: int
+) -> tuple[Rows, Int16s]:  # pragma: no cover - compiled
+    """The k nearest to the only one of (1, W) `queries` within `limit` bits, by distance, then by row.
+
+    See `scan_runs` for the other arguments.
+    """
+    bits, room = 64 * words.shape[0], 2 * k + 256
+    state, tally = np.zeros((1, 3), np.int64), np.zeros((1, bits + 2), np.int64)
+    rows, far = np.empty((1, room), np.int64), np.empty((1, room), np.int16)
+    state[0, 0] = limit + 1
+    scan_runs(words, 0, queries, runs, allowed, k, state, tally, rows, far)
+    return _in_order(rows[0, : state[0, 1]], far[0, : state[0, 1]], k, bits)
+
+
+@compiled
+def _in_order(rows: Rows, far: Int16s, k: int, bits: int) -> tuple[Rows, Int16s]:  # pragma: no cover - compiled
+    """The k first by distance; those of one distance in the order they come in."""
+    at = np.zeros(bits + 2, np.int64)
+    for i in range(far.size):
+        at[far[i] + 1] += 1
+    for d in range(bits + 1):
+        at[d + 1] += at[d]
+    n = min(k, far.size)
+    first, distances = np.empty(n, np.int64), np.empty(n, np.int16)
+    for i in range(far.size):
+        to = at[far[i]]
+        at[far[i]] += 1
+        if to < n:
+            first[to], distances[to] = rows[i], far[i]
+    return first, distances
+
+
+@compiled
 def _offer(
     words: Words,
     base: int,
@@ -129,6 +163,43 @@ def sample(words: Words, query: Words, runs: Rows, allowed: Words, tally: Rows) 
                 row = lo + i
                 if allowed.size == 0 or (allowed[row >> 6] >> np.uint64(row & 63)) & np.uint64(1):
                     tally[far[i]] += 1
+
+
+@compiled
+def listed(
+    words: Words, order: Any, start: int, stop: int, query: Words, k: int, limit: int
+) -> tuple[Rows, Int16s]:  # pragma: no cover - compiled
+    """The k nearest within `limit` bits among rows whose signatures lie together.
+
+    Args:
+        words: (W, M) signatures, in any order of their rows.
+        order: (M,) uint32, the rows.
+        start: first of those to look at.
+        stop: behind the last.
+        query: (W,).
+        k: rows wanted.
+        limit: bits that may differ.
+
+    Returns:
+        Rows and distances, by distance, then by row.
+    """
+    far, tally = np.zeros(stop - start, np.int16), np.zeros(64 * words.shape[0] + 1, np.int64)
+    for w in range(words.shape[0]):
+        _add_distances(words[w, start:stop], query[w], far)
+    for i in range(far.size):
+        tally[far[i]] += 1
+    last, near = 0, tally[0]
+    while last < limit and near < k:
+        last += 1
+        near += tally[last]
+    found, n = np.empty(near, np.int64), 0
+    for i in range(far.size):
+        if far[i] <= last:
+            found[n] = np.int64(far[i]) << 32 | np.int64(order[start + i])
+            n += 1
+    found.sort()
+    kept = found[: min(k, n)]
+    return kept & 0xFFFFFFFF, (kept >> 32).astype(np.int16)
 
 
 @compiled

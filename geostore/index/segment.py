@@ -21,6 +21,7 @@ from geostore.index.groups import Groups, grouped
 from geostore.index.labels import Labels, labelled, legend_from_dict
 from geostore.index.radius import KeyLists, key_lists
 from geostore.index.rows import SEASON, TIME, Rows, Space, season_names, seasons
+from geostore.index.spatial import Places, places_of
 
 LISTS_MIN = 50_000  # rows; smaller segments are scanned faster than looked up in
 _Arrays = dict[str, npt.NDArray[Any]]
@@ -67,6 +68,13 @@ class Segment:
         """(N,) int64, ascending."""
         return self.file.arrays["cells"]
 
+    @cached_property
+    def places(self) -> Places:
+        """The different cells."""
+        if "place:starts" in self.file.arrays:
+            return Places(self.file.arrays["place:cells"], self.file.arrays["place:starts"])
+        return places_of(self.cells)
+
     @property
     def owners(self) -> npt.NDArray[np.uint32]:
         """(N,) uint32, position of each row's key."""
@@ -85,8 +93,12 @@ class Segment:
     @cached_property
     def numbers(self) -> dict[str, Numbers]:
         """Columns of numbers by name, `time` among them, UTC microseconds."""
+        return {name: self._numbers(name) for name in self.file.facts["numbers"]}
+
+    def _numbers(self, name: str) -> Numbers:
         found = self.file.arrays
-        return {n: Numbers(*(found[f"number:{n}:{p}"] for p in _NUMBERS)) for n in self.file.facts["numbers"]}
+        values, order, steps = (found[f"number:{name}:{part}"] for part in _NUMBERS)
+        return Numbers(values, order, steps, found.get(f"number:{name}:signatures"))
 
     @cached_property
     def categories(self) -> dict[str, Category]:
@@ -188,15 +200,17 @@ def write_segment(path: Path, rows: Rows, *, space: Space, precision: int, lette
     keys, owners = _sorted_keys(rows)
     order = np.lexsort((owners, rows.times_us, rows.cells))
     arrays: _Arrays = {"signatures": rows.signatures[:, order], "cells": rows.cells[order]}
+    places = places_of(arrays["cells"])
+    arrays |= {"place:cells": places.cells, "place:starts": places.starts}
     arrays |= _key_arrays(keys, owners[order])
     arrays["key:stamps"] = _sorted_stamps(rows, keys)
     if rows.descriptors is not None and rows.scales is not None:
         arrays |= {"descriptors": rows.descriptors[order], "scales": rows.scales[order].astype(np.float32)}
         made = grouped(arrays["descriptors"], arrays["scales"], arrays["cells"], letters)
         arrays |= {f"group:{part}": getattr(made, part) for part in _GROUPS}
-    columns = {n: numbers(v[order]) for n, v in {**rows.numbers, TIME: rows.times_us}.items()}
-    for name, column in columns.items():
-        arrays |= {f"number:{name}:{part}": getattr(column, part) for part in _NUMBERS}
+    columns = list({**rows.numbers, TIME: rows.times_us})
+    for name in columns:
+        arrays |= _number_arrays(name, rows.times_us[order] if name == TIME else rows.numbers[name][order], arrays)
     names = {n: category(v[order]) for n, v in rows.categories.items()}
     names[SEASON] = coded(season_names(), seasons(rows.times_us, rows.cells, precision)[order])
     for name, kind in names.items():
@@ -207,7 +221,14 @@ def write_segment(path: Path, rows: Rows, *, space: Space, precision: int, lette
     if len(rows) >= LISTS_MIN:
         lists = key_lists(np.ascontiguousarray(arrays["signatures"]), space.bits)
         arrays |= {"lists:starts": lists.starts, "lists:rows": lists.rows}
-    write_arrays(path, arrays, _facts(rows, space, precision, list(columns), {n: c.names for n, c in names.items()}))
+    write_arrays(path, arrays, _facts(rows, space, precision, columns, {n: c.names for n, c in names.items()}))
+
+
+def _number_arrays(name: str, values: npt.NDArray[Any], arrays: _Arrays) -> _Arrays:
+    """A column, in a large segment with the signatures in its order."""
+    made = numbers(values, arrays["signatures"] if len(values) >= LISTS_MIN else None)
+    found = {f"number:{name}:{part}": getattr(made, part) for part in _NUMBERS}
+    return found if made.signatures is None else {**found, f"number:{name}:signatures": made.signatures}
 
 
 def _facts(rows: Rows, space: Space, precision: int, columns: list[str], names: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,36 @@ GATHER_SHARE = 0.02  # of the rows of the runs; below it single rows are read fa
 
 
 @dataclass(frozen=True)
+class Listed:
+    """A few rows in an order of their own, with their signatures beside each other where these are at hand.
+
+    Attributes:
+        order: (M,) uint32, rows.
+        signatures: (W, M) uint64, theirs, or None.
+        start, stop: which of these are meant.
+    """
+
+    order: npt.NDArray[np.uint32]
+    signatures: Words | None
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def rows(self) -> npt.NDArray[np.uint32]:
+        """The rows, each once."""
+        return self.order[self.start : self.stop]
+
+    def among(self, kept: npt.NDArray[np.bool_]) -> Listed:
+        """Those of the rows for which `kept` holds."""
+        rows, signatures = self.rows[kept], self.signatures
+        mine = None if signatures is None else np.compress(kept, signatures[:, self.start : self.stop], axis=1)
+        return Listed(rows, mine, 0, len(rows))
+
+
+@dataclass(frozen=True)
 class Selection:
     """Rows chosen before a search; make one with `everything`, `select` or `from_mask`.
 
@@ -26,6 +56,7 @@ class Selection:
         runs: (R, 2) int64, ascending and disjoint [start, stop), none empty.
         allowed: bitmap over `size` rows that must be set as well, or None.
         rows: (count,) int64 ascending; where set, the rows themselves, and runs and bitmap are not looked at.
+        listed: where set, the rows with their signatures, and none of the others is looked at.
     """
 
     size: int
@@ -33,10 +64,16 @@ class Selection:
     runs: Rows
     allowed: Words | None = None
     rows: Rows | None = None
+    listed: Listed | None = None
+
+    @property
+    def single(self) -> bool:
+        """Whether rows are named one by one."""
+        return self.rows is not None or self.listed is not None
 
     def split(self, parts: int) -> list[Selection]:
         """At most `parts` selections of about as many rows each, in order, that make up this one."""
-        if parts <= 1 or self.count < parts:
+        if parts <= 1 or self.count < parts or self.listed is not None:
             return [self]
         if self.rows is not None:
             return [Selection(self.size, len(p), self.runs, None, p) for p in np.array_split(self.rows, parts)]
@@ -46,6 +83,8 @@ class Selection:
         """(count,) int64, ascending: the rows chosen."""
         if self.rows is not None:
             return self.rows
+        if self.listed is not None:
+            return np.sort(self.listed.rows).astype(np.int64)
         if self.allowed is not None:
             return np.asarray(rows_in_runs(self.allowed, self.runs, self.count))
         return np.concatenate([np.arange(a, b, dtype=np.int64) for a, b in self.runs] or [np.zeros(0, np.int64)])
@@ -85,6 +124,13 @@ def of_rows(size: int, rows: npt.NDArray[Any]) -> Selection:
     if len(kept) and not (kept[0] >= 0 and kept[-1] < size and (np.diff(kept) > 0).all()):
         raise InvalidInput(f"rows {kept[:4]}... are not ascending within 0..{size - 1}")
     return Selection(size, len(kept), _NO_RUNS, None, kept)
+
+
+def of_listed(size: int, listed: Listed) -> Selection:
+    """The rows of a list; where it has no signatures they must ascend."""
+    if listed.signatures is not None:
+        return Selection(size, len(listed), _NO_RUNS, listed=listed)
+    return Selection(size, len(listed), _NO_RUNS, rows=listed.rows.astype(np.int64))
 
 
 def _check_runs(runs: Rows, size: int) -> Rows:

@@ -56,6 +56,25 @@ class Circle:
 
 
 @dataclass(frozen=True)
+class Places:
+    """The different cells of ascending rows, which an area is looked up in.
+
+    Attributes:
+        cells: (U,) int64, ascending, each once.
+        starts: (U + 1,) int64, the first row of each; the last is the number of rows.
+    """
+
+    cells: Cells
+    starts: Rows
+
+
+def places_of(cells: Cells) -> Places:
+    """Of (N,) int64 cells, ascending."""
+    starts = np.flatnonzero(np.diff(cells, prepend=-1))
+    return Places(cells[starts], np.append(starts, len(cells)).astype(np.int64))
+
+
+@dataclass(frozen=True)
 class Where:
     """A prepared area; make one with `where`, and use it for any number of segments.
 
@@ -66,6 +85,14 @@ class Where:
 
     prefixes: tuple[str, ...] = ()
     shape: BaseGeometry | None = None
+
+    def rows(self, places: Places, precision: int) -> tuple[Rows, int]:
+        """As `runs`, of rows whose different cells are known; and how many rows these are."""
+        if self._boxes is not None and len(self._boxes) == 1:
+            runs, count = _box_rows(places.cells, places.starts, precision, *_columns(precision, self._boxes[0]))
+            return runs, int(count)
+        runs = places.starts[self.runs(places.cells, precision)]
+        return runs, int((runs[:, 1] - runs[:, 0]).sum())
 
     def runs(self, cells: Cells, precision: int) -> Rows:
         """(R, 2) int64, ascending [start, stop): rows of ascending `cells` of `precision` that lie in the area."""
@@ -80,6 +107,8 @@ class Where:
     @cached_property
     def _boxes(self) -> list[tuple[float, float, float, float]] | None:
         """The area as boxes, if it consists of boxes with a size."""
+        if self.shape is None:
+            return None
         parts = list(shapely.get_parts(self.shape))
         if len(parts) > 8 or not all(p.geom_type == "Polygon" and p.area > 0 and _is_box(p) for p in parts):
             return None
@@ -195,16 +224,14 @@ def _prefix_run(cells: Cells, precision: int, prefix: str) -> Rows:
 
 def _box_runs(cells: Cells, precision: int, box: tuple[float, float, float, float]) -> Rows:
     """Runs of the rows whose cells overlap a box."""
+    return np.asarray(_runs(cells, precision, *_columns(precision, box)))
+
+
+def _columns(precision: int, box: tuple[float, float, float, float]) -> tuple[int, int, int, int]:
+    """First and last column, first and last row of the cells that overlap a box."""
     west, south, east, north = box
     columns, rows = (5 * precision + 1) // 2, 5 * precision // 2
-    x0, x1 = _span(west, east, -180.0, 360.0, columns)
-    y0, y1 = _span(south, north, -90.0, 180.0, rows)
-    out = np.empty((1024, 2), np.int64)
-    while True:
-        found = _cut(cells, precision, x0, x1, y0, y1, out)
-        if found <= len(out):
-            return out[:found]
-        out = np.empty((found, 2), np.int64)
+    return *_span(west, east, -180.0, 360.0, columns), *_span(south, north, -90.0, 180.0, rows)
 
 
 def _span(low: float, high: float, start: float, length: float, bits: int) -> tuple[int, int]:
@@ -218,6 +245,29 @@ def _span(low: float, high: float, start: float, length: float, bits: int) -> tu
     last += last + 1 < count and (start + size * (last + 1)) < high
     last -= (start + size * last) >= high
     return first, last
+
+
+@compiled
+def _box_rows(
+    cells: Cells, starts: Rows, precision: int, x0: int, x1: int, y0: int, y1: int
+) -> tuple[Rows, int]:  # pragma: no cover - compiled
+    """Runs of the rows of the different cells in columns x0..x1 and rows y0..y1, and how many rows these are."""
+    runs, count = _runs(cells, precision, x0, x1, y0, y1), 0
+    for r in range(len(runs)):
+        runs[r, 0], runs[r, 1] = starts[runs[r, 0]], starts[runs[r, 1]]
+        count += runs[r, 1] - runs[r, 0]
+    return runs, count
+
+
+@compiled
+def _runs(cells: Cells, precision: int, x0: int, x1: int, y0: int, y1: int) -> Rows:  # pragma: no cover - compiled
+    """Runs of ascending cells in columns x0..x1 and rows y0..y1."""
+    out = np.empty((256, 2), np.int64)
+    found = _cut(cells, precision, x0, x1, y0, y1, out)
+    if found > len(out):
+        out = np.empty((found, 2), np.int64)
+        found = _cut(cells, precision, x0, x1, y0, y1, out)
+    return out[:found].copy()
 
 
 @compiled

@@ -12,6 +12,7 @@ from index_made import LEGEND, PRECISION, SPACE, meets, rows_made
 from signatures_made import brute
 
 from geostore.errors import InvalidInput, NotComparable
+from geostore.index import segment
 from geostore.index.columns import STEPS, category, numbers
 from geostore.index.filters import Filter, plan
 from geostore.index.labels import AtLeast, Exactly, Some, corine, labelled
@@ -27,11 +28,13 @@ COUNT = 250
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    """(index of three segments, all rows as they were given)."""
+    """(index of three segments, the first and last as large ones are; all rows as they were given)."""
     made = Segments.create(tmp_path_factory.mktemp("index"), SPACE, PRECISION)
     parts = [rows_made(COUNT, seed=s, first=10_000 * s) for s in range(3)]
-    for part in parts:
-        made.append(part)
+    for number, part in enumerate(parts):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(segment, "LISTS_MIN", COUNT if number != 1 else COUNT + 1)
+            made.append(part)
     return made, parts
 
 
@@ -122,6 +125,38 @@ def test_ranges_of_numbers_equal_a_comparison(dtype):
         wanted &= values <= (high if high is not None else 99)
         found = np.unpackbits(column.between(low, high).view(np.uint8), count=999, bitorder="little")
         assert (found.astype(bool) == wanted).all()
+
+
+def test_a_range_is_read_in_the_order_of_its_column(index):
+    """Few rows of a large segment are a list, ties in their order as ever; a column of one value keeps no copy."""
+    made, parts = index
+    year = Filter(start=_month(2016, 1), end=_month(2016, 12))
+    answer = search(made, parts[0].signatures[:, :1].T, 40, space=SPACE, wanted=year)
+    assert [p.path for p in answer.plans] == ["list", "masked scan", "list"]
+    assert any("time: 2016" in line for line in answer.explain())
+    order = [(f.distance, f.part, f.row) for f in answer.found[0]]
+    assert order == sorted(order)
+    rows = search_radius(made, parts[0].signatures[:, :1].T, 128, space=SPACE, wanted=year).found[0]
+    assert [(f.distance, f.part, f.row) for f in rows][:40] == order
+    assert numbers(np.zeros(9), parts[0].signatures[:, :9]).signatures is None
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    values=st.lists(st.integers(-30, 30), max_size=400),
+    low=st.none() | st.integers(-35, 35),
+    high=st.none() | st.integers(-35, 35),
+    half=st.sampled_from((0.0, 0.5)),
+)
+def test_the_rows_of_a_range_are_counted_by_its_ends(values, low, high, half):
+    """Property, against a comparison of every value, whole and other bounds on both kinds of column."""
+    for dtype in (np.int64, np.float64):
+        column = numbers(np.array(values, dtype))
+        least, most = (None if b is None else b + half for b in (low, high))
+        start, stop = column.span(least, most)
+        kept = [v for v in values if (least is None or v >= least) and (most is None or v <= most)]
+        assert stop - start == len(kept)
+        assert sorted(values[i] for i in column.listed(start, stop).rows) == sorted(kept)
 
 
 def test_times_compare_to_the_microsecond():

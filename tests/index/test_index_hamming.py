@@ -14,7 +14,7 @@ from signatures_made import brute, brute_nearest, clustered
 from geostore.errors import InvalidInput
 from geostore.index.bits import bitmap, bitmap_of, count_bits, octets, pack_signatures, unpack_signatures
 from geostore.index.hamming import Nearest, nearest, nearest_set, within
-from geostore.index.selection import everything, of_rows, select
+from geostore.index.selection import Listed, everything, of_listed, of_rows, select
 
 WIDTHS = (32, 64, 100, 128, 256)
 
@@ -64,7 +64,8 @@ def test_any_selection_searched_in_any_parts_is_a_full_sort_of_it(data):
     size, bits = data.draw(st.integers(1, 3000)), data.draw(st.sampled_from(WIDTHS))
     words, k = clustered(size, bits=bits, seed=size), data.draw(st.integers(1, 50))
     radius = data.draw(st.none() | st.integers(0, bits))
-    chosen, selection = _chosen(rng, size, data.draw(st.sampled_from(("all", "runs", "bitmap", "both", "rows"))))
+    kind = data.draw(st.sampled_from(("all", "runs", "bitmap", "both", "rows", "list")))
+    chosen, selection = _chosen(rng, words, kind)
     assert selection.count == chosen.sum()
     assert (selection.row_numbers() == np.flatnonzero(chosen)).all()
     parts = selection.split(data.draw(st.integers(1, 5)))
@@ -73,6 +74,9 @@ def test_any_selection_searched_in_any_parts_is_a_full_sort_of_it(data):
     for part in parts:
         gathered.add(words, selection=part)
     rows, far = brute_nearest(words, words[:, 0], k, chosen, radius)
+    (alone,) = nearest(words, words[:, :1].T, k, radius=radius, selection=selection)
+    assert (alone.rows == rows).all()
+    assert (alone.distances == far).all()
     assert (gathered.hits()[0].rows == rows).all()
     assert (gathered.hits()[0].distances == far).all()
     if radius is not None:
@@ -82,8 +86,9 @@ def test_any_selection_searched_in_any_parts_is_a_full_sort_of_it(data):
         assert (hits.distances == far).all()
 
 
-def _chosen(rng, size, kind):
+def _chosen(rng, words, kind):
     """(mask, selection) of one kind."""
+    size = words.shape[1]
     edges = np.sort(rng.integers(0, size + 1, 8)).reshape(-1, 2)
     in_runs = np.zeros(size, bool)
     for start, stop in edges:
@@ -95,6 +100,10 @@ def _chosen(rng, size, kind):
         return in_runs, select(size, edges)
     if kind == "bitmap":
         return spread, select(size, None, bitmap(spread))
+    if kind == "list":
+        order = rng.permutation(size).astype(np.uint32)
+        listed = Listed(order, np.ascontiguousarray(words[:, order]), 0, size)
+        return spread, of_listed(size, listed.among(spread[order]))
     if kind == "rows":
         return spread, of_rows(size, np.flatnonzero(spread))
     return in_runs & spread, select(size, edges, bitmap(spread))
@@ -187,11 +196,11 @@ def test_faiss_and_torch_share_a_process():
         assert process.communicate(timeout=120)[0].split() == ["0", "360000.0"]
 
 
-@pytest.mark.parametrize("chosen", ["all", "bitmap", "rows"])
+@pytest.mark.parametrize("chosen", ["all", "bitmap", "rows", "list"])
 def test_the_nearest_as_a_set_are_the_same_rows_in_their_order(chosen):
     """Of few rows and of many, where a sample says how far to look, ties at the edge go to the first rows."""
     words = clustered(20_000, bits=128, seed=3)
-    mask, selection = _chosen(np.random.default_rng(3), 20_000, chosen)
+    mask, selection = _chosen(np.random.default_rng(3), words, chosen)
     for k in (1, 50, 600, 20_000):
         wanted, _ = brute_nearest(words, words[:, 5], k, mask)
         found = nearest_set(words, words[:, 5], k, selection=selection)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geostore.errors import InvalidInput
-from geostore.index.spatial import Circle, where
+from geostore.index.spatial import Circle, places_of, where
 from geostore.partition.cover import cover
 from geostore.partition.geohash import bounds, code_of, encode_many, names_of
 
@@ -56,6 +56,8 @@ def test_rows_in_an_area_are_those_that_cover_lists(name, precision):
     wanted = {code_of(c) for c in cover(given, precision, 32**precision)}
     found = _rows(where(AREAS[name]).runs(cells, precision))
     assert found.tolist() == [i for i, c in enumerate(cells.tolist()) if c in wanted]
+    runs, count = where(AREAS[name]).rows(places_of(cells), precision)
+    assert (_rows(runs).tolist(), count) == (found.tolist(), len(found))
 
 
 @settings(max_examples=25, deadline=None)
