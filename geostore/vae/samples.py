@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,9 @@ from geostore.vae.static import Ints, Static, Units
 CROP = 64  # pixels a side that one step sees of one raster
 BATCH = 4
 STATIC_BITS = 10  # static maps and activations are integers / 1024
+_SCARCE = 1e6  # values of a series below which its dates are mingled, lest a network learn them by heart
+_BLENDED, _PATCHED = 0.5, 0.7  # share of batches blended with other dates, of rasters that get a patch of another
+_EDGE = 2.0  # how much more than inside an error counts in the outermost pixels of what the flat VAE sees
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +45,11 @@ class Samples:
     def bend(self) -> int:
         """Of the logarithm that units are of, 1/1000 of reflectance; 0 where they are of none."""
         return 0 if self.units.log is None else self.units.log.per_mille
+
+    @cached_property
+    def scarce(self) -> bool:
+        """True where there is so little to learn from that a network would learn it by heart."""
+        return float(self.series.valid.sum()) * len(self.series.bands) < _SCARCE
 
     def residual(self, date: int, rows: slice = slice(None), columns: slice = slice(None)) -> npt.NDArray[np.float32]:
         """(B, h, w) of one date: (units - prediction) / scale, 0 where masked."""
@@ -83,13 +92,82 @@ def draw(
         )
         for _ in chosen
     ]
-    parts = [_crop(samples, int(t), r, c, rows, columns) for t, (r, c) in zip(chosen, corners, strict=True)]
-    residual, mask, base = (torch.from_numpy(np.stack(p)).to(device) for p in zip(*parts, strict=True))
+    residual, mask, base = _crops(samples, chosen, corners, rows, columns)
+    statics: tuple[Tensor, ...] = ()
+    if layout.mode == "grid" and samples.scarce:
+        _mingle(residual, mask, base, _crops(samples, rng.choice(dates, BATCH), corners, rows, columns), rng)
+    if layout.mode == "grid":
+        statics = _statics(samples, layout, corners, rows, columns)
+    else:
+        mask = edged(mask)
     if layout.mode == "flat-single":
         pick = int(rng.integers(residual.shape[1]))
-        return Batch(chosen, residual[:, pick : pick + 1], mask, base[:, pick : pick + 1], ())
-    statics = _statics(samples, layout, corners, rows, columns) if layout.mode == "grid" else ()
-    return Batch(chosen, residual, mask, base, tuple(s.to(device) for s in statics))
+        residual, base = residual[:, pick : pick + 1], base[:, pick : pick + 1]
+    given = [torch.from_numpy(a).to(device) for a in (residual, mask, base)]
+    return Batch(chosen, given[0], given[1], given[2], tuple(s.to(device) for s in statics))
+
+
+Crops = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]  # residual, mask, prediction
+
+
+def _crops(
+    samples: Samples, dates: npt.NDArray[np.int64], corners: list[tuple[int, int]], rows: int, columns: int
+) -> Crops:
+    """(N, C, h, w) each: the crop of every date at its corner."""
+    parts = [_crop(samples, int(t), r, c, rows, columns) for t, (r, c) in zip(dates, corners, strict=True)]
+    residual, mask, base = (np.stack(p) for p in zip(*parts, strict=True))
+    return residual, mask, base
+
+
+def _mingle(
+    residual: npt.NDArray[np.float32],
+    mask: npt.NDArray[np.float32],
+    base: npt.NDArray[np.float32],
+    other: Crops,
+    rng: np.random.Generator,
+) -> None:
+    """Make dates that never were, in place: half of the batches blended with `other` dates, most rasters patched.
+
+    A blend keeps the spread of what is blended; a patch is a rectangle of whole latents.
+    """
+    if rng.random() < _BLENDED:
+        share = rng.uniform(0, 1, (len(residual), 1, 1, 1)).astype(np.float32)
+        residual *= share
+        residual += (1 - share) * other[0]
+        residual /= np.sqrt(share**2 + (1 - share) ** 2)
+        mask *= other[1]
+        residual *= mask
+    for n in np.flatnonzero(rng.random(len(residual)) < _PATCHED):
+        rows, columns = (_stretch(side, rng) for side in mask.shape[2:])
+        for mine, theirs in zip((residual, mask, base), other, strict=True):
+            mine[n, :, rows, columns] = theirs[n, :, rows, columns]
+
+
+def _stretch(side: int, rng: np.random.Generator) -> slice:
+    """Some whole latents along a side of so many pixels."""
+    first, last = np.sort(rng.choice(side // STRIDE + 1, 2, replace=False))
+    return slice(int(first) * STRIDE, int(last) * STRIDE)
+
+
+def edged(mask: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """(N, 1, h, w) weights with the sum of `mask`, more along the edges of what is valid, less one pixel in.
+
+    A layer that sees zeros beyond the window says least there; where cells are put together that is a seam.
+    """
+    near = _beside(1 - mask)
+    further = _beside(near) * (1 - near)
+    weights = mask * (1 + _EDGE * near + _EDGE / 2 * further)
+    total = np.maximum(weights.sum(axis=(2, 3), keepdims=True), 1)
+    return np.asarray(weights * (mask.sum(axis=(2, 3), keepdims=True) / total), np.float32)
+
+
+def _beside(marked: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """1 where a pixel of (N, 1, h, w) or one of its four neighbours is marked; all is marked beyond the window."""
+    wide = np.pad(marked, ((0, 0), (0, 0), (1, 1), (1, 1)), constant_values=1)
+    found: npt.NDArray[np.float32] = np.maximum.reduce(
+        [marked, wide[:, :, 2:, 1:-1], wide[:, :, :-2, 1:-1], wide[:, :, 1:-1, 2:], wide[:, :, 1:-1, :-2]]
+    )
+    return found
 
 
 def _crop(
