@@ -23,12 +23,19 @@ class Asking:
     reply: Header | None = None
 
     def __init__(
-        self, shared: Header, number: int, verb: str, said: tuple[Content, Body], asked_s: float, deadline_s: float
+        self,
+        shared: Header,
+        number: int,
+        verb: str,
+        said: tuple[Content, Body],
+        asked_s: float,
+        deadline_s: float,
+        future: Future[Reply],
     ) -> None:
         self.shared, self.id, self.verb = shared, number, verb  # shared: what every request of the client says
         self.content, self.body = said
         self.asked_s, self.deadline_s = asked_s, deadline_s
-        self.future: Future[Reply] = Future()
+        self.future = future
 
     def again(self) -> None:
         """As if nothing had been sent, for the next attempt."""

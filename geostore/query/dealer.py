@@ -1,11 +1,11 @@
-"""The asking end of the wire: one thread owns the socket, any thread may ask."""
+"""The asking end of the wire: any thread may ask, one at a time has the socket."""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
-import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -33,6 +33,7 @@ from geostore.query.messages import PROTOCOL_VERSION, Array, Hello, Progress, Re
 from geostore.query.multipart import receive_some, try_send
 from geostore.query.shelf import Shelf
 from geostore.query.sockets import Waker, connecting
+from geostore.query.turns import Awaited, Turns
 from geostore.settings import Settings
 
 HEADER_BYTES_MAX = 2**20
@@ -84,8 +85,13 @@ class Dealer:
         except InvalidInput:
             self._waker.close()
             raise
-        self._thread = threading.Thread(target=self._run, name="geostore-dealer", daemon=True)
-        self._thread.start()
+        self._poller = zmq.Poller()
+        for readable in (self._socket, self._monitor, self._waker.fileno()):
+            self._poller.register(readable, zmq.POLLIN)
+        self._ticked_s = 0.0
+        wake = functools.partial(self._waker.wake, force=True)
+        self._turns = Turns(self._go_round, wake=wake, end=self._shut, name="geostore-dealer")
+        self._turns.start()
 
     def hello(self) -> Header:
         """Ask who answers and agree on a version; returns the reply's header.
@@ -131,8 +137,7 @@ class Dealer:
         """Give up what is under way, and the connection."""
         if not self._closing:
             self._closing = True
-            self._waker.wake(force=True)
-            self._thread.join()
+            self._turns.close()
 
     def __enter__(self) -> Dealer:
         return self
@@ -145,7 +150,8 @@ class Dealer:
         fields = request.__pydantic_serializer__.to_python(request, exclude_defaults=True)
         said = outgoing(fields, arrays, bytes_max=self._settings.header_bytes_max)
         now_s = time.monotonic()
-        return Asking(self._shared, next(self._ids), request.verb, said, now_s, now_s + seconds)
+        future: Awaited[Reply] = Awaited(self._turns.lead)
+        return Asking(self._shared, next(self._ids), request.verb, said, now_s, now_s + seconds, future)
 
     def _submit(self, call: Asking) -> None:
         if self._closing:
@@ -162,28 +168,22 @@ class Dealer:
             future.cancel()  # an interrupt while waiting: the daemon is told to drop it
             raise
 
-    # --- the thread that owns the socket ---------------------------------------------------------------------------
+    # --- by whoever has the turn ------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
-        poller.register(self._monitor, zmq.POLLIN)
-        poller.register(self._waker.fileno(), zmq.POLLIN)
-        ticked_s = 0.0
-        while not self._closing:
-            ready = dict(poller.poll(int(_TICK_S * 1000) if self._calls or self._unsent else 1000))
-            if self._monitor in ready:
-                self._notice()
-            if self._socket in ready:
-                self._receive()
-            self._waker.rearm(ready)
-            while self._asked:
-                self._unsent.append(self._asked.popleft())
-            self._send_waiting()
-            if (now_s := time.monotonic()) - ticked_s >= _TICK_S:
-                ticked_s = now_s
-                self._expire(now_s)
-        self._shut()
+    def _go_round(self) -> None:
+        """Wait until something happens, and deal with it."""
+        ready = dict(self._poller.poll(int(_TICK_S * 1000) if self._calls or self._unsent else 1000))
+        if self._monitor in ready:
+            self._notice()
+        if self._socket in ready:
+            self._receive()
+        self._waker.rearm(ready)
+        while self._asked:
+            self._unsent.append(self._asked.popleft())
+        self._send_waiting()
+        if (now_s := time.monotonic()) - self._ticked_s >= _TICK_S:
+            self._ticked_s = now_s
+            self._expire(now_s)
 
     def _shut(self) -> None:
         closed = Unreachable(f"the connection to {self.address} was closed before the answer came")
