@@ -39,7 +39,8 @@ class Filters(TypedDict, total=False):
             GeoJSON, or anything with a GeoJSON interface such as a shapely geometry or a GeoDataFrame.
         time: as for `decode`.
         season: "winter", "spring", "summer", "autumn", or several, as they are on the raster's hemisphere.
-        sensor: beginning of the platform's name, or several: "sentinel-2" means both spacecraft.
+        sensor: beginning of the platform's name, or several: "sentinel-2" means both spacecraft, and rasters without a
+            name in a collection of that product.
         cloud: share of cloud at most that the scene's facts state.
         valid_fraction: share of the cell's pixels that may be used, at least.
         certificate: measured errors at most, such as {"mse": 1e-4, "ndvi_mae": 0.02}.

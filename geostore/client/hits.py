@@ -177,7 +177,8 @@ class Moment:
         valid_fraction: share of the cell's pixels that may be used.
         likeness: cosine with the example, or with the newest date.
         step: 1 - cosine with the date before; None for the first.
-        shift: 1 - cosine of what five dates before, and five from this one on, look like.
+        shift: 1 - cosine of what five dates before, and five from this one on, look like; None with fewer than three of
+            either, at the ends.
         changed: True where the shift stands out.
         where: geohash of the chip that moved most, at a change; else of the place.
         labels: what it was labelled with.
@@ -187,7 +188,7 @@ class Moment:
     valid_fraction: float
     likeness: float
     step: float | None
-    shift: float
+    shift: float | None
     changed: bool
     where: str
     labels: tuple[str, ...]
@@ -279,7 +280,7 @@ def read_changes(reply: Reply) -> PlaceChanges:
             valid_fraction=found["valid_fraction"],
             likeness=float(likeness[i]),
             step=None if np.isnan(step[i]) else float(step[i]),
-            shift=float(shift[i]),
+            shift=None if np.isnan(shift[i]) else float(shift[i]),
             changed=found["changed"],
             where=found["where"],
             labels=tuple(found["labels"]),

@@ -86,7 +86,7 @@ def draw_changes(geohash: str, rows: Sequence[Moment]) -> Figure:
     above.plot(times, [row.likeness for row in rows], "o-", ms=3, lw=1, color="tab:blue")
     above.set_ylabel("likeness (cosine)")
     above.set_title(f"{geohash}: how like the example it looks, and where that shifts", fontsize=10)
-    below.plot(times, [row.shift for row in rows], "o-", ms=3, lw=1, color="tab:orange")
+    below.plot(times, np.array([row.shift for row in rows], np.float64), "o-", ms=3, lw=1, color="tab:orange")
     below.set_ylabel("shift (1 - cosine)")
     for time, row in zip(times, rows, strict=True):
         if row.changed:

@@ -25,7 +25,7 @@ def changes(node: Node, request: messages.Changes, arrays: tuple[Array, ...], pr
     """The dates of a cell, or of a chip of it, ascending; arrays: likeness, step and shift of each.
 
     `likeness` is the cosine with the example, or with the newest date. `step` is 1 - cosine with the date before, NaN
-    for the first. `shift` is 1 - cosine of what the five dates before and the five from this one on look like, 0 with
+    for the first. `shift` is 1 - cosine of what the five dates before and the five from this one on look like, NaN with
     fewer than three of either, seasons taken off where each was seen in two years or more; its peaks are the changes.
 
     Raises:

@@ -15,7 +15,7 @@ from torch import Tensor
 from geostore.coding import rangecoder
 from geostore.vae.entropy import Ints
 from geostore.vae.losses import laplace_bits_about
-from geostore.vae.prior import HIDDEN_BITS, WEIGHT_BITS, Past, Prior, feature_count, features
+from geostore.vae.prior import HIDDEN_BITS, WEIGHT_BITS, Past, Prior, features
 from geostore.vae.quantize import STEPS
 from geostore.vae.stream import HEAD_WEIGHTS, Numbers, head_inputs, pack_chain
 
@@ -168,8 +168,3 @@ def _head_row(pairs: Sequence[tuple[Ints, Ints]], slot: int) -> npt.NDArray[np.i
     scale = max((float(np.abs(off).sum()) + 1.0) / (len(off) + 1), 0.1)
     row[-1] = round(rangecoder.OCTAVE * math.log2(scale)) + rangecoder.ONE_QUANTUM
     return row.astype(np.int16)
-
-
-def prior_features(channels: int, bands: int) -> int:
-    """Features a prior of the grid sees, for estimates of its size."""
-    return feature_count(channels, 2 * bands)

@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from search_store import BANDS, CELLS, MONTHS, arrays_of, brute, fill, hits, key, new_node, picture, put, similar, when
+from search_store import (
+    BANDS,
+    CELLS,
+    COLLECTION,
+    MONTHS,
+    arrays_of,
+    brute,
+    fill,
+    hits,
+    key,
+    new_node,
+    picture,
+    put,
+    similar,
+    when,
+)
 
+from geostore.collection import collection_to_dict
 from geostore.errors import BadRequest, InvalidInput, NotComparable, NotFound
 from geostore.index.descriptors.spectral import Spectral
 from geostore.node import Node
@@ -148,6 +165,19 @@ def test_a_chip_is_an_example_of_its_own(node: Node) -> None:
             node.answer(messages.Similar(like=[messages.Example(key=FIRST, cell=cell)]))
 
 
+@pytest.mark.parametrize(("product", "found"), [("generic", []), ("sentinel-2-l2a", ["u8hkt"])])
+def test_a_sensor_that_no_file_told_is_the_product(tmp_path: Path, product: str, found: list[str]) -> None:
+    """A raster of unknown platform in a Sentinel-2 collection is found by "sentinel-2"; in a generic one it is not."""
+    with new_node(tmp_path / "store") as made:
+        collection = collection_to_dict(replace(COLLECTION, product=product, version=2))
+        made.answer(messages.PutCollection(collection=collection))
+        put(made, "u8hks", "2020-01-10")
+        put(made, "u8hkt", "2020-01-10", platform="unknown")
+        like = [messages.Example(key=key("u8hks", "2020-01-10", "sentinel-2a"))]
+        reply = made.answer(messages.Similar(like=like, wanted=messages.Wanted(sensors=["sentinel-2"])))
+        assert [hit["geohash"] for hit in reply.fields["hits"]] == found
+
+
 def test_changes_are_dated_and_placed(tmp_path: Path) -> None:
     """A field that is built over in the fifth of eight dates: that date is the change, and only that."""
     days = [f"2020-{month:02d}-10" for month in (1, 2, 3, 4, 5, 6, 7, 8)]
@@ -162,7 +192,8 @@ def test_changes_are_dated_and_placed(tmp_path: Path) -> None:
         likeness, step, shift = reply.arrays
         assert likeness[:4].max() < likeness[4:].min()
         assert np.isnan(step[0])
-        assert int(np.nanargmax(step)) == int(shift.argmax()) == 4
+        assert int(np.nanargmax(step)) == int(np.nanargmax(shift)) == 4
+        assert np.isnan(shift).tolist() == [i < 3 or i > 5 for i in range(8)]  # fewer than three on a side say nothing
         example = messages.Example(key=key("u8hkt", days[0], "sentinel-2a"))
         back = made.answer(messages.Changes(geohash="u8hkt", to=example)).arrays[0]
         assert back[:4].min() > back[4:].max()

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 PIXELS_FINE = 1024  # of a chip two letters finer, on average
 ERRORS = ("mae", "p99", "max")
+UNKNOWN, GENERIC = "unknown", "generic"  # a platform that no file told; a product that names no sensor
 CLOUD = "eo:cloud_cover"  # of a scene's facts, percent
 
 
@@ -40,6 +41,7 @@ class Described:
     Attributes:
         row: as it is stored.
         cell: the whole grid of its partition.
+        sensor: the platform; where none was told, the product of its collection, which begins with the sensor's name.
         raster: what it decodes to.
         facts: its columns of numbers.
         levels: of each level that it has, cells and their (N, D) float32 descriptors; none where too few pixels may be
@@ -48,6 +50,7 @@ class Described:
 
     row: RasterRow
     cell: Grid
+    sensor: str
     raster: Raster
     facts: dict[str, float]
     levels: dict[str, tuple[Ints, npt.NDArray[np.float32]]]
@@ -66,7 +69,7 @@ def described(node: Node, model: SearchModel, keys: Sequence[RasterKey]) -> Iter
         found = {RASTER: (np.array([gh.code_of(row.key.geohash)]), whole)} if whole.any() else {}
         for kind in finer(row.key.geohash, cell) if found else ():
             found[kind] = describe_chips(model.descriptor, raster, len(row.key.geohash) + LETTERS[kind])
-        yield Described(row, cell, raster, _facts(node, row), found)
+        yield Described(row, cell, _sensor(node, row.key), raster, _facts(node, row), found)
 
 
 def finer(geohash: str, cell: Grid) -> list[str]:
@@ -116,7 +119,7 @@ class Gathered:
             self.times_us.append(key.time_us)
             self.vectors.append(vector)
             self.numbers.append({**found.facts, "valid_fraction": share})
-            self.names.append({"sensor": key.platform, "collection": key.collection, "group": key.group})
+            self.names.append({"sensor": found.sensor, "collection": key.collection, "group": key.group})
         self.keys.append(key.to_bytes())
 
     def rows(self, labelling: Labelling) -> Rows | None:
@@ -193,6 +196,11 @@ def _facts(node: Node, row: RasterRow) -> dict[str, float]:
             found |= {f"{name.lower()}_{e}": float(getattr(error, e)) for e in ERRORS}
     cloud = _cloud(node, row)
     return found if cloud is None else {**found, "cloud": cloud}
+
+
+def _sensor(node: Node, key: RasterKey) -> str:
+    product = node.store.collection(key.collection).product
+    return product if key.platform == UNKNOWN and product != GENERIC else key.platform
 
 
 def _cloud(node: Node, row: RasterRow) -> float | None:

@@ -27,7 +27,7 @@ FOLDER = ".index"
 STATE = "state.json"
 RASTER, CHIP, FINE = "raster", "chip", "fine"
 LETTERS = {RASTER: 0, CHIP: 1, FINE: 2}  # more than a raster's cell has
-_FORMAT = 2
+_FORMAT = 3
 Name = tuple[str, int]  # (of LETTERS, letters of its cells)
 
 

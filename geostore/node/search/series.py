@@ -127,7 +127,7 @@ def steps(line: Line) -> Floats:
 
 
 def shifts(line: Line) -> Floats:
-    """(N,) 1 - cosine of what SPAN dates before and SPAN from this one on look like; 0 with fewer than LEAST of either.
+    """(N,) 1 - cosine of what SPAN dates before and SPAN from this one on look like; NaN with fewer than LEAST of one.
 
     The lesser of what their means and their medians say: means are sharp in time, medians pass over clouds and snow.
     """
@@ -137,18 +137,20 @@ def shifts(line: Line) -> Floats:
 def _shift(line: Line, at: int) -> float:
     before, after = line.vectors[max(0, at - SPAN) : at], line.vectors[at : at + SPAN]
     if min(len(before), len(after)) < LEAST:
-        return 0.0
+        return np.nan
     middles = [(np.mean(before, axis=0), np.mean(after, axis=0)), (np.median(before, axis=0), np.median(after, axis=0))]
     return min(max(0.0, float(1 - _unit(a) @ _unit(b))) for a, b in middles)
 
 
 def shift_at(line: Line, time_us: int) -> float:
     """The shift at the first date from `time_us` on; 0 where there is none."""
-    return _shift(line, int(np.searchsorted(line.times_us, time_us)))
+    found = _shift(line, int(np.searchsorted(line.times_us, time_us)))
+    return 0.0 if np.isnan(found) else found
 
 
 def peaks(moved: Floats) -> set[int]:
     """Positions of shifts that no other within SPAN exceeds, and that stand out of all by SPREADS deviations."""
+    moved = np.nan_to_num(moved)
     inner = moved[LEAST : len(moved) - LEAST + 1]
     if not len(inner):
         return set()
