@@ -19,6 +19,7 @@ import zmq
 
 from bench.harness import ROUNDS, Bench, interleaved, median, ratio, run, workplace
 from geostore.client import Client
+from geostore.client.steps import AHEAD
 from geostore.daemon.memory import keep_freed_memory
 from geostore.daemon.service import Service
 from geostore.partition.grid import cell_grid
@@ -144,25 +145,33 @@ def _large(bench: Bench, folder: Path, *, curve: bool) -> None:
         dealer = stack.enter_context(Dealer(address, Settings(), pair=pair, server_key=server_key))
         tasks: dict[str, Callable[[], object]] = {
             "bare": lambda: _stream(bare, count * LARGE, bare_pair),
-            "wire": lambda: _replies(dealer, count),
+            "wire": lambda: _replies(dealer, count, AHEAD),
+            "one by one": lambda: _replies(dealer, count, 1),
         }
         seconds = interleaved(tasks, rounds=0 if bench.quick else ROUNDS)
     under = "CURVE" if curve else "plain"
+    names = {
+        "bare": f"bare 1 MiB chunks, 8 in flight, {under}",
+        "wire": f"wire: 6 MB replies, {AHEAD} under way as the client asks, {under}",
+        "one by one": f"wire: 6 MB replies, one by one, {under}",
+    }
     for name, taken in seconds.items():
-        what = f"{name}: 6 MB replies, {under}" if name == "wire" else f"bare 1 MiB chunks, 8 in flight, {under}"
         rate = None if bench.quick else count * LARGE / 1e6 / median(taken)
-        bench.row(large=what, mb=count * LARGE / 1e6, mb_s=rate)
-    value = None if bench.quick else ratio(seconds["bare"], seconds["wire"])
-    what = f"MB/s of bare 1 MiB chunks, 8 in flight, {under}"
-    bar = CURVE_BAR if curve else STREAM_BAR
-    figure = "large.curve" if curve else "large.plain"
-    bench.figure(figure, value, bar=bar, better="higher", baseline=what, n=len(seconds["bare"]))
+        bench.row(large=names[name], mb=count * LARGE / 1e6, mb_s=rate)
+    bar, figure = (CURVE_BAR, "large.curve") if curve else (STREAM_BAR, "large.plain")
+    for name, key, bound in (("wire", figure, bar), ("one by one", f"{figure}.one_by_one", None)):
+        value = None if bench.quick else ratio(seconds["bare"], seconds[name])
+        what = f"MB/s of {names['bare']}; {names[name]}"
+        bench.figure(key, value, bar=bound, better="higher", baseline=what, n=len(seconds["bare"]))
 
 
-def _replies(dealer: Dealer, count: int) -> None:
-    """Take `count` large replies, keeping none, as `_stream` keeps no chunk."""
-    for _ in range(count):
-        assert dealer.ask(Decode(keys=[])).arrays[0].nbytes == LARGE
+def _replies(dealer: Dealer, count: int, ahead: int) -> None:
+    """Take `count` large replies, `ahead` under way, keeping none, as `_stream` keeps no chunk."""
+    waiting = deque(dealer.submit(Decode(keys=[])) for _ in range(min(ahead, count)))
+    for number in range(count):
+        assert waiting.popleft().result().arrays[0].nbytes == LARGE
+        if number + ahead < count:
+            waiting.append(dealer.submit(Decode(keys=[])))
 
 
 def _keys(folder: Path) -> tuple[KeyPair, dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -14,9 +15,10 @@ from geostore.client.asker import Asker
 from geostore.client.blocking import Client, Kind, Tier
 from geostore.client.given import Filters
 from geostore.client.hits import Decoded, Hits, PlaceChanges
-from geostore.client.steps import Send, Steps, T
+from geostore.client.steps import AHEAD, Send, SendMany, Steps, T
 from geostore.client.times import Time
 from geostore.collection import Collection
+from geostore.errors import Cancelled
 from geostore.keys import RasterKey
 from geostore.partition.split import Split
 from geostore.query import messages
@@ -34,7 +36,9 @@ class AsyncClient:
     """`Client` with coroutines: the same steps, awaited instead of waited for.
 
     The connection has a thread of its own, so any event loop may await its answers. `progress` is called in the
-    event loop's thread by a daemon's jobs, in a worker thread by a store opened in this process.
+    event loop's thread by a daemon's jobs, in a worker thread by a store opened in this process. Cancelling a task
+    that awaits long work ends that work in this process at its next step, as Ctrl-C does; a daemon's job goes on, as
+    `jobs` shows and `cancel` ends it.
     """
 
     def __init__(self, asker: Asker) -> None:
@@ -42,10 +46,22 @@ class AsyncClient:
 
     async def ask(self, request: Request, arrays: Sequence[Array] = (), progress: Progress | None = None) -> Reply:
         """As `Client.ask`."""
-        return await asyncio.wrap_future(self._asker.submit(request, arrays, progress))
+        stopped = threading.Event()
+
+        def told(what: str, share: float) -> None:
+            if stopped.is_set():
+                raise Cancelled("the task that awaited this was cancelled; what was committed stays")
+            if progress is not None:
+                progress(what, share)
+
+        try:
+            return await asyncio.wrap_future(self._asker.submit(request, arrays, told))
+        except asyncio.CancelledError:
+            stopped.set()
+            raise
 
     async def _run(self, verb: Steps[T]) -> T:
-        answer: Reply | None = None
+        answer: Reply | list[Reply] | None = None
         while True:
             try:
                 step = verb.send(answer)
@@ -53,8 +69,25 @@ class AsyncClient:
                 return end.value  # type: ignore[no-any-return]
             if isinstance(step, Send):
                 answer = await self.ask(step.request, step.arrays, step.progress)
+            elif isinstance(step, SendMany):
+                answer = await self._ask_many(step.requests)
             else:
                 await asyncio.sleep(step.seconds)
+
+    async def _ask_many(self, requests: Sequence[Request]) -> list[Reply]:
+        room = asyncio.Semaphore(AHEAD)
+
+        async def ask(request: Request) -> Reply:
+            async with room:
+                return await self.ask(request)
+
+        tasks = [asyncio.ensure_future(ask(request)) for request in requests]
+        try:
+            return await asyncio.gather(*tasks)
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            raise
 
     async def hello(self) -> dict[str, Any]:
         """As `Client.hello`."""
@@ -80,11 +113,11 @@ class AsyncClient:
 
     async def withdraw(self, collection: str, scene: str) -> dict[str, Any]:
         """As `Client.withdraw`."""
-        return await self._run(steps.fields(messages.Withdraw(collection=collection, scene=scene)))
+        return await self._run(steps.fields(steps.asked(messages.Withdraw, collection=collection, scene=scene)))
 
     async def scenes(self, collection: str | None = None) -> list[dict[str, Any]]:
         """As `Client.scenes`."""
-        return await self._run(steps.listed(messages.Scenes(collection=collection), "scenes"))
+        return await self._run(steps.listed(steps.asked(messages.Scenes, collection=collection), "scenes"))
 
     async def cells(self, collection: str) -> dict[tuple[str, str], Grid]:
         """As `Client.cells`."""
@@ -204,7 +237,7 @@ class AsyncClient:
 
     async def index_build(self, *, anew: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.index_build`."""
-        return await self._run(steps.job(messages.IndexBuild(anew=anew), progress))
+        return await self._run(steps.job(steps.asked(messages.IndexBuild, anew=anew), progress))
 
     async def index_upgrade(
         self,
@@ -223,7 +256,7 @@ class AsyncClient:
 
     async def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:
         """As `Client.status`."""
-        return await self._run(steps.fields(messages.Status(collection=collection, partitions=partitions)))
+        return await self._run(steps.fields(steps.asked(messages.Status, collection=collection, partitions=partitions)))
 
     async def verify(self, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.verify`."""
@@ -231,11 +264,11 @@ class AsyncClient:
 
     async def compact(self, *, now: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.compact`."""
-        return await self._run(steps.job(messages.Compact(now=now), progress))
+        return await self._run(steps.job(steps.asked(messages.Compact, now=now), progress))
 
     async def prune(self, *, now: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.prune`."""
-        return await self._run(steps.job(messages.Prune(now=now), progress))
+        return await self._run(steps.job(steps.asked(messages.Prune, now=now), progress))
 
     async def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.rebuild`."""
@@ -245,7 +278,7 @@ class AsyncClient:
         self, url: str, *, options: dict[str, str] | None = None, progress: Progress | None = None
     ) -> dict[str, Any]:
         """As `Client.backup`."""
-        return await self._run(steps.job(messages.Backup(url=url, options=options or {}), progress))
+        return await self._run(steps.job(steps.asked(messages.Backup, url=url, options=options or {}), progress))
 
     async def table(self, kind: Kind) -> pa.Table:
         """As `Client.table`."""
@@ -253,15 +286,15 @@ class AsyncClient:
 
     async def jobs(self, job: str | None = None) -> list[dict[str, Any]]:
         """As `Client.jobs`."""
-        return await self._run(steps.listed(messages.Jobs(id=job), "jobs"))
+        return await self._run(steps.listed(steps.asked(messages.Jobs, id=job), "jobs"))
 
     async def cancel(self, job: str) -> dict[str, Any]:
         """As `Client.cancel`."""
-        return await self._run(steps.fields(messages.Cancel(id=job)))
+        return await self._run(steps.fields(steps.asked(messages.Cancel, id=job)))
 
     async def resume(self, job: str, progress: Progress | None = None) -> dict[str, Any]:
         """As `Client.resume`."""
-        return await self._run(steps.job(messages.Resume(id=job), progress))
+        return await self._run(steps.job(steps.asked(messages.Resume, id=job), progress))
 
     async def close(self) -> None:
         """As `Client.close`."""

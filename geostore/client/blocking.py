@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
@@ -13,7 +15,7 @@ from geostore.client import searching, steps
 from geostore.client.asker import Asker
 from geostore.client.given import Filters
 from geostore.client.hits import Decoded, Hits, PlaceChanges
-from geostore.client.steps import Send, Steps, T
+from geostore.client.steps import AHEAD, Send, SendMany, Steps, T
 from geostore.client.times import Time
 from geostore.collection import Collection
 from geostore.keys import RasterKey
@@ -47,7 +49,7 @@ class Client:
         return self._asker.ask(request, arrays, progress)
 
     def _run(self, verb: Steps[T]) -> T:
-        answer: Reply | None = None
+        answer: Reply | list[Reply] | None = None
         while True:
             try:
                 step = verb.send(answer)
@@ -55,8 +57,27 @@ class Client:
                 return end.value  # type: ignore[no-any-return]
             if isinstance(step, Send):
                 answer = self._asker.ask(step.request, step.arrays, step.progress)
+            elif isinstance(step, SendMany):
+                answer = self._ask_many(step.requests)
             else:
                 time.sleep(step.seconds)
+
+    def _ask_many(self, requests: Sequence[Request]) -> list[Reply]:
+        if len(requests) == 1:
+            return [self._asker.ask(requests[0])]
+        begun: deque[Future[Reply]] = deque()
+        replies = []
+        try:
+            for request in requests:
+                if len(begun) == AHEAD:
+                    replies.append(begun[0].result())
+                    begun.popleft()
+                begun.append(self._asker.submit(request))
+            return replies + [future.result() for future in begun]
+        except BaseException:
+            for future in begun:
+                future.cancel()
+            raise
 
     def hello(self) -> dict[str, Any]:
         """Who answers: versions, store id, slots, codec families."""
@@ -80,11 +101,11 @@ class Client:
 
     def withdraw(self, collection: str, scene: str) -> dict[str, Any]:
         """Take a scene back; its rasters are no longer current."""
-        return self._run(steps.fields(messages.Withdraw(collection=collection, scene=scene)))
+        return self._run(steps.fields(steps.asked(messages.Withdraw, collection=collection, scene=scene)))
 
     def scenes(self, collection: str | None = None) -> list[dict[str, Any]]:
         """The facts of every scene that was not withdrawn."""
-        return self._run(steps.listed(messages.Scenes(collection=collection), "scenes"))
+        return self._run(steps.listed(steps.asked(messages.Scenes, collection=collection), "scenes"))
 
     def cells(self, collection: str) -> dict[tuple[str, str], Grid]:
         """The fixed grid of every partition, by (geohash, group)."""
@@ -259,7 +280,7 @@ class Client:
 
     def index_build(self, *, anew: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """Bring every index level with the tables now, so that no question waits; `anew` from the tables alone."""
-        return self._run(steps.job(messages.IndexBuild(anew=anew), progress))
+        return self._run(steps.job(steps.asked(messages.IndexBuild, anew=anew), progress))
 
     def index_upgrade(
         self,
@@ -293,7 +314,7 @@ class Client:
 
     def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:
         """Rasters, partitions, bytes by tier, both ratios, measured errors; a row a partition if asked."""
-        return self._run(steps.fields(messages.Status(collection=collection, partitions=partitions)))
+        return self._run(steps.fields(steps.asked(messages.Status, collection=collection, partitions=partitions)))
 
     def verify(self, progress: Progress | None = None) -> dict[str, Any]:
         """Read everything and check it: `ok`, and `findings` that say what is wrong."""
@@ -301,14 +322,14 @@ class Client:
 
     def compact(self, *, now: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """Merge small table files; bytes before and after. `now` as for `prune`."""
-        return self._run(steps.job(messages.Compact(now=now), progress))
+        return self._run(steps.job(steps.asked(messages.Compact, now=now), progress))
 
     def prune(self, *, now: bool = False, progress: Progress | None = None) -> dict[str, Any]:
         """Drop what is superseded; bytes before and after.
 
         Files stay for `vacuum_days` for readers of an older version; with `now` they go at once.
         """
-        return self._run(steps.job(messages.Prune(now=now), progress))
+        return self._run(steps.job(steps.asked(messages.Prune, now=now), progress))
 
     def rebuild(self, progress: Progress | None = None) -> dict[str, Any]:
         """Make the view anew from the tables."""
@@ -318,7 +339,7 @@ class Client:
         self, url: str, *, options: dict[str, str] | None = None, progress: Progress | None = None
     ) -> dict[str, Any]:
         """Copy what is missing at `url`."""
-        return self._run(steps.job(messages.Backup(url=url, options=options or {}), progress))
+        return self._run(steps.job(steps.asked(messages.Backup, url=url, options=options or {}), progress))
 
     def table(self, kind: Kind) -> pa.Table:
         """All rows of one kind, as Arrow."""
@@ -326,15 +347,15 @@ class Client:
 
     def jobs(self, job: str | None = None) -> list[dict[str, Any]]:
         """Jobs, oldest first, or the one called `job`: state, progress and result."""
-        return self._run(steps.listed(messages.Jobs(id=job), "jobs"))
+        return self._run(steps.listed(steps.asked(messages.Jobs, id=job), "jobs"))
 
     def cancel(self, job: str) -> dict[str, Any]:
         """Ask a job to stop; what it committed stays."""
-        return self._run(steps.fields(messages.Cancel(id=job)))
+        return self._run(steps.fields(steps.asked(messages.Cancel, id=job)))
 
     def resume(self, job: str, progress: Progress | None = None) -> dict[str, Any]:
         """Go on with a job that was cancelled, failed or lost, and wait for its result."""
-        return self._run(steps.job(messages.Resume(id=job), progress))
+        return self._run(steps.job(steps.asked(messages.Resume, id=job), progress))
 
     def close(self) -> None:
         """Let go of the store or the connection."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from geostore.client.times import Time, time_range
 from geostore.collection import Collection, collection_from_dict, collection_to_dict
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
-R = TypeVar("R", bound=Request)
+M = TypeVar("M", bound=BaseModel)
 BATCH_BYTES = 32 * 2**20  # pixels and masks in one put or decode; no daemon's decode_bytes_max is smaller
 BATCH_ITEMS = 2048  # rasters in one
+AHEAD = 3  # large requests under way: the next are worked on while the last is on its way
+SEEN_MAX = 120  # characters of a refused value in a message
 POLL_S = 0.2  # between two looks at a job; grows to POLL_S_MAX
 POLL_S_MAX = 2.0
 
@@ -40,17 +42,24 @@ class Send:
 
 
 @dataclass(frozen=True)
+class SendMany:
+    """Ask these, AHEAD under way at a time."""
+
+    requests: Sequence[Request]
+
+
+@dataclass(frozen=True)
 class Pause:
     """Wait so long."""
 
     seconds: float
 
 
-Steps = Generator[Send | Pause, Any, T]  # receives the Reply of each Send
+Steps = Generator[Send | SendMany | Pause, Any, T]  # receives the Reply of each Send, the list of each SendMany's
 
 
-def asked(kind: type[R], **fields: Any) -> R:
-    """The request `kind` of what a caller gave.
+def asked(kind: type[M], /, **fields: Any) -> M:
+    """The request `kind`, or a part of one, of what a caller gave.
 
     Raises:
         InvalidInput: a field is out of its range or of another type; the message names it.
@@ -60,7 +69,10 @@ def asked(kind: type[R], **fields: Any) -> R:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         where = ".".join(str(p) for p in first["loc"])
-        raise InvalidInput(f"{kind.verb}: {where} = {first['input']!r}: {first['msg']}") from error
+        named = getattr(kind, "verb", kind.__name__.lower())
+        seen = repr(first["input"])
+        seen = seen if len(seen) <= SEEN_MAX else f"{seen[:SEEN_MAX]} ..."
+        raise InvalidInput(f"{named}: {where} = {seen}: {first['msg']}") from error
 
 
 def fields(request: Request) -> Steps[dict[str, Any]]:
@@ -89,7 +101,7 @@ def put_collection(collection: Collection) -> Steps[Collection]:
 
 def cells(collection: str) -> Steps[dict[tuple[str, str], Grid]]:
     """The fixed grid of every partition, by (geohash, group)."""
-    reply: Reply = yield Send(messages.Cells(collection=collection))
+    reply: Reply = yield Send(asked(messages.Cells, collection=collection))
     return {(c["geohash"], c["group"]): Grid(**c["grid"]) for c in reply.fields["cells"]}
 
 
@@ -155,7 +167,9 @@ def _batches(items: Iterable[T], size_of: Callable[[T], int]) -> Generator[tuple
 def rasters(geohash: str | None, collection: str | None, group: str | None, time: Time) -> Steps[list[RasterInfo]]:
     """Facts of the chosen rasters."""
     start_us, end_us = time_range(time)
-    request = messages.Rasters(collection=collection, geohash=geohash, group=group, start_us=start_us, end_us=end_us)
+    request = asked(
+        messages.Rasters, collection=collection, geohash=geohash, group=group, start_us=start_us, end_us=end_us
+    )
     reply: Reply = yield Send(request)
     return [read_info(item) for item in reply.fields["rasters"]]
 
@@ -164,21 +178,20 @@ def decode_rasters(
     infos: Sequence[RasterInfo], bands: Sequence[str] | None, tier: str, within: Within | None = None
 ) -> Steps[list[tuple[RasterInfo, Raster]]]:
     """Facts and pixels of `infos`, in order, in requests of about BATCH_BYTES."""
-    found: list[tuple[RasterInfo, Raster]] = []
-    for batch, _ in _batches(infos, lambda i: i.bytes_decoded + i.grid.height * i.grid.width):
-        if not batch:
-            break
-        request = messages.Decode.model_validate(
-            {
-                "keys": [i.to_key() for i in batch],
-                "bands": None if bands is None else list(bands),
-                "tier": tier,
-                "within": None if within is None else dict(within),
-            }
+    if not infos:
+        return []
+    requests = [
+        asked(
+            messages.Decode,
+            keys=[i.to_key() for i in batch],
+            bands=None if bands is None else list(bands),
+            tier=tier,
+            within=None if within is None else dict(within),
         )
-        reply: Reply = yield Send(request)
-        found += [read_raster(item, reply.arrays) for item in reply.fields["rasters"]]
-    return found
+        for batch, _ in _batches(infos, lambda i: i.bytes_decoded + i.grid.height * i.grid.width)
+    ]
+    replies: list[Reply] = yield SendMany(requests)
+    return [read_raster(item, reply.arrays) for reply in replies for item in reply.fields["rasters"]]
 
 
 def choose(
@@ -231,16 +244,20 @@ def job(request: Request, progress: Progress | None) -> Steps[dict[str, Any]]:
         pause_s = min(pause_s * 1.5, POLL_S_MAX)
 
 
+_FINAL = ("invalid-input", "not-found", "not-comparable", "not-installed", "forbidden")  # no use in going on
+
+
 def _ended(state: dict[str, Any]) -> Exception:
     result = state.get("result") or {}
     kind = result.get("kind", "cancelled" if state["state"] == "cancelled" else "unavailable")
-    message = result.get("message", f"it was {state['state']}")
-    return from_kind(kind, f"job {state['id']}: {message}; `geostore resume {state['id']}` goes on with it")
+    message = str(result.get("message", f"it was {state['state']}")).removeprefix(f"job {state['id']} ")
+    step = "" if kind in _FINAL else f"; `geostore resume {state['id']}` goes on with it"
+    return from_kind(kind, f"job {state['id']}: {message}{step}")
 
 
 def table(kind: str) -> Steps[pa.Table]:
     """Rows of one kind."""
     import pyarrow as pa
 
-    reply: Reply = yield Send(messages.Table.model_validate({"kind": kind}))
+    reply: Reply = yield Send(asked(messages.Table, kind=kind))
     return pa.ipc.open_stream(pa.py_buffer(reply.arrays[0])).read_all()
