@@ -18,7 +18,7 @@ from geostore.query.facts import RasterInfo
 BAR = 1.3
 STEPS = 150  # of the fit: how well it fits changes nothing in how long decoding takes
 _VALUES_MAX = 40_000_000  # decoded in one timed task
-_RASTERS_MIN = 16  # decoded in one timed task, so that it is not over in a blink; the same again where there are fewer
+_RASTERS_MIN = 32  # decoded in one timed task, so that it is not over in a blink; the same again where there are fewer
 
 
 def measure(bench: Bench) -> None:
@@ -85,7 +85,7 @@ def _measured(
         if len(infos) > 1:
             tasks["in process, one by one"] = lambda: [local.decode_rasters([i]) for _ in again for i in infos]
             tasks["through the daemon, one by one"] = lambda: [remote.decode_rasters([i]) for _ in again for i in infos]
-        seconds = interleaved(tasks, rounds=0 if bench.quick else ROUNDS)
+        seconds = interleaved(tasks, rounds=0 if bench.quick else 2 * ROUNDS - 1)
     shape = f"{len(infos[0].bands)} x {infos[0].grid.height} x {infos[0].grid.width}"
     mb, count = len(again) * sum(i.bytes_decoded for i in infos) / 1e6, len(again) * len(infos)
     for name, taken in seconds.items():

@@ -103,7 +103,7 @@ def outgoing(fields: dict[str, Any], arrays: Sequence[Array], *, bytes_max: int)
         return Content(packed, _NO_ARRAYS, 0), NO_BODY
     ready = [_wire_array(a) for a in arrays]
     views: list[Buffer] = [a.data.cast("B") if a.size else b"" for a in ready]
-    shapes: bytes = packer().pack([[_NAMES[a.dtype.char], a.shape] for a in ready])
+    shapes: bytes = packer().pack([(_NAMES[a.dtype.char], a.shape) for a in ready])
     if len(packed) + len(shapes) <= bytes_max // 2:
         body = Body(views)
         return Content(packed, shapes, body.nbytes), body
@@ -171,7 +171,8 @@ class Inbox:
             raise BadRequest(f"body of {self.filled} bytes; its header declared {self.nbytes}")
         header = self._header
         if self._said is not None:
-            header = {"fields": decode(self._said.fields), "arrays": decode_list(self._said.arrays)}
+            arrays = [] if self._said.arrays == _NO_ARRAYS else decode_list(self._said.arrays)
+            header = {"fields": decode(self._said.fields), "arrays": arrays}
         if not (self.nbytes or header.get("arrays")):
             return header.get("fields", {}), ()
         return read_body(header, Pieces([self.data]))

@@ -70,14 +70,11 @@ class Call:
     @property
     def fits_bundle(self) -> bool:
         """True if the whole reply may leave in a bundle."""
-        if not self.bundled or self.headed or self.content is None or self.content.facts_bytes or self.greets:
+        if not self.bundled or self.headed or self.content is None or self.content.facts_bytes:
+            return False
+        if self.reply is not None and "limits" in self.reply:  # it says more than a bundle holds
             return False
         return self.source is not None and self.source.nbytes <= INLINE_BYTES
-
-    @property
-    def greets(self) -> bool:
-        """True if the reply says more than a bundle holds."""
-        return self.reply is not None and "limits" in self.reply
 
     @property
     def all_sent(self) -> bool:
