@@ -5,15 +5,17 @@ The paper's third figure, on one real place: the same network, the same bound on
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from matplotlib.figure import Figure
 
-from bench.harness import Bench, run
+from bench.harness import Bench, median, run
 from bench.rd_curves import error_at
 from bench.rd_places import Place, load, part
 from geostore.certificate import measure as certify
@@ -26,37 +28,72 @@ from geostore.vae.quantize import STEPS, TRAINED_STEP, pack_decoder, pack_encode
 from geostore.vae.train import Goal, train
 
 MSE, NDVI = 4e-4, 0.02  # what the fits aim at
+SEEDS = 2  # fits of each kind
 STEPS_FITTED, _QUICK = 2500, 40
 _FREE = Policy(mse_max=None, index_mae_max=None)
 _TERMS = (("rate", "bits per pixel"), ("mse", "MSE on n1"), ("index_NDVI", "mean NDVI error"))
 _COLOURS = {"without": "#1f4e8c", "with": "#d1495b"}
+Curve = list[tuple[float, float, float]]  # (bytes a raster, MSE, NDVI error) at every quantiser step
+Trace = list[tuple[int, dict[str, float]]]
 
 
 @dataclass(frozen=True)
-class Fit:
-    """One training: the smoothed loss terms at each step shown, and the codec."""
+class Term:
+    """What the index term changes with one seed.
 
-    trace: list[tuple[int, dict[str, float]]]
-    codec: VaeCodec
+    Attributes:
+        ndvi, mse: errors of unseen dates with the term over those without, at equal bytes; None where not reached.
+        curves: of unseen dates, "without" and "with" the term.
+        traces: the smoothed loss terms at each step shown, of both.
+    """
+
+    ndvi: float | None
+    mse: float | None
+    curves: dict[str, Curve]
+    traces: dict[str, Trace]
+
+    @classmethod
+    def measured(cls, place: Place, *, steps: int, seed: int, kept: Path | None = None) -> Term:
+        """Fit both to the dates that may be seen, or read what `kept` holds from another run."""
+        if kept is not None and kept.exists():
+            return cls(**json.loads(kept.read_text()))
+        fits = {name: _fit(place, index, steps, seed) for name, index in (("without", None), ("with", NDVI))}
+        curves = {name: _curve(place, codec, place.unseen) for name, (_, codec) in fits.items()}
+        term = cls(*ratios(curves), curves, {name: trace for name, (trace, _) in fits.items()})
+        if kept is not None:
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            kept.write_text(json.dumps(asdict(term)))
+        return term
 
 
 def measure(bench: Bench) -> None:
-    """Train twice, compare at equal bytes on unseen dates, draw the terms."""
+    """Train each way with every seed, compare at equal bytes on unseen dates, draw the terms of the first."""
     place = load("synthetic-small" if bench.quick else "romania")
     if place is None:
         bench.row(not_run="the Sentinel-2 series of Romania is not here")
         return
     steps = _QUICK if bench.quick else STEPS_FITTED
-    fits = {name: _fit(place, index, steps, bench.seed) for name, index in (("without", None), ("with", NDVI))}
-    curves = {name: _curve(place, fit.codec) for name, fit in fits.items()}
-    for name, curve in curves.items():
-        for nbytes, mse, mae in curve:
-            bench.row(place=place.name, index_term=name, unseen_bytes_per_raster=nbytes, mse=mse, ndvi_mae=mae)
-    _compare(bench, curves)
-    _draw(fits, bench.folder / "loss_terms.png")
+    found = [Term.measured(place, steps=steps, seed=bench.seed + n) for n in range(1 if bench.quick else SEEDS)]
+    for number, term in enumerate(found):
+        for name, curve in term.curves.items():
+            for nbytes, mse, mae in curve:
+                bench.row(seed=bench.seed + number, index_term=name, bytes_a_raster=nbytes, mse=mse, ndvi_mae=mae)
+        bench.row(seed=bench.seed + number, ndvi_ratio=term.ndvi, mse_ratio=term.mse)
+    figures(bench, found)
+    _draw(found[0].traces, bench.folder / "loss_terms.png")
 
 
-def _fit(place: Place, index: float | None, steps: int, seed: int) -> Fit:
+def figures(bench: Bench, found: Sequence[Term], prefix: str = "") -> None:
+    """The two figures, medians over seeds."""
+    what = "the same network and steps without the term, at equal bytes, unseen dates"
+    for key, bar, values in (("ndvi", 0.5, [t.ndvi for t in found]), ("mse", 1.2, [t.mse for t in found])):
+        known = [v for v in values if v is not None]
+        value = median(known) if known else None
+        bench.figure(f"{prefix}{key}", value, bar=bar, better="lower", baseline=what, n=max(len(found), 1))
+
+
+def _fit(place: Place, index: float | None, steps: int, seed: int) -> tuple[Trace, VaeCodec]:
+    """One training: its loss terms, and the codec."""
     series = part(place.series, ~place.unseen)
     samples = prepare(series, "grid", Policy(mse_max=MSE, index_mae_max=None))
     bands, height, width = series.pixels.shape[1:]
@@ -64,7 +101,7 @@ def _fit(place: Place, index: float | None, steps: int, seed: int) -> Fit:
         mode="grid", bands=bands, height=height, width=width, channels=8, widths=(24, 20, 16, 10), encoder=(12, 20)
     )
     torch.manual_seed(seed)
-    vae, trace = Vae(layout), list[tuple[int, dict[str, float]]]()
+    vae, trace = Vae(layout), Trace()
     effort = Effort(steps=steps, seed=seed, device="cpu")
 
     def watch(step: int, terms: dict[str, float]) -> None:
@@ -72,14 +109,14 @@ def _fit(place: Place, index: float | None, steps: int, seed: int) -> Fit:
 
     train(vae, samples, goal=Goal(mse=MSE, index=index), effort=effort, progress=quiet, watch=watch)
     tensors = {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}
-    return Fit(trace, replace(assemble(layout, tensors, samples, _FREE), rounds=0))
+    return trace, replace(assemble(layout, tensors, samples, _FREE), rounds=0)
 
 
-def _curve(place: Place, codec: VaeCodec) -> list[tuple[float, float, float]]:
-    """(bytes a raster, MSE, NDVI error) over the unseen dates, at every quantiser step."""
+def _curve(place: Place, codec: VaeCodec, dates: npt.NDArray[np.bool_]) -> Curve:
+    """Means over the dates where (T,) `dates` is True."""
     found = []
     for step in range(len(STEPS)):
-        seen = [_at(place, codec, int(t), step) for t in np.flatnonzero(place.unseen)]
+        seen = [_at(place, codec, int(t), step) for t in np.flatnonzero(dates)]
         size, mse, mae = (float(v) for v in np.mean(seen, axis=0))
         found.append((size, mse, mae))
     return found
@@ -95,26 +132,25 @@ def _at(place: Place, codec: VaeCodec, date: int, step: int) -> tuple[float, flo
     return float(len(codec.pack(numbers))), errors.mse, errors.indices["NDVI"].mae
 
 
-def _compare(bench: Bench, curves: dict[str, list[tuple[float, float, float]]]) -> None:
-    """Ratios at the bytes of the fit with the term, at the step nearest the trained one that the other fit reaches."""
-    ndvi, mse = None, None
+def ratios(curves: dict[str, Curve]) -> tuple[float | None, float | None]:
+    """NDVI error and MSE with the term over those without, at equal bytes.
+
+    Taken at the step nearest the trained one that the fit without the term reaches.
+    """
     for step in sorted(range(len(STEPS)), key=lambda s: abs(s - TRAINED_STEP)):
         nbytes, square, mae = curves["with"][step]
         plain = error_at([(b, e) for b, _, e in curves["without"]], nbytes)
         other = error_at([(b, e) for b, e, _ in curves["without"]], nbytes)
         if plain and other:
-            ndvi, mse = mae / plain, square / other
-            break
-    what = "the same network and steps without the term, at equal bytes, unseen dates"
-    bench.figure("ndvi", ndvi, bar=0.5, better="lower", baseline=what)
-    bench.figure("mse", mse, bar=1.2, better="lower", baseline=what)
+            return mae / plain, square / other
+    return None, None
 
 
-def _draw(fits: dict[str, Fit], path: Path) -> None:
+def _draw(traces: dict[str, Trace], path: Path) -> None:
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     for axes, (term, title) in zip(figure.subplots(1, len(_TERMS)), _TERMS, strict=True):
-        for name, fit in fits.items():
-            steps, values = _line(fit.trace, term)
+        for name, trace in traces.items():
+            steps, values = _line(trace, term)
             axes.plot(steps, values, color=_COLOURS[name], linewidth=1.6, label=f"{name} the index term")
         axes.set_yscale("log")
         axes.set_title(title, fontsize=10)

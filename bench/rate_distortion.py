@@ -8,8 +8,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from bench import rd_figures, rd_plan, rd_plot
+from bench import loss_terms, rd_figures, rd_plan, rd_plot
 from bench.harness import Bench, run, workplace
+from bench.loss_terms import Term
 from bench.rd_cells import NEEDS, Cell, Workshop, missing, place_of
 from bench.rd_curves import Point
 from bench.rd_places import Place, names
@@ -36,16 +37,37 @@ def measure(bench: Bench) -> None:
         workshop = Workshop(Path(work), None if bench.options.get("kept") else workers)
         places = _places(bench)
         points = _points(bench, workshop, places)
+        terms = _terms(bench, workshop, places)
     found = rd_figures.Found(places, points)
     _tell(bench, workshop, places)
+    _cells_of(bench, points)
     rd_figures.tabulate(bench, found)
     rd_figures.ratios(bench, found)
     rd_figures.bounded(bench, found)
     rd_figures.one_step(bench, found)
     rd_figures.as_stored(bench, found)
+    rd_figures.index_in_logarithms(bench, found)
     rd_figures.figures(bench, found)
+    loss_terms.figures(bench, terms, "index_term.")
     _write_points(bench.folder / "rate_distortion_points.csv", points)
     rd_plot.draw(found, bench.folder)
+
+
+def _terms(bench: Bench, workshop: Workshop, places: list[Place]) -> list[Term]:
+    """What the index term changes on Romania: the comparison of `bench.loss_terms`, kept as cells are."""
+    place = next((p for p in places if p.name == "romania"), None)
+    if place is None:
+        return []
+    found = []
+    for seed in range(bench.seed, bench.seed + loss_terms.SEEDS):
+        goal = {"mse": loss_terms.MSE, "index": loss_terms.NDVI}
+        cell = Cell(place.name, "loss terms", "", goal, family="vae", effort=(loss_terms.STEPS_FITTED, seed))
+        kept = workshop.folder / place.name / f"{cell.fingerprint}.terms"
+        if workshop.workers is None and not kept.exists():
+            workshop.left.append(cell)
+        else:
+            found.append(Term.measured(place, steps=loss_terms.STEPS_FITTED, seed=seed, kept=kept))
+    return found
 
 
 def _places(bench: Bench) -> list[Place]:
@@ -88,10 +110,16 @@ def _tell(bench: Bench, workshop: Workshop, places: list[Place]) -> None:
     for codec in NEEDS:
         if package := missing(codec):
             bench.row(codec=codec, not_run=f"the package {package} is not installed; `make bench` installs it")
-    for (place, codec), count in Counter((c.place, c.codec) for c in workshop.left).items():
-        bench.row(place=place, codec=codec, settings_left_out=count)
+    for (name, codec), count in Counter((c.place, c.codec) for c in workshop.left).items():
+        bench.row(place=name, codec=codec, settings_left_out=count)
     for cell, error in workshop.failed:
         bench.row(place=cell.place, codec=cell.codec, variant=cell.variant, setting=str(cell.setting), failed=error)
+
+
+def _cells_of(bench: Bench, points: list[Point]) -> None:
+    """Which commits measured what: cells are kept for as long as nothing they depend on changes."""
+    for (codec, commit), count in sorted(Counter((p.codec, p.commit) for p in points).items()):
+        bench.row(codec=codec, cells=count, measured_at=commit or "before cells told it")
 
 
 def _write_points(path: Path, points: list[Point]) -> None:
@@ -100,13 +128,13 @@ def _write_points(path: Path, points: list[Point]) -> None:
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(
-            "place codec variant setting bytes bytes_without_weights mse ndvi_mae max_error seconds".split()  # noqa: SIM905
+            "place codec variant setting bytes bytes_without_weights mse ndvi_mae max_error seconds commit".split()  # noqa: SIM905
         )
         for p in points:
             setting = " ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in p.setting.items())
             numbers = (p.every.mse, p.every.ndvi_mae, p.every.max_error)
             told = ["" if n is None else f"{n:.5g}" for n in numbers]
-            writer.writerow([p.place, p.codec, p.variant, setting, p.nbytes, p.marginal, *told, p.seconds])
+            writer.writerow([p.place, p.codec, p.variant, setting, p.nbytes, p.marginal, *told, p.seconds, p.commit])
 
 
 if __name__ == "__main__":

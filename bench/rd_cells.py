@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from bench import classical_baselines, rd_ours
+from bench.harness import commit
 from bench.rd_curves import Point, errors, violations
 from bench.rd_places import Place, load
 from geostore.codec import Effort
@@ -174,6 +175,7 @@ class Workshop:
         if isinstance(result, str):
             self.failed.append((cell, result))
             return None
+        result = replace(result, commit=commit())
         path = self._path(cell)
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")

@@ -96,6 +96,7 @@ class Point:
         violations: values beyond the bound asked for; None where none was.
         seconds: to fit, encode and decode, one thread.
         facts: what else is worth knowing.
+        commit: of the code that measured it.
     """
 
     place: str
@@ -111,6 +112,7 @@ class Point:
     violations: int | None = None
     seconds: float = 0.0
     facts: Mapping[str, Any] | None = None
+    commit: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from bench.rd_curves import Point, errors, violations
 from bench.rd_places import Place, part
+from geostore.classical.codec import KltAv1Codec
 from geostore.codec import Codec, Effort, Families, RawCodec, Series, decode_many, quiet
 from geostore.collection import Policy
 from geostore.node.encode import Stored, encode_series, fit_series
@@ -23,6 +24,8 @@ OWN = ", own network"
 FLAGS = ("one_step", "as_stored")  # in a setting, beside the policy's bounds
 OWN_STEPS = 4000  # of a fit with OWN: two minutes of a core at 96 px
 OWN_PLAN = Plan(channels=8, widths=(24, 20, 16, 10), encoder=(12, 20))  # of its network
+OWN_NARROW = Plan(channels=8, widths=(8, 8, 6, 4), encoder=(8, 12))  # where there is less to learn from
+_NARROW_BELOW = 1e6  # values that may be seen
 _HASTY = 100  # steps up to which a fit is only a trial of the bench
 UNBOUNDED = Policy(mse_max=None, index_mae_max=None)
 
@@ -32,7 +35,8 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
 
     Rasters that the codec cannot keep within the policy are stored lossless, as a node would, and counted. With
     `one_step` in the setting no date is steered to the policy: all are coded at the quality the codec was made for, as
-    classical codecs are run. With `as_stored` the fit sees all dates, and what a node would keep is kept.
+    classical codecs are run; a codec that would code each by itself, at a quality of its own, codes them together.
+    With `as_stored` the fit sees all dates, and what a node would keep is kept.
     """
     begun = time.monotonic()
     told: Mapping[str, Any] = {}
@@ -47,7 +51,8 @@ def measure(place: Place, codec: str, variant: str, family: str, setting: Mappin
         made = _fit(families, family, part(place.series, ~place.unseen), policy, effort)
         if "one_step" in setting and hasattr(made, "policy"):
             policy = UNBOUNDED
-            made = dataclasses.replace(made, policy=policy)  # type: ignore[type-var]
+            together = {"dates": len(place.series)} if isinstance(made, KltAv1Codec) and made.dates == 1 else {}
+            made = dataclasses.replace(made, policy=policy, **together)  # type: ignore[type-var]
         data = made.to_bytes()
         read = made if made.family == "raw" else families.items[family.removesuffix(OWN)].from_bytes(data)
         kept = tuple(encode_series(read, place.series, policy, quiet))
@@ -88,13 +93,14 @@ def _point(
 
 
 def _fit(families: Families, family: str, series: Series, policy: Policy, effort: Effort) -> Codec:
-    """As a node fits it; with OWN, on a network of the place's own, a wide one and long, whether it pays or not."""
+    """As a node fits it; with OWN, on a network of the place's own, fitted long, whether it pays or not."""
     if not family.endswith(OWN):
         return families.items[family].fit(series, policy=policy, effort=effort, progress=quiet)
     from geostore.vae.fit import fit_codec
 
     long = dataclasses.replace(effort, steps=OWN_STEPS if effort.steps > _HASTY else effort.steps)
-    return fit_codec(series, "grid", policy=policy, effort=long, progress=quiet, plan=OWN_PLAN)
+    plan = OWN_PLAN if series.valid.sum() * len(series.bands) >= _NARROW_BELOW else OWN_NARROW
+    return fit_codec(series, "grid", policy=policy, effort=long, progress=quiet, plan=plan)
 
 
 def _sizes(kept: Sequence[Stored]) -> npt.NDArray[np.float64]:
