@@ -59,6 +59,7 @@ def _serve(service: Service, settings: Settings, port_file: Path | None) -> int:
     _log.info("ready", extra={**addresses, "store": settings.store, "pid": os.getpid()})
     if port_file is not None:
         _announce(port_file, addresses)
+    service.warm()
     while not stop.wait(1.0):
         if not service.router.alive:
             _log.error("the router ended by itself; stopping")

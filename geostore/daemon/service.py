@@ -10,8 +10,9 @@ from contextlib import contextmanager
 
 from geostore.daemon.jobs import Jobs
 from geostore.daemon.metrics import Metrics, Page
-from geostore.errors import Forbidden
+from geostore.errors import Forbidden, GeostoreError
 from geostore.node import Node
+from geostore.node.search.warming import warm
 from geostore.query import messages
 from geostore.query.answers import Answers
 from geostore.query.auth import Keys, allows
@@ -36,6 +37,7 @@ class Service:
         self.settings = settings
         self.node = Node.open(settings.store, settings=settings, readonly=readonly, create=create)
         self._state = State()
+        self._warming = threading.Thread(target=self._warm, name="geostore-warm", daemon=True)
         try:
             self.metrics = Metrics()
             self.jobs = Jobs(self._work, self._save, self._remembered(), _now_us)
@@ -53,6 +55,20 @@ class Service:
             raise
         self._show()
 
+    def warm(self) -> None:
+        """Load in the background what the first search would wait for; questions are answered meanwhile."""
+        self._warming.start()
+
+    def _warm(self) -> None:
+        begun = time.monotonic()
+        try:
+            asked = warm(self.node, lambda: not self._ready)
+        except (GeostoreError, OSError) as error:  # the question itself will tell
+            _log.info("index not warmed", extra={"reason": str(error)})
+            return
+        if asked:
+            _log.info("index warmed", extra={"questions": asked, "seconds": round(time.monotonic() - begun, 2)})
+
     def _show(self) -> None:
         router, spool = self.router, self.router.spool
         self.metrics.gauge("in_flight", "Requests received and not fully answered", lambda: router.in_flight)
@@ -68,6 +84,8 @@ class Service:
         until_s = time.monotonic() + drain_s
         calm = self.router.drain(drain_s)
         calm = self.jobs.stop(max(0.0, until_s - time.monotonic())) and calm
+        if self._warming.ident is not None:
+            self._warming.join()  # ends before its next question
         self.page.close()
         self.router.close()
         self.node.close()
