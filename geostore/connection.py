@@ -77,7 +77,8 @@ def _asker(
         return Local(Node.open(target, settings=settings, readonly=readonly, create=create, options=options))
     file, server_key = key or settings.client_key, server_key or settings.server_key
     if bool(file) != bool(server_key):
-        raise InvalidInput("a daemon with keys needs both the client's key file and the daemon's public key; give both")
+        seen = f"the client's key file {str(file)!r} alone" if file else "the daemon's public key alone"
+        raise InvalidInput(f"{seen}: a daemon with keys needs both; give both (client_key and server_key)")
     dealer = Dealer(target, settings, pair=read_pair(Path(file)) if file else None, server_key=server_key)
     try:
         dealer.hello()

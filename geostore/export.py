@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from geostore.client import Client, RasterInfo, Time, time_range
+from geostore.client.times import limits
 from geostore.errors import BandMismatch, InvalidInput, NotFound
 from geostore.keys import from_time_us
 from geostore.partition.cover import cover_prefixes, parse_area
@@ -83,7 +84,9 @@ def choose(
     """
     infos = _infos(client, place, collection, group, time)
     if not infos:
-        raise NotFound(f"no raster {_where(client, place)} in that time; `geostore rasters` lists what there is")
+        raise NotFound(
+            f"no raster {_where(client, place)}{limits(group, time)}; `geostore rasters` lists what there is"
+        )
     names = sorted({i.key.collection for i in infos})
     if len(names) > 1:
         raise InvalidInput(f"several collections lie there: {', '.join(names)}; name one with --collection")

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -76,6 +76,8 @@ def ingest(
     found = list(find_scenes(sources, collection))
     if not found:
         raise BadScene(f"no scene found in {[str(s) for s in sources]}; name files, folders, globs or STAC items")
+    if not keep_going:
+        _check_fit(client, collection, found[0], acquired)
     intake = Intake(client, client.put_collection(collection), acquired, keep_going=keep_going)
     told = count(1)
     if progress is not None:
@@ -86,6 +88,13 @@ def ingest(
         intake.flush()
     intake.summary.seconds = time.monotonic() - begun
     return intake.summary
+
+
+def _check_fit(client: Client, collection: Collection, first: SceneSource, acquired: datetime | None) -> None:
+    """Raise what is wrong with the first scene before a store is told of a collection that it does not hold yet."""
+    known = [replace(c, version=collection.version) for c in client.collections() if c.name == collection.name]
+    if collection not in known:
+        open_scene(first, collection, time=acquired).close()
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from geostore.export import Exported
 
 
+NOT_WRITTEN = (".png", ".jpg", ".jpeg", ".jp2", ".nc", ".zarr", ".img", ".json")  # a name that would mislead
+
+
 def decode(
     session: Session,
     geohash: Annotated[str | None, typer.Argument(help="A cell, or a prefix of cells to join.")] = None,
@@ -46,6 +49,8 @@ def decode(
         raise InvalidInput("give either a GEOHASH or --area polygon.geojson")
     if out.is_dir():
         raise InvalidInput(f"-o {out} is a folder; name a file in it, as {out / 'decoded.tif'}")
+    if out.suffix.lower() in NOT_WRITTEN:
+        raise InvalidInput(f"-o {out}: decode writes GeoTIFF alone; name it {out.with_suffix('.tif')}")
     names = [b.strip() for b in bands.split(",") if b.strip()] if bands else None
     place: Any = geohash if area is None else read_area(area)
     with session.reader() as client, session.progress("decode") as progress:
@@ -76,7 +81,7 @@ def read_area(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise NotFound(f"no file {str(path)!r}; give --area a GeoJSON polygon") from None
     except ValueError as error:
-        raise InvalidInput(f"{path} is not GeoJSON: {error}") from None
+        raise InvalidInput(f"{path} is not GeoJSON: {error}; give --area a GeoJSON polygon") from None
     if not isinstance(area, dict):
         raise InvalidInput(f"{path} is not GeoJSON: it holds a {type(area).__name__}, wanted an object")
     return area

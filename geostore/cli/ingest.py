@@ -65,9 +65,9 @@ def read_moment(text: str | None) -> datetime | None:
     """An instant from ISO 8601; UTC where it names no zone.
 
     Raises:
-        InvalidInput: it is not a time.
+        InvalidInput: it is not a time, or lies in the future.
     """
-    from datetime import UTC, datetime
+    from datetime import UTC, datetime, timedelta
 
     from geostore.errors import InvalidInput
 
@@ -77,4 +77,7 @@ def read_moment(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise InvalidInput(f"--time {text!r} is not a time; write 2020-06-14 or 2020-06-14T09:05:31") from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    if moment > datetime.now(UTC) + timedelta(days=1):
+        raise InvalidInput(f"--time {text!r} lies in the future; write the time of the acquisition")
+    return moment

@@ -29,11 +29,15 @@ def label(
     reason: Annotated[str, typer.Option(help="Why.")] = "",
 ) -> None:
     """Label rasters; every change is kept as an event."""
+    from geostore.client.times import limits
+
     geohash, time = _place(geohash, time)
     with session.writer() as client:
         found = client.rasters(geohash, collection=collection, group=group, time=read_time(time))
         if not found:
-            raise NotFound(f"no raster of {geohash!r} in that time; `geostore rasters {geohash}` lists what there is")
+            raise NotFound(
+                f"no raster of {geohash!r}{limits(group, time)}; `geostore rasters {geohash}` lists what there is"
+            )
         fields = client.label(found, labels or [], legend=legend, who=who, reason=reason)
     session.answer(
         fields,

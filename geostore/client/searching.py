@@ -10,7 +10,7 @@ import numpy as np
 
 from geostore.client.given import Filters, example_of, key_given, wanted_of
 from geostore.client.hits import Decoded, Fetch, Hits, PlaceChanges, read_changes, read_hits
-from geostore.client.steps import Send, Steps, job
+from geostore.client.steps import Send, Steps, asked, job
 from geostore.errors import InvalidInput
 from geostore.keys import RasterKey
 from geostore.query import messages
@@ -27,7 +27,9 @@ def similar(
     to: Any, like: Sequence[Any], unlike: Sequence[Any], filters: Filters, fetch: Fetch, **fields: Any
 ) -> Steps[Hits]:
     """Find what looks like the examples, or what words or a place name."""
-    asked_for = [Example(**{side: fields.pop(side)}) for side in ("text", "location") if fields.get(side) is not None]
+    asked_for = [
+        asked(Example, **{side: fields.pop(side)}) for side in ("text", "location") if fields.get(side) is not None
+    ]
     fields = {name: value for name, value in fields.items() if value is not None}
     liked = [*([] if to is None else [to]), *like]
     if not liked and not asked_for and not {"words", "near"} & set(fields):
@@ -40,8 +42,8 @@ def similar(
             example: Example = yield from example_of(item, arrays, filters)
             found.append(example)
         examples.append(found)
-    asked = {"like": [*examples[0], *asked_for], "unlike": examples[1], "wanted": wanted, **fields}
-    request = messages.parse("similar", asked)
+    like = [*examples[0], *asked_for]
+    request = asked(messages.Similar, like=like, unlike=examples[1], wanted=wanted, **fields)
     reply: Reply = yield Send(request, arrays)
     return read_hits(reply, fetch)
 
@@ -52,7 +54,7 @@ def changes(geohash: str, to: Any, filters: Filters) -> Steps[PlaceChanges]:
     example: Example | None = None
     if to is not None:
         example = yield from example_of(to, arrays, filters)
-    request = messages.parse("changes", {"geohash": geohash, "to": example, "wanted": wanted})
+    request = asked(messages.Changes, geohash=geohash, to=example, wanted=wanted)
     reply: Reply = yield Send(request, arrays)
     return read_changes(reply)
 
@@ -68,7 +70,7 @@ def index_upgrade(
         data = np.frombuffer(bundle(Path(named)), np.uint8)
         reply: Reply = yield Send(messages.PutEncoder(), [data], progress)
         named = str(reply.fields["encoder"])
-    request = messages.parse("index-upgrade", {**fields, "encoder": named})
+    request = asked(messages.IndexUpgrade, **fields, encoder=named)
     found: dict[str, Any] = yield from job(request, progress)
     return found
 
@@ -92,7 +94,7 @@ def label(
             "who": who,
             "reason": reason,
         }
-        reply: Reply = yield Send(messages.parse("label", fields))
+        reply: Reply = yield Send(asked(messages.Label, **fields))
         total = {name: count + int(reply.fields[name]) for name, count in total.items()}
     return total
 
@@ -101,7 +103,7 @@ def decode_keys(keys: Sequence[RasterKey], bands: Sequence[str] | None) -> Steps
     """Each raster in a request of its own: however large it is, it passes."""
     found = []
     for key in keys:
-        request = messages.Decode(keys=[Key(**vars(key))], bands=None if bands is None else list(bands))
+        request = asked(messages.Decode, keys=[Key(**vars(key))], bands=None if bands is None else list(bands))
         reply: Reply = yield Send(request)
         found.append(read_raster(reply.fields["rasters"][0], reply.arrays))
     return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from geostore.client.times import Time, time_range
+from geostore.client.times import Time, limits, time_range
 from geostore.collection import Collection, collection_from_dict, collection_to_dict
 from geostore.errors import BandMismatch, InvalidInput, NotFound, from_kind
 from geostore.partition.split import Split
@@ -200,7 +200,7 @@ def choose(
     """The rasters of the one partition a decode means, and its collection's product family."""
     infos: list[RasterInfo] = yield from rasters(geohash, collection, group, time)
     if not infos:
-        raise NotFound(f"no raster of {geohash!r} in that time; `geostore status` lists what there is")
+        raise NotFound(f"no raster of {geohash!r}{limits(group, time)}; `geostore rasters` lists what there is")
     for what in ("collection", "geohash"):
         values = sorted({getattr(i.key, what) for i in infos})
         if len(values) > 1:

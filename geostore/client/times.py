@@ -16,6 +16,14 @@ Range = tuple[int | None, int | None]
 _PERIOD = re.compile(r"(\d{4})(?:-(\d\d)(?:-(\d\d))?)?")
 
 
+def limits(group: str | None, time: Time) -> str:
+    """What a choice of rasters was limited to, as a message says it: "" if to nothing."""
+    said = "" if group is None else f" in group {group!r}"
+    if isinstance(time, slice):
+        return f"{said} from {time.start or 'the first'} to {time.stop or 'the last'}"
+    return said if time is None else f"{said} at {time}"
+
+
 def time_range(time: Time) -> Range:
     """(start_us, end_us), start <= t < end; None where open.
 

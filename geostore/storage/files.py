@@ -190,9 +190,8 @@ class RemoteFiles:
         try:
             self._store = from_url(self.url, config=config, client_options=client)
         except (BaseError, ValueError) as error:
-            raise InvalidInput(
-                f"cannot use {url!r}: {error}; give a folder, or an s3://, gs:// or az:// URL"
-            ) from error
+            why = str(error).partition("\n")[0]  # the library adds how it was made
+            raise InvalidInput(f"cannot use {url!r}: {why}; give a folder, or an s3://, gs:// or az:// URL") from error
 
     @property
     def local(self) -> Path | None:

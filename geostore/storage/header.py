@@ -39,11 +39,13 @@ def write_header(files: Files, header: Header) -> None:
     """Create geostore.json.
 
     Raises:
-        Conflict: a store is there already.
+        Conflict: a store is there already. InvalidInput: a file stands where the folder would.
     """
     try:
         files.create(HEADER, _to_bytes({"format": "geostore", **dataclasses.asdict(header)}))
     except FileExistsError as error:
+        if files.local is not None and not files.local.is_dir():
+            raise InvalidInput(f"{files.url} is a file; name a folder for the store") from error
         raise Conflict(f"{files.url} holds a store already; open it, or choose another place") from error
 
 
@@ -101,7 +103,12 @@ def read_collection(files: Files, name: str, version: int) -> Collection:
     try:
         return dataclasses.replace(collection_from_dict(_from_bytes(files.read(path))), version=version)
     except FileNotFoundError as error:
-        raise NotFound(f"no collection {name!r} version {version}; `geostore status` lists them") from error
+        there = collection_versions(files, name)
+        raise NotFound(
+            f"no version {version} of collection {name!r}; the newest is {there[-1]}"
+            if there
+            else f"no collection {name!r} in this store; `geostore collections` lists those there are"
+        ) from error
     except (ValueError, KeyError, TypeError, InvalidInput) as error:
         raise Corrupt(f"{path} does not parse ({error}); restore it from a backup") from error
 

@@ -79,3 +79,32 @@ def test_brackets_in_a_name_are_printed_as_they_are(run, tmp_path):
 def test_one_is_singular():
     """1 raster; 0, 2 and more rasters."""
     assert [counted(n, "raster") for n in (0, 1, 2, 12_000)] == ["0 rasters", "1 raster", "2 rasters", "12,000 rasters"]
+
+
+def test_a_store_learns_of_no_collection_that_its_first_scene_does_not_fit(run, world, tmp_path):
+    """A refused ingest into a store that is there leaves its collections as they were, and so does a wrong time."""
+    store = tmp_path / "store"
+    shutil.copytree(world.store, store)
+    scene = sorted(world.scenes.iterdir())[0]
+    assert run("ingest", scene, "--store", store, "-c", "sentinel-2-l2a").code == 2
+    late = run("ingest", scene, "--store", store, "-c", "meadow", "--time", "2999-01-01")
+    assert "--time '2999-01-01' lies in the future" in late.err
+    assert [c["id"] for c in run("collections", "--store", store, "--json").json["collections"]] == ["meadow"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("decode", "u2pc0", "-o", "{tmp}/x.png", "--store", "{store}"), "x.png: decode writes GeoTIFF alone; name it"),
+        (("decode", "u2pc0", "--group", "20m", "--store", "{store}"), "no raster of 'u2pc0' in group '20m'; `geostore"),
+        (("decode", "u2pc0", "-t", "1999/2001", "--store", "{store}"), "no raster of 'u2pc0' from 1999 to 2001; `"),
+        (("label", "u2pc0@1999", "x", "--store", "{store}"), "no raster of 'u2pc0' at 1999; `geostore rasters u2pc0`"),
+        (("init", "--store", "{file}"), "meadow.toml is a file; name a folder for the store"),
+    ],
+)
+def test_what_was_asked_is_in_the_answer(run, world, tmp_path, arguments, told):
+    """The value that was wrong stands in the one line, with what to do."""
+    given = [a.format(store=world.store, tmp=tmp_path, file=world.collection) for a in arguments]
+    done = run(*given)
+    assert done.code != 0
+    assert told in done.err

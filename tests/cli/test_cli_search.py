@@ -115,10 +115,10 @@ def test_index_is_seen_made_and_improved(run, store, place) -> None:
         (("similar", "{cell}@{day}", "--season", "monsoon"), 2, "invalid-input"),
         (("similar", "{cell}@{day}", "--within", "1,2"), 2, "invalid-input"),
         (("similar", "{cell}@{day}", "--certificate", "mse"), 2, "invalid-input"),
-        (("similar", "{cell}@{day}", "-k", 0), 2, "bad-request"),
+        (("similar", "{cell}@{day}", "-k", 0), 2, "invalid-input"),
         (("changes", "9q"), 4, "not-found"),
         (("label", "9q", "x"), 4, "not-found"),
-        (("index", "upgrade", "--bits", 8), 2, "bad-request"),
+        (("index", "upgrade", "--bits", 8), 2, "invalid-input"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_an_exit_code(run, store, place, arguments, code, kind) -> None:

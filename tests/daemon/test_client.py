@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from datetime import UTC, datetime
 
 import numpy as np
@@ -12,7 +13,7 @@ from small_store import CELL, COLLECTION, DATES, DAY_US, FINE, fill, piece
 from geostore.client import Client, time_range
 from geostore.connection import connect, connect_async
 from geostore.dataset import build
-from geostore.errors import BadRequest, BandMismatch, InvalidInput, NotFound, StoreLocked
+from geostore.errors import BadRequest, BandMismatch, GeostoreError, InvalidInput, NotFound, StoreLocked
 from geostore.raster import Raster
 
 
@@ -176,7 +177,7 @@ def test_a_decode_that_means_nothing_is_told(client):
     """Unknown cell, empty time, unknown collection."""
     with pytest.raises(NotFound, match="geostore ingest"):
         client.decode("9q8yy")
-    with pytest.raises(NotFound, match="in that time"):
+    with pytest.raises(NotFound, match="at "):
         client.decode(CELL, time="2031")
     with pytest.raises(NotFound):
         client.decode(CELL, collection="forest")
@@ -226,6 +227,55 @@ def test_the_async_client_gives_the_same_answers(store, client):
     assert status == client.status()
     assert collections == client.collections()
     assert table.equals(client.table("raster"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "given", "told"),
+    [
+        ("table", {"kind": "foo"}, "table: kind = 'foo': Input should be 'raster'"),
+        ("status", {"collection": 5}, "status: collection = 5: Input should be a valid string"),
+        ("rasters", {"geohash": 5}, "rasters: geohash = 5: "),
+        ("withdraw", {"collection": "farm", "scene": None}, "withdraw: scene = None: "),
+        ("fit", {"workers": -1}, "fit: workers = -1: "),
+        ("index_upgrade", {"bits": 7}, "index-upgrade: bits = 7: "),
+        ("similar", {"words": "x" * 1000}, "similar: words = 'xxx"),
+        ("label", {"rasters": [(CELL, "1970-01-01")], "labels": ["x" * 65]}, "label: labels.0 = 'xxx"),
+        ("status", {"collection": "nope"}, "no collection 'nope' in this store; `geostore collections` lists"),
+    ],
+)
+def test_a_wrong_argument_is_told_by_name_value_and_what_was_wanted(client, verb, given, told):
+    """Every verb refuses what is no value of its field with an error of this project, on one line."""
+    with pytest.raises(GeostoreError) as caught:
+        getattr(client, verb)(**given)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_place_that_is_none_is_refused_on_one_line():
+    """An address of an unknown kind is told by its value, without what the library below adds."""
+    with pytest.raises(InvalidInput, match=r"^cannot use 's4://x': .*; give a folder, or an s3") as caught:
+        connect("s4://x")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cancelled_task_ends_its_work_in_this_process(store, tmp_path):
+    """A fit that would take hours ends when the task that awaits it is cancelled, and the client closes."""
+    shutil.copytree(store, tmp_path / "store")
+
+    async def ask() -> int:
+        begun, loop = asyncio.Event(), asyncio.get_running_loop()
+        async with connect_async(tmp_path / "store") as found:
+            fit = asyncio.create_task(
+                found.fit(steps_max=1_000_000, workers=1, progress=lambda *_: loop.call_soon_threadsafe(begun.set))
+            )
+            await begun.wait()
+            fit.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await fit
+            return (await found.status())["tiers"]["waiting"]
+
+    assert asyncio.run(ask()) == 2 * DATES
 
 
 def test_clients_have_the_same_verbs():
