@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bench.harness import Bench, median, run, workplace
+from bench.similar_votes import votes
 from geostore.index.bits import Words, bitmap_of, octets, pack_signatures
 from geostore.index.coreset import core_set
 from geostore.index.filters import Filter, plan
@@ -125,6 +126,8 @@ def measure(bench: Bench, sizes: tuple[int, ...] = SIZES) -> None:
             with workplace() as folder:
                 _filters(bench, _name(size), _written(bench, rows, folder / "rows.segment"), queries)
         bench.write()
+    if max(sizes) <= FILTERED_MAX:
+        votes(bench, *((50, 4) if bench.quick else (10_000, 15)))
     _two_stage(bench, 5000 if bench.quick else 500_000)
     _core_set(bench, *((2000, 20) if bench.quick else (200_000, 1000)))
 

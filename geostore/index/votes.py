@@ -33,7 +33,7 @@ from geostore.index.rows import TIME
 from geostore.index.search import plans
 from geostore.index.segment import Segment
 from geostore.index.segments import Segments
-from geostore.partition.geohash import name_of
+from geostore.partition.geohash import name_of, names_of
 
 Doubles = npt.NDArray[np.float64]
 VOTES = 4  # parts of a cell that vote for one point
@@ -117,16 +117,15 @@ class _Part:
     groups: Groups
     rows: Ints | None  # chosen, ascending; None for all
     held: Ints  # numbers of groups
+    firsts: Ints  # (held,) position of the first chosen row of each
     counts: Ints  # (held,) chosen rows of each
     cells: Ints  # (held,) names of cells
 
-    def of(self, group: int) -> Ints:
-        """Chosen rows of a group."""
-        start, stop = self.groups.starts[group : group + 2]
-        if self.rows is None:
-            return np.arange(start, stop)
-        low, high = np.searchsorted(self.rows, (start, stop))
-        return self.rows[low:high]
+    def of(self, which: Ints) -> Ints:
+        """Chosen rows of some of the held groups, one after the other."""
+        counts = self.counts[which]
+        positions = np.repeat(self.firsts[which] - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())
+        return positions if self.rows is None else self.rows[positions]
 
 
 def elected(
@@ -159,7 +158,7 @@ def elected(
     parts, made = _parts(layers, query, wanted)
     cells, of_part = _cells(parts)
     bounds = _bounds(parts, of_part, len(cells), points)
-    names = [name_of(int(cell >> 4), int(cell & 15)) for cell in cells]
+    names = _names(cells)
     left_out = frozenset(without)
     order = np.array([i for i in np.argsort(-bounds, kind="stable") if names[i] not in left_out], np.int64)
     where = _Places(parts, of_part, len(cells))
@@ -170,7 +169,7 @@ def elected(
         scores = _scored(where.rows(batch), points)
         best = sorted([*best, *((-float(s), names[i], int(i)) for s, i in zip(scores, batch, strict=True))])[:k]
         read, count = read + len(batch), 2 * count
-    found = [_elected(where.rows(np.array([cell])), name, query, points) for _, name, cell in best]
+    found = [_elected(where.rows(np.array([cell]), in_order=True), name, query, points) for _, name, cell in best]
     return Election(found, len(cells), read, made)
 
 
@@ -190,12 +189,11 @@ def _part(segment: Segment, plan: Plan, letters: int) -> _Part:
         raise NotComparable(f"{segment.file.path} has no descriptors, so its cells cannot vote; build the index anew")
     starts, selection = groups.starts, plan.selection
     rows = None if selection.count == selection.size else selection.row_numbers()
-    counts = np.diff(starts if rows is None else np.searchsorted(rows, starts))
+    firsts = starts if rows is None else np.searchsorted(rows, starts)
+    counts = np.diff(firsts)
     held = np.flatnonzero(counts)
-    precision = segment.precision - letters
-    return _Part(
-        segment, groups, rows, held, counts[held], (segment.cells[starts[held]] >> (5 * letters) << 4) | precision
-    )
+    cells = (segment.cells[starts[held]] >> (5 * letters) << 4) | (segment.precision - letters)
+    return _Part(segment, groups, rows, held, firsts[held], counts[held], cells)
 
 
 def _cells(parts: Sequence[_Part]) -> tuple[Ints, list[Ints]]:
@@ -204,6 +202,15 @@ def _cells(parts: Sequence[_Part]) -> tuple[Ints, list[Ints]]:
         return np.zeros(0, np.int64), []
     cells, numbers = np.unique(np.concatenate([p.cells for p in parts]), return_inverse=True)
     return cells, np.split(numbers.astype(np.int64), np.cumsum([len(p.cells) for p in parts])[:-1])
+
+
+def _names(cells: Ints) -> list[str]:
+    """Geohashes of cells as they are numbered: code, then precision."""
+    names = np.empty(len(cells), object)
+    for precision in np.unique(cells & 15):
+        mine = cells & 15 == precision
+        names[mine] = names_of(cells[mine] >> 4, int(precision))
+    return [str(name) for name in names]
 
 
 def _bounds(parts: Sequence[_Part], of_part: Sequence[Ints], count: int, points: Floats) -> Floats:
@@ -218,13 +225,13 @@ def _bounds(parts: Sequence[_Part], of_part: Sequence[Ints], count: int, points:
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows of some cells, those of one place (a part of one cell) together, the newest first.
+    """Rows of some cells, those of one place (a part of one cell) together.
 
     Attributes:
         parts: the segments.
         segments, rows: (n,) where each lies.
         places: (m + 1,) where each place begins; the last is n.
-        cells: (m,) number of the cell of each place, ascending from 0.
+        cells: (m,) number of the cell of each place, from 0 on.
     """
 
     parts: Sequence[_Part]
@@ -250,47 +257,44 @@ class _Places:
 
     def __init__(self, parts: Sequence[_Part], of_part: Sequence[Ints], count: int) -> None:
         self._parts = parts
-        self._of: list[list[tuple[int, int]]] = [[] for _ in range(count)]
+        self._held = np.full((len(parts), count), -1, np.int64)  # which held group of a part is that of a cell
         self._sizes = np.zeros(count, np.int64)
-        for number, (part, cells) in enumerate(zip(parts, of_part, strict=True)):
-            np.add.at(self._sizes, cells, part.counts)
-            for group, cell in zip(part.held.tolist(), cells.tolist(), strict=True):
-                self._of[cell].append((number, group))
+        for held, part, cells in zip(self._held, parts, of_part, strict=True):
+            self._sizes[cells] += part.counts
+            held[cells] = np.arange(len(cells))
+        self._apart = len({part.segment.precision for part in parts}) == len(parts)  # no place is in two of them
 
     def fitting(self, cells: Ints) -> Ints:
         """The first of these cells that have _ROWS rows together, one at least."""
         return cells[: max(1, int(np.searchsorted(np.cumsum(self._sizes[cells]), _ROWS)))]
 
-    def rows(self, cells: Ints) -> _Rows:
-        """All chosen rows of these cells."""
-        held = [(i, n, self._parts[n].of(group)) for i, cell in enumerate(cells) for n, group in self._of[cell]]
-        rows = np.concatenate([np.zeros(0, np.int64), *(mine for _, _, mine in held)])
-        lengths = [len(mine) for _, _, mine in held]
-        owner = np.repeat(np.array([i for i, _, _ in held], np.int64), lengths)
-        segments = np.repeat(np.array([n for _, n, _ in held], np.int64), lengths)
-        names, ages = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
-        for number, part in enumerate(self._parts):
-            mine = segments == number
-            names[mine] = (part.segment.cells[rows[mine]] << 4) | part.segment.precision
-            ages[mine] = -part.segment.numbers[TIME].values[rows[mine]]
-        order = np.lexsort((ages, names, owner))
-        new = (np.diff(names[order], prepend=-1) != 0) | (np.diff(owner[order], prepend=-1) != 0)
-        starts = np.flatnonzero(new)
-        places = np.append(starts, len(rows)).astype(np.int64)
-        return _Rows(self._parts, segments[order], rows[order], places, owner[order][starts])
+    def rows(self, cells: Ints, *, in_order: bool = False) -> _Rows:
+        """All chosen rows of these cells; in order of cells and places, the newest first, if that is asked for."""
+        held = [(part, mine[cells]) for part, mine in zip(self._parts, self._held, strict=True)]
+        pieces = [part.of(mine[mine >= 0]) for part, mine in held]
+        owners = [np.repeat(np.flatnonzero(mine >= 0), part.counts[mine[mine >= 0]]) for part, mine in held]
+        names = [(p.segment.cells[rows] << 4) | p.segment.precision for (p, _), rows in zip(held, pieces, strict=True)]
+        segments = np.repeat(np.arange(len(held)), [len(rows) for rows in pieces])
+        rows, owner, name = (np.concatenate(parts) for parts in (pieces, owners, names))
+        if in_order or not self._apart:
+            ages = [-p.segment.numbers[TIME].values[mine] for (p, _), mine in zip(held, pieces, strict=True)]
+            order = np.lexsort((np.concatenate(ages), name, owner))
+            rows, owner, name, segments = rows[order], owner[order], name[order], segments[order]
+        starts = np.flatnonzero((np.diff(name, prepend=-1) != 0) | (np.diff(owner, prepend=-1) != 0))
+        return _Rows(self._parts, segments, rows, np.append(starts, len(rows)).astype(np.int64), owner[starts])
 
 
 def _scored(rows: _Rows, points: Floats) -> Doubles:
     """The score of each cell."""
-    total = np.zeros(int(rows.cells[-1]) + 1, np.float64)
-    starts = np.searchsorted(rows.cells, np.arange(len(total)))
+    total = np.zeros(int(rows.cells.max()) + 1, np.float64)
     for point in points:
         best = np.maximum.reduceat(rows.scores(point), rows.places[:-1]).astype(np.float64)
         order = np.lexsort((-best, rows.cells))
-        rank = np.arange(len(order)) - starts[rows.cells]
+        cells = rows.cells[order]
+        rank = np.arange(len(order)) - np.searchsorted(cells, cells)
         kept = rank < VOTES
         voters = np.full((len(total), VOTES), -np.inf)
-        voters[rows.cells[kept], rank[kept]] = best[order[kept]]
+        voters[cells[kept], rank[kept]] = best[order[kept]]
         total += soft_maximum(voters)[0]
     return total / len(points)
 
