@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +30,8 @@ def estimate(
     from geostore.cli.declared import find_collection
     from geostore.estimate import estimate as look
 
-    chosen = find_collection(collection or session.settings.collection, None)
+    with contextlib.nullcontext() if session.is_unnamed or session.is_new else session.reader() as client:
+        chosen = find_collection(collection or session.settings.collection, client)
     with session.progress("estimate") as progress:
         found = look(
             sources,

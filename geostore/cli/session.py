@@ -70,6 +70,11 @@ class Session:
         return self.target.startswith(ADDRESSES)
 
     @property
+    def is_unnamed(self) -> bool:
+        """True if neither a store nor a daemon is named."""
+        return not (self.settings.node or self.settings.store)
+
+    @property
     def is_new(self) -> bool:
         """True if the store is a local folder that holds none yet."""
         return not self.remote and "://" not in self.target and not (Path(self.target) / "geostore.json").exists()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from geostore.cli import options
-from geostore.cli.declared import find_collection
 from geostore.cli.session import Session
+from geostore.errors import InvalidInput, NotFound
+
+if TYPE_CHECKING:
+    from geostore.client import Client
 
 
 def withdraw(
@@ -18,8 +21,18 @@ def withdraw(
 ) -> None:
     """Take a scene back: its rasters are no longer current. They go for good at `prune`."""
     with session.writer() as client:
-        name = collection or session.settings.collection or find_collection("", client).name
+        name = collection or session.settings.collection or _home_of(client, scene)
         fields = client.withdraw(name, scene)
     session.answer(
         {"collection": name, "scene": scene, **fields}, lambda out: out.print(f"withdrew {scene} from {name}")
     )
+
+
+def _home_of(client: Client, scene: str) -> str:
+    """The collection that holds a scene of this id."""
+    names = sorted({str(s["collection"]) for s in client.scenes() if s["id"] == scene})
+    if len(names) > 1:
+        raise InvalidInput(f"{scene!r} is a scene of {', '.join(names)}; name one with --collection")
+    if not names:
+        raise NotFound(f"no scene {scene!r} in this store; `geostore scenes` lists them")
+    return names[0]

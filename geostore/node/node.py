@@ -97,7 +97,10 @@ class Node:
         """
         verb = _VERBS.get(type(request))
         if verb is None:
-            raise BadRequest(f"{request.verb!r} is about a daemon's jobs; there is no daemon in this process")
+            raise BadRequest(
+                f"{request.verb!r} is about a daemon's jobs, and the store is open in this process; name a daemon "
+                "(tcp://host:port), or press Ctrl-C where the work runs"
+            )
         if self.store.readonly:
             if request.role != "read" and request.verb != "verify":
                 raise Forbidden(f"{request.verb!r} changes the store, which is open read-only; open it for writing")

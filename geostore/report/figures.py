@@ -69,6 +69,7 @@ def ratios(status: Fields) -> list[tuple[str, str, str, str]]:
         ("codecs", sizes.get("codecs", 0)),
         (STORED, sizes["stored"]),
         ("everything durable", sizes["durable"]),
+        *([("  of these superseded, dropped by `geostore prune`", gone)] if (gone := sizes.get("superseded")) else []),
     ]
     compared = {"lossless JPEG XL", "payloads alone", STORED, "everything durable"}
     return [

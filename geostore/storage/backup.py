@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 
 from geostore.codec import Progress, quiet
-from geostore.errors import Conflict, Corrupt, NotFound
+from geostore.errors import Conflict, Corrupt, InvalidInput, NotFound
 from geostore.storage import header
 from geostore.storage.blobs import digest_in
 from geostore.storage.files import Files, digest_of, open_files
@@ -22,8 +22,10 @@ def backup(source: Files, target: Files, progress: Progress = quiet) -> dict[str
     `copied_files` and `copied_bytes`.
 
     Raises:
-        Conflict: another store is there. Corrupt: a file of the source fails its digest; nothing more is copied.
+        Conflict: another store is there. InvalidInput: the target is the store itself, or lies in it.
+        Corrupt: a file of the source fails its digest; nothing more is copied.
     """
+    _apart(source, target)
     _same_store(source, target)
     listed = [(path, size) for path, size, _ in source.walk() if path != MANIFEST]
     listed.sort(key=lambda item: _order(item[0]))
@@ -49,6 +51,13 @@ def backup(source: Files, target: Files, progress: Progress = quiet) -> dict[str
         "copied_files": copied,
         "copied_bytes": copied_bytes,
     }
+
+
+def _apart(source: Files, target: Files) -> None:
+    """Raise InvalidInput where a copy would become part of what is copied."""
+    here, there = (f.url if f.local is None else str(f.local.resolve()) for f in (source, target))
+    if f"{there}/".startswith(f"{here}/"):
+        raise InvalidInput(f"{target.url} lies in the store {source.url} that is to be copied; name a place outside it")
 
 
 def restore(

@@ -99,6 +99,11 @@ def test_a_store_learns_of_no_collection_that_its_first_scene_does_not_fit(run, 
         (("decode", "u2pc0", "--group", "20m", "--store", "{store}"), "no raster of 'u2pc0' in group '20m'; `geostore"),
         (("decode", "u2pc0", "-t", "1999/2001", "--store", "{store}"), "no raster of 'u2pc0' from 1999 to 2001; `"),
         (("label", "u2pc0@1999", "x", "--store", "{store}"), "no raster of 'u2pc0' at 1999; `geostore rasters u2pc0`"),
+        (("withdraw", "nosuch", "--store", "{store}"), "no scene 'nosuch' in this store; `geostore scenes` lists them"),
+        (("backup", "{store}", "--store", "{store}"), "that is to be copied; name a place outside it"),
+        (("backup", "{store}/kept", "--store", "{store}"), "that is to be copied; name a place outside it"),
+        (("cancel", "x", "--store", "{store}"), "name a daemon (tcp://host:port)"),
+        (("estimate", "nothing.tif", "-c", "meadow", "--store", "{store}"), "nothing.tif does not exist"),
         (("init", "--store", "{file}"), "meadow.toml is a file; name a folder for the store"),
     ],
 )
@@ -108,3 +113,4 @@ def test_what_was_asked_is_in_the_answer(run, world, tmp_path, arguments, told):
     done = run(*given)
     assert done.code != 0
     assert told in done.err
+    assert not (world.store / "kept").exists()
