@@ -174,18 +174,20 @@ def test_hostile_bundles_are_refused_and_the_service_goes_on(router, frame):
 
 
 def test_what_is_wrong_with_one_message_leaves_the_others_alone(router):
-    """Of three requests in a bundle the broken one is refused, the others are answered, in bundles."""
+    """Broken ones in a bundle are refused by their ids, the others answered, also one with items of later versions."""
+    unmapped, binary = [*entry(3)[:5], 7, []], [*entry(4)[:5], {"a": b"1"}, []]
+    unlisted, later = [*entry(5)[:6], {}], [*entry(6), "later"]
     found = {}
     with stranger(router.address) as peer:
-        peer.send(bundled(entry(1), entry(2, "explode"), entry(3)))
-        while len(found) < 3:
+        peer.send(bundled(entry(1), entry(2, "explode"), unmapped, binary, unlisted, later))
+        while len(found) < 6:
             frame = peer.recv()
             if is_bundle(frame):
                 found.update({told.id: len(body) for told, body in replies_in(memoryview(frame))})
             else:
                 reply = msgpack.unpackb(frame)
-                found[reply["id"]] = reply["status"]
-    assert found == {1: 1024, 2: "error", 3: 1024}
+                found[reply["id"]] = reply["kind"]
+    assert found == {1: 1024, 6: 1024, **dict.fromkeys((2, 3, 4, 5), "bad-request")}
 
 
 def test_after_hello_requests_of_every_size_get_their_own_answers(router):
