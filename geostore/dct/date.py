@@ -10,14 +10,13 @@ from geostore.coding.rangecoder import Bytes
 from geostore.dct.blocks import CLASSES
 from geostore.dct.coefficients import (
     BIT_WORTH,
-    Learnt,
     Tables,
     choose,
     code_class,
-    flag_contexts,
     read_as,
-    remember,
 )
+from geostore.dct.contexts import Hints, Spot, flag_contexts, spreads
+from geostore.dct.learnt import FLAG, SIGN, SIZE, ZERO, Learnt, remember
 from geostore.dct.mixing import guess, mixed_bit
 from geostore.dct.predict import expect, taught, teach
 
@@ -54,7 +53,7 @@ def code_date(
         np.zeros((rows * columns, *square.shape), np.int64),
         np.zeros((rows * columns, *cross.shape), np.int64),
     )
-    weights, local = start.copy(), start.copy()
+    weights, local, apart = start.copy(), start.copy(), spreads(seen)
     for k in range(parts):
         square[:], cross[:], squares[:], crosses[:] = 0, 0, 0, 0
         dense = np.array([80, 80], np.int64)  # what there was of this component, and what there mostly is
@@ -73,9 +72,8 @@ def code_date(
                 for x in range(columns):
                     at = (y * columns + x) * len(order)
                     found = expected[at : at + len(order)]
-                    _block(
-                        data, state, wanted, found, whole, sums, order, k, y, x, level, step, dense, learnt, t, encode
-                    )
+                    hints = Hints(near[:, at : at + len(order)], found, apart, step)
+                    _block(data, state, wanted, whole, sums, order, k, y, x, level, dense, hints, learnt, t, encode)
                     for n in range(len(order)):
                         u, v = order[n, 0], order[n, 1]
                         size = read_as(abs(whole[k, y, x, u, v]), step)
@@ -106,37 +104,35 @@ def _gathered(seen: Longs, order: Longs, k: int, rows: int, columns: int) -> Lon
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _block(
-    data: Bytes, state: Longs, wanted: Longs, expected: Longs, whole: Longs, sums: Longs, order: Longs, k: int, y: int,
-    x: int, level: int, step: int, dense: Longs, learnt: Learnt, t: Tables, encode: bool,
+    data: Bytes, state: Longs, wanted: Longs, whole: Longs, sums: Longs, order: Longs, k: int, y: int, x: int,
+    level: int, dense: Longs, hints: Hints, learnt: Learnt, t: Tables, encode: bool,
 ) -> None:  # fmt: skip
     """A class of one block: whether there is anything in it, and if so its values."""
-    kind, contexts, few, flags = order[0, 2], np.empty(7, np.int64), np.empty(3, np.int64), np.empty(6, np.int64)
-    share, amount = 16 * dense[0] // dense[1], 0
-    flagged = kind > 0
-    chosen = min(k, 3) * CLASSES + kind
+    contexts, few, flags = np.empty(ZERO, np.int64), np.empty(SIZE, np.int64), np.empty(FLAG, np.int64)
+    kind, way, amount, bit = order[0, 2], np.empty(SIGN, np.int64), 0, 1
+    spot = Spot(k, y, x, kind, level, 16 * dense[0] // dense[1])
+    flagged, chosen = kind > 0, min(k, 3) * CLASSES + kind
     if flagged:
-        flag_contexts(flags, sums, k, y, x, kind, level, share, learnt, t.buckets)
+        flag_contexts(flags, sums, order, spot, hints, learnt, t.buckets)
     if encode:
         missed = np.empty(len(order), np.int64)
         for n in range(len(order)):
-            missed[n] = wanted[k, y, x, order[n, 0], order[n, 1]] - expected[n]
-        cost, none, amount = choose(missed, whole, order, k, y, x, level, share, step, learnt, t, contexts, few)
+            missed[n] = wanted[k, y, x, order[n, 0], order[n, 1]] - hints.expected[n]
+        cost, none, amount = choose(missed, whole, order, spot, hints, learnt, t, contexts, few)
         if flagged:
-            some = guess(learnt.flags, learnt.flag_weights, flags, chosen, t.odds, t.back)
+            some = guess(learnt.flags, learnt.flag_weights, flags, chosen, 0, t.odds, t.back)
             if amount == 0 or none + BIT_WORTH * t.bits[65536 - some] <= cost + BIT_WORTH * t.bits[some]:
                 amount = 0
                 for n in range(len(order)):
                     whole[k, y, x, order[n, 0], order[n, 1]] = 0
     if flagged:
-        bit = 1 if amount > 0 else 0
         bit = mixed_bit(
-            data, state, learnt.flags, learnt.flag_weights, flags, chosen, t.odds, t.back, t.moves, bit, encode
-        )
-    else:
-        bit = 1
+            data, state, learnt.flags, learnt.flag_weights, flags, chosen, 0, t.odds, t.back, t.moves,
+            1 if amount > 0 else 0, encode,
+        )  # fmt: skip
     total = 0
     if bit:
-        total = code_class(data, state, whole, order, k, y, x, level, share, learnt, t, contexts, few, encode)
+        total = code_class(data, state, whole, order, spot, hints, learnt, t, contexts, few, way, encode)
     sums[k, y, x, kind] = total
     dense[0] = dense[0] - (dense[0] >> 5) + 16 * min(total, 64)
     dense[1] = dense[1] - (dense[1] >> 5) + (learnt.busy[k, y, x, kind] >> 4) + 1

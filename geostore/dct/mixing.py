@@ -22,9 +22,9 @@ _NAT = 256  # steps of the logistic domain for a factor e
 _REACH = 11 * _NAT  # of it, to either side
 _LEAST = 4  # of 65536, what a bit's probability is at least
 _FINE = 6  # bits that a model's probability has beyond 16
-_FIRST = 18350  # 65536 * 0.28, of a weight before anything is known
+_FIRST = 7500  # of 65536, a weight before anything is known
 _BIAS = 77  # 0.3 in the logistic domain: what the last weight is for
-_RATE = 14  # 2^-14 of error times guess: how fast weights learn
+_RATE = 16  # 2^-16 of error times guess: how fast weights learn
 _MEMORY = 250  # bits that a model's probability remembers at most
 
 
@@ -55,17 +55,20 @@ def new_models(inputs: int, contexts: int) -> Ints:
 
 
 def new_weights(sets: int, inputs: int) -> Ints:
-    """(sets, inputs + 1) weights of their guesses, the last one of a constant."""
-    return np.full((sets, inputs + 1), _FIRST, np.int32)
+    """(2, sets, inputs + 1) weights of their guesses, the last one of a constant: two sets are added up."""
+    weights = np.zeros((2, sets, inputs + 1), np.int32)
+    weights[0] = _FIRST
+    return weights
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def guess(models: Ints, weights: Ints, contexts: Longs, chosen: int, odds: Ints, back: Ints) -> int:
-    """The probability of a 1, in 1/65536, by model `contexts`[i] of every input i, under weights `chosen`."""
-    total = weights[chosen, len(contexts)] * _BIAS
+def guess(models: Ints, weights: Ints, contexts: Longs, chosen: int, beside: int, odds: Ints, back: Ints) -> int:
+    """The probability of a 1, in 1/65536, by model `contexts`[i] of every input i, under two sets of weights added."""
+    first, second = weights[0, chosen], weights[1, beside]
+    total = (np.int64(first[len(contexts)]) + second[len(contexts)]) * _BIAS
     for i in range(len(contexts)):
         if models[i, contexts[i], 1] > 0:
-            total += weights[chosen, i] * odds[models[i, contexts[i], 0] >> _FINE]
+            total += (np.int64(first[i]) + second[i]) * odds[models[i, contexts[i], 0] >> _FINE]
     at = min(max((total >> 16) + _REACH, 0), 2 * _REACH)
     share: int = back[at]
     return share
@@ -73,33 +76,39 @@ def guess(models: Ints, weights: Ints, contexts: Longs, chosen: int, odds: Ints,
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def learn(
-    models: Ints, weights: Ints, contexts: Longs, chosen: int, odds: Ints, moves: Ints, share: int, bit: int
-) -> None:
+    models: Ints, weights: Ints, contexts: Longs, chosen: int, beside: int, odds: Ints, moves: Ints, share: int,
+    bit: int,
+) -> None:  # fmt: skip
     """Let weights and models follow the bit that `guess` gave the probability `share`."""
+    first, second = weights[0, chosen], weights[1, beside]
     aim = 65536 if bit else 0
     error = aim - share
     for i in range(len(contexts)):
         model = models[i, contexts[i]]
         if model[1] > 0:
-            weights[chosen, i] += (error * odds[model[0] >> _FINE] + (1 << (_RATE - 1))) >> _RATE
+            move = (error * odds[model[0] >> _FINE] + (1 << (_RATE - 1))) >> _RATE
+            first[i] += move
+            second[i] += move
         else:
             model[0] = share << _FINE
         step = (((aim << _FINE) - np.int64(model[0])) * moves[model[1]]) >> 16
         model[0] = min(max(model[0] + step, _LEAST << _FINE), (65536 - _LEAST) << _FINE)
         model[1] = min(model[1] + 1, _MEMORY)
-    weights[chosen, len(contexts)] += (error * _BIAS + (1 << (_RATE - 1))) >> _RATE
+    move = (error * _BIAS + (1 << (_RATE - 1))) >> _RATE
+    first[len(contexts)] += move
+    second[len(contexts)] += move
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def mixed_bit(
-    data: Bytes, state: Longs, models: Ints, weights: Ints, contexts: Longs, chosen: int, odds: Ints, back: Ints,
-    moves: Ints, bit: int, encode: bool,
+    data: Bytes, state: Longs, models: Ints, weights: Ints, contexts: Longs, chosen: int, beside: int, odds: Ints,
+    back: Ints, moves: Ints, bit: int, encode: bool,
 ) -> int:  # fmt: skip
     """Code one bit by what its models guess, and let them learn from it."""
-    share = guess(models, weights, contexts, chosen, odds, back)
+    share = guess(models, weights, contexts, chosen, beside, odds, back)
     if encode:
         encode_bit(data, state, bit, share)
     else:
         bit = decode_bit(data, state, share)
-    learn(models, weights, contexts, chosen, odds, moves, share, bit)
+    learn(models, weights, contexts, chosen, beside, odds, moves, share, bit)
     return bit

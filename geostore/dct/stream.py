@@ -18,8 +18,9 @@ from geostore.coding.rangecoder import (
 )
 from geostore.coding.rangecoder import tables as laplace
 from geostore.dct.blocks import CLASSES, Blocks
-from geostore.dct.coefficients import Learnt, tables
+from geostore.dct.coefficients import tables
 from geostore.dct.date import code_date
+from geostore.dct.learnt import Learnt
 from geostore.dct.order import STANDING, Turn, turns
 from geostore.dct.predict import usual
 from geostore.dct.shift import MOST, move

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +19,8 @@ from geostore.collection import Policy
 from geostore.dct import KltDctFamily
 from geostore.dct.blocks import CLASSES, Blocks
 from geostore.dct.codec import KltDctCodec
+from geostore.dct.contexts import spreads
+from geostore.dct.fit import make_codec
 from geostore.dct.mixing import logistic
 from geostore.dct.order import STANDING, turns
 from geostore.dct.predict import taught, teach
@@ -24,6 +30,7 @@ from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
 from geostore.testing.codecs import synthetic_series
 
 FAMILY = KltDctFamily()
+GOLDEN = Path(__file__).parents[1] / "golden" / "klt-dct.json"
 POLICY = Policy(mse_max=2e-4, index_mae_max=None)
 
 
@@ -163,3 +170,37 @@ def test_what_is_not_for_it_is_left() -> None:
         codec.decode(damaged.payload, series.valid[0])
     with pytest.raises(InvalidInput, match="does not fit"):
         codec.encode(series.pixels[0, :, :5], series.valid[0, :5])
+
+
+def test_spreads_are_even_distances_from_the_mean() -> None:
+    """Proves that references a and b everywhere lie 8 |a - b| / 2 apart, and that one reference lies nowhere apart."""
+    seen = np.full((2, 1, 1, 2, 5, 7), 40, np.int64)
+    seen[1] = -60
+    assert (spreads(seen) == 400).all()
+    assert not spreads(seen[:1]).any()
+
+
+def _write_golden() -> None:
+    series = synthetic_series((3, 4, 24, 24), indices=("NDVI",))
+    series = replace(series, valid=np.ones_like(series.valid))
+    items, codecs = [], {}
+    for name, scale in (("even", (0, 1)), ("bent", (30, 4))):
+        codec = replace(make_codec(series, POLICY, *scale), step=48)
+        codecs[name] = codec.to_bytes().hex()
+        alone = codec.encode(series.pixels[1], series.valid[1])
+        for mask, e in zip((*series.valid, series.valid[1]), (*codec.encode_series(series), alone), strict=True):
+            digest = sha256(codec.decode(e.payload, mask, e.shared).tobytes()).hexdigest()
+            items.append({"codec": name, "payload": e.payload.hex(), "shared": e.shared.hex(), "sha256": digest})
+    GOLDEN.write_text(json.dumps({"codecs": codecs, "rasters": items}, indent=1) + "\n")
+
+
+def test_golden_rasters_decode_to_the_same_bytes() -> None:
+    """Proves that codecs and streams stored once decode to the digests written down then."""
+    if os.environ.get("GEOSTORE_GOLDEN") == "write":
+        _write_golden()
+    golden = json.loads(GOLDEN.read_text())
+    codecs = {name: FAMILY.from_bytes(bytes.fromhex(data)) for name, data in golden["codecs"].items()}
+    mask = np.ones((24, 24), bool)
+    for item in golden["rasters"]:
+        seen = codecs[item["codec"]].decode(bytes.fromhex(item["payload"]), mask, bytes.fromhex(item["shared"]))
+        assert sha256(seen.tobytes()).hexdigest() == item["sha256"]
