@@ -79,4 +79,7 @@ def _instant(time: Any) -> datetime:
             time = str(time.astype("datetime64[us]"))
         return datetime.fromisoformat(time)
     except (ValueError, TypeError) as error:
-        raise InvalidInput(f"{time!r} is not a time; write 2020, 2020-06, 2020-06-14 or 2020-06-14T09:05:31") from error
+        raise InvalidInput(
+            f"{time!r} is not a time; write 2020, 2020-06, 2020-06-14 or 2020-06-14T09:05:31; a range is "
+            "slice(first, last), in a shell FIRST/LAST"
+        ) from error

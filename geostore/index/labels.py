@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -40,12 +41,15 @@ class Legend:
     def positions(self, name: str) -> tuple[int, ...]:
         """Positions of the finest labels that `name` stands for: a label, a group, or the code of one.
 
+        Case does not count; where no name is equal, neither do hyphens, spaces, dots and plurals, if one is meant.
+
         Raises:
             InvalidInput: the legend has none of that name; the message gives some that are close.
         """
-        wanted = {code: full for full, code in self.codes.items()}.get(name, name)
+        wanted = {code: full for full, code in self.codes.items()}.get(name.replace(".", ""), name)
         lower = {n.lower(): n for n in (*self.labels, *self.groups)}
-        full = lower.get(wanted.lower())
+        alike = [] if wanted.lower() in lower else [n for n in lower.values() if _plain(n) == _plain(wanted)]
+        full = alike[0] if len(alike) == 1 else lower.get(wanted.lower())
         if full is None:
             raise InvalidInput(f"no label {name!r} in legend {self.name}; {_closest(name, lower.values())}")
         return tuple(self.labels.index(n) for n in self.groups.get(full, (full,)))
@@ -86,6 +90,11 @@ def corine() -> Legend:
         if len(code) < 3
     }
     return Legend(found["name"], tuple(finest.values()), groups, codes)
+
+
+def _plain(name: str) -> str:
+    """A name without what spellings differ in."""
+    return "".join(word.removesuffix("s") for word in re.findall(r"\w+", name.lower()))
 
 
 def _closest(name: str, known: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from geostore.errors import InvalidInput, NotComparable
 from geostore.index import segment
 from geostore.index.columns import STEPS, category, numbers
 from geostore.index.filters import Filter, plan
-from geostore.index.labels import AtLeast, Exactly, Some, corine, labelled
+from geostore.index.labels import AtLeast, Exactly, Legend, Some, corine, labelled
 from geostore.index.rows import Rows, Space, seasons
 from geostore.index.search import search, search_radius
 from geostore.index.segments import Segments
@@ -185,6 +185,10 @@ def test_corine_has_three_levels():
         == tuple(legend.positions(c)[0] for c in ("311", "312", "313"))
     )
     assert len({p for top in "12345" for p in legend.positions(top)}) == 44
+    assert legend.positions("Forests") == legend.positions("3.1") == legend.positions("31")
+    assert legend.positions("Forest and semi natural areas") == legend.positions("3")
+    both = Legend("own", ("road", "roads", "Oak-wood"), {}, {})
+    assert [both.positions(n) for n in ("road", "Roads", "oak woods")] == [(0,), (1,), (2,)]
     with pytest.raises(InvalidInput, match=r"did you mean.*Coniferous forest"):
         legend.positions("conifer forest")
 

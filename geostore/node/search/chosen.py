@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from geostore.errors import InvalidInput
-from geostore.index.filters import Condition, Filter
+from geostore.index.filters import Condition, Filter, columns
 from geostore.index.labels import AtLeast, Exactly, Some
 from geostore.index.segments import Segments
 from geostore.index.spatial import Circle, Where, where
 from geostore.keys import from_time_us
 from geostore.query.messages import Wanted
 
-SENSOR = "sensor"
+SENSOR, CLOUD = "sensor", "cloud"
 _HOW: dict[str, type[Some | AtLeast | Exactly]] = {"some": Some, "at-least": AtLeast, "exactly": Exactly}
 
 
@@ -21,7 +21,7 @@ def filter_of(wanted: Wanted, indexes: Sequence[Segments]) -> Filter:
     """The filter a request means.
 
     Raises:
-        InvalidInput: a season, an area, a time or a bound that is none.
+        InvalidInput: a season, an area, a time or a bound that is none, or cloud where no scene told it.
     """
     categories: dict[str, tuple[str, ...]] = {
         name: (value,) for name in ("collection", "group") if (value := getattr(wanted, name)) is not None
@@ -30,6 +30,11 @@ def filter_of(wanted: Wanted, indexes: Sequence[Segments]) -> Filter:
         categories[SENSOR] = tuple(sensors(wanted.sensors, indexes))
     if None not in (wanted.start_us, wanted.end_us) and wanted.start_us >= wanted.end_us:  # type: ignore[operator]
         raise InvalidInput(f"times {wanted.start_us} to {wanted.end_us} end before they begin; swap the two")
+    if CLOUD in wanted.numbers and CLOUD not in columns(p.segment for i in indexes for p in i.parts)[0]:
+        raise InvalidInput(
+            "cloud was asked for, and no scene here told its cover (a STAC item's eo:cloud_cover or a file's tags do); "
+            "use the share of usable pixels, `valid_fraction`, instead"
+        )
     return Filter(
         within=None if wanted.within is None else _area(wanted),
         start=None if wanted.start_us is None else _time(wanted.start_us),

@@ -43,7 +43,7 @@ def model_for(node: Node, examples: Sequence[Example], arrays: tuple[Array, ...]
     if not models:
         return _only(node, known, examples, arrays, wanted)
     for model in models[1:]:
-        models[0].space.check(model.space)
+        _check_same(models[0], model)
     if models[0].name not in known:
         there = "; ".join(sorted(", ".join(m.bands.names) for m in known.values()))
         raise NotComparable(
@@ -51,6 +51,15 @@ def model_for(node: Node, examples: Sequence[Example], arrays: tuple[Array, ...]
             "one of these, in this order"
         )
     return models[0]
+
+
+def _check_same(first: SearchModel, other: SearchModel) -> None:
+    """Raise NotComparable where two examples are described by different models."""
+    if first.name == other.name:
+        return
+    one, two = (", ".join(model.bands.names) for model in (first, other))
+    which = f"bands {one}, another {two}" if one != two else f"bands {one}, stored in different numbers or groups"
+    raise NotComparable(f"one example has {which}: what tells them apart is not what they show; ask about one kind")
 
 
 def _bands_of(node: Node, example: Example) -> Bands | None:
@@ -82,14 +91,24 @@ def _only(
         names = {node.following.model(bands).name for g, bands in groups.items() if wanted.group in (None, g)}
         fitting = [model for model in fitting if model.name in names]
     if len(fitting) > 1 and examples[0].vector is not None:
-        width = _position(arrays, examples[0].vector, "vector").size
-        fitting = [model for model in fitting if model.space.width == width]
+        fitting = _as_wide(fitting, _position(arrays, examples[0].vector, "vector").size)
     if len(fitting) != 1:
         raise NotComparable(
             f"what is looked for could mean any of {len(fitting)} sets of bands; give its space, or its collection and "
             "band group"
         )
     return fitting[0]
+
+
+def _as_wide(models: Sequence[SearchModel], width: int) -> list[SearchModel]:
+    """The models whose descriptors have `width` numbers; NotComparable where there is none."""
+    found = [model for model in models if model.space.width == width]
+    if not found:
+        there = sorted({f"{m.space.width} ({', '.join(m.bands.names)})" for m in models})
+        raise NotComparable(
+            f"a vector of {width} numbers; descriptors here have {' or '.join(there)}: give one of these"
+        )
+    return found
 
 
 def _position(arrays: tuple[Array, ...], at: int | None, what: str) -> Array:
