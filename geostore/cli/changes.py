@@ -53,6 +53,7 @@ def _show(out: Console, found: PlaceChanges, only: bool) -> None:
     columns = ("time", "platform", ">likeness", ">step", ">shift", "changed", "labels")
     rows = [_row(moment) for moment in (found.changes if only else found.rows)]
     seasons = "seasons taken off" if found.deseasoned else "seasons left in: not every one was seen in two years"
+    seasons = seasons if len(found) else "none meets the conditions"
     out.print(show.table(f"{found.geohash}, {counted(len(found), 'date')}, {seasons}", columns, rows))
 
 

@@ -79,9 +79,9 @@ def read_area(path: Path) -> dict[str, Any]:
     try:
         area = json.loads(path.read_bytes())
     except FileNotFoundError:
-        raise NotFound(f"no file {str(path)!r}; give --area a GeoJSON polygon") from None
+        raise NotFound(f"no file {str(path)!r}; give the path of a GeoJSON polygon") from None
     except ValueError as error:
-        raise InvalidInput(f"{path} is not GeoJSON: {error}; give --area a GeoJSON polygon") from None
+        raise InvalidInput(f"{path} is not GeoJSON: {error}; give the path of a GeoJSON polygon") from None
     if not isinstance(area, dict):
         raise InvalidInput(f"{path} is not GeoJSON: it holds a {type(area).__name__}, wanted an object")
     return area

@@ -159,7 +159,7 @@ class Hits:
 
         Args:
             most: hits shown.
-            bands: three, or one; red, green and blue where they are there, else the last three.
+            bands: three, or one; else the first that are there of red, green, blue; swir16, nir, red; nir, red, green.
             columns: pictures in a line.
         """
         from geostore.client.pictures import draw_hits

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geostore.client.hits import Hit, Moment
 
 Floats = npt.NDArray[np.float32]
-_COLOURS = ("red", "green", "blue")
+_COLOURS = (("red", "green", "blue"), ("swir16", "nir", "red"), ("nir", "red", "green"))  # the first that is there
 _SIDE_IN = 2.1  # inches of one picture
 
 
@@ -49,7 +49,7 @@ def _cut(raster: Raster, hit: Hit, bands: Sequence[str] | None) -> Floats:
     names = list(bands or ())
     if not names:
         known = raster.bands.names
-        names = list(_COLOURS) if set(_COLOURS) <= set(known) else list(known[-3:][::-1])
+        names = list(next((c for c in _COLOURS if set(c) <= set(known)), known[-3:][::-1]))
     names = (names * 3)[:3] if len(names) < 3 else names[:3]
     chosen = [raster.bands.index(name) for name in names]
     values = np.where(raster.valid, raster.bands.to_physical(raster.pixels)[chosen], np.float32(np.nan))
@@ -82,6 +82,8 @@ def draw_changes(geohash: str, rows: Sequence[Moment]) -> Figure:
 
     figure = Figure(figsize=(9, 4.5), layout="constrained")
     above, below = figure.subplots(2, 1, sharex=True)
+    if not rows:
+        above.text(0.5, 0.5, "no date met the conditions", ha="center", transform=above.transAxes)
     times = np.array([row.key.time_us for row in rows], "datetime64[us]")
     above.plot(times, [row.likeness for row in rows], "o-", ms=3, lw=1, color="tab:blue")
     above.set_ylabel("likeness (cosine)")
