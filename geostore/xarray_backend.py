@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from xarray.backends import BackendEntrypoint
@@ -78,4 +79,6 @@ def read_name(name: Any) -> tuple[str, str]:
     target, _, geohash = text.removeprefix(PREFIX).rstrip("/").rpartition("/")
     if not text.startswith(PREFIX) or not target:
         raise InvalidInput(f"{name!r} is not a cell of a store; write geostore:./store/9qdfr")
+    if (Path(text.removeprefix(PREFIX)) / "geostore.json").is_file():
+        raise InvalidInput(f"{text!r} is a store without a cell; add one, as {text.rstrip('/')}/9qdfr")
     return target, check_geohash(geohash)

@@ -146,6 +146,7 @@ class AsyncClient:
         within: Within | None = None,
     ) -> xr.Dataset:
         """As `Client.decode`; the Dataset's values are read with waiting, so load it in a thread."""
+        steps.check_wanted(bands, tier, within)
         infos, product = await self._run(steps.choose(geohash, collection, group, time, bands))
         waiting = Client(self._asker)
 

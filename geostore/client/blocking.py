@@ -150,6 +150,7 @@ class Client:
             NotFound: no such cell, or no raster in that time.
             InvalidInput, BandMismatch: several cells or collections are meant, or bands of several groups.
         """
+        steps.check_wanted(bands, tier, within)
         infos, product = self._run(steps.choose(geohash, collection, group, time, bands))
 
         def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -111,7 +111,9 @@ def put(collection: str, scene: SceneFields, splits: Iterable[Split]) -> Steps[d
     for batch, last in _batches(splits, lambda s: s.raster.pixels.nbytes + s.raster.valid.nbytes):
         arrays: list[Array] = []
         pieces = _pieces(batch, arrays)
-        reply: Reply = yield Send(messages.Put(collection=collection, scene=scene, pieces=pieces, last=last), arrays)
+        reply: Reply = yield Send(
+            asked(messages.Put, collection=collection, scene=scene, pieces=pieces, last=last), arrays
+        )
         total = {name: count + int(reply.fields.get(name, 0)) for name, count in total.items()}
     return total
 
@@ -192,6 +194,20 @@ def decode_rasters(
     ]
     replies: list[Reply] = yield SendMany(requests)
     return [read_raster(item, reply.arrays) for reply in replies for item in reply.fields["rasters"]]
+
+
+def check_wanted(bands: Sequence[str] | None, tier: str, within: Within | None) -> None:
+    """Refuse at once what a lazy decode would refuse only when its values are looked at.
+
+    Raises:
+        InvalidInput: `bands` is no list, there is no such tier, or `within` is no table of errors.
+    """
+    if isinstance(bands, str):
+        raise InvalidInput(f"bands = {bands!r} is one text; give a list, [{bands!r}]")
+    if tier not in ("best", "embedding", "original"):
+        raise InvalidInput(f"tier = {tier!r}; use best, embedding or original")
+    if within is not None and not isinstance(within, Mapping):
+        raise InvalidInput(f"within = {within!r}; give errors allowed by name, as {{'ndvi': 0.02}}")
 
 
 def choose(

@@ -50,6 +50,8 @@ def put_collection(node: Node, request: messages.PutCollection, arrays: tuple[Ar
 
 def scenes(node: Node, request: messages.Scenes, arrays: tuple[Array, ...], progress: Progress) -> Reply:
     """The facts of every scene that was not withdrawn."""
+    if request.collection is not None:
+        node.store.collection(request.collection)
     found = [s for s in node.store.scenes(request.collection) if s.op == "put"]
     return Reply({"scenes": [dataclasses.asdict(s) for s in found]})
 

@@ -117,8 +117,9 @@ def ratio_bars(folder: Path, name: str, rows: Sequence[tuple[str, float, float]]
             axes.barh(at + shift, values, 0.36, color=colour, label=f"against {label}")
             for y, value in zip(at + shift, values, strict=True):
                 axes.annotate(
-                    f" {value:.3g}", (value, y), fontsize=7.5, va="center", color=theme.ink, annotation_clip=False,
-                    zorder=4, bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.5},
+                    f"{value:.3g}", (value, y), xytext=(3, 0), textcoords="offset points", fontsize=7.5, va="center",
+                    color=theme.ink, annotation_clip=False, zorder=4,
+                    bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.5},
                 )  # fmt: skip
         axes.set_yticks(at, [row[0] for row in rows])
         axes.set_ylim(-0.6, len(rows) - 0.4)

@@ -200,6 +200,12 @@ def test_xarray_opens_a_cell_by_name(world):
         np.testing.assert_array_equal(seen, same)
 
 
+def test_a_store_without_a_cell_is_told_so(world):
+    """The name of a store alone is refused with the form that was wanted, not taken for a cell of its parent."""
+    with pytest.raises(InvalidInput, match=r"is a store without a cell; add one, as geostore:.*/store/9qdfr"):
+        xr.open_dataset(f"geostore:{world.store}", engine="geostore")
+
+
 def test_xarray_names():
     """The name is split at its last slash, daemon addresses included; other names are refused."""
     assert read_name("geostore:tcp://127.0.0.1:7070/9qdfr") == ("tcp://127.0.0.1:7070", "9qdfr")
