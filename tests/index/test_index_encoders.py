@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -88,12 +89,18 @@ def test_what_is_declared_wrongly_is_refused(folder: Path, tmp_path: Path) -> No
         ({"image": {**good["image"], "file": "../image.pt2"}}, InvalidInput, "without slashes"),
         ({"format": 2}, UnsupportedFormat, "format 2"),
         ({"image": None, "text": None, "location": None}, InvalidInput, "a side or more"),
-        ({"width": "x"}, InvalidInput, "lacks or garbles"),
+        ({"width": "x"}, InvalidInput, "lacks a field"),
     ):
         found = {name: value for name, value in {**good, **change}.items() if value is not None}
         (tmp_path / "encoder.json").write_text(json.dumps(found))
         with pytest.raises(kind, match=match):
             bundle(tmp_path)
+    shutil.copytree(folder, tmp_path / "torn")
+    (tmp_path / "torn" / "image.pt2").write_bytes(b"torn" * 100)
+    torn = FolderEncoder(bundle(tmp_path / "torn"))
+    bands = Bands(tuple(Band(name, name, 10.0) for name in good["image"]["bands"]))
+    with pytest.raises(Corrupt, match=r"image.pt2 of .* 400 bytes, is no archive of torch.export"):
+        torn.image(np.ones((len(bands), 32, 32), np.uint16), np.ones((32, 32), bool), bands)
     with pytest.raises(Corrupt, match="no bundle"):
         FolderEncoder(b"no archive")
     with pytest.raises(Corrupt, match="no bundle"):

@@ -163,11 +163,18 @@ class FolderEncoder:
         if side not in self._programs:
             import torch
 
-            data = self._archive.read(self._side(side)["file"])
+            file = self._side(side)["file"]
+            data = self._archive.read(file)
+            if not zipfile.is_zipfile(io.BytesIO(data)):  # torch would log a traceback
+                raise Corrupt(
+                    f"{file} of {self.name}, {len(data)} bytes, is no archive of torch.export; export it again"
+                )
             try:
                 self._programs[side] = torch.export.load(io.BytesIO(data)).module()
             except (RuntimeError, ValueError, KeyError, OSError) as error:
-                raise Corrupt(f"the {side} side of {self.name} is no archive of torch.export ({error})") from error
+                raise Corrupt(
+                    f"the {side} side of {self.name} is no archive of torch.export ({error}); export it again"
+                ) from error
         return self._programs[side]
 
 
@@ -177,7 +184,9 @@ def _parsed(raw: bytes) -> dict[str, Any]:
         found = dict(json.loads(raw))
         version, name, width = found.get("format", FORMAT), str(found["name"]), int(found["width"])
     except (ValueError, KeyError, TypeError) as error:
-        raise InvalidInput(f"{DECLARED} lacks or garbles {error}; see docs/guides/encoders.md") from error
+        raise InvalidInput(
+            f"{DECLARED} does not read, or lacks a field ({error}); see docs/guides/encoders.md"
+        ) from error
     if version != FORMAT:
         raise UnsupportedFormat(f"{DECLARED} has format {version}; this geostore reads {FORMAT}")
     if not name or not 8 <= width <= 8192 or not any(side in found for side in _SIDES):
