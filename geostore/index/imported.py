@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from geostore.durable import write_whole
-from geostore.errors import Corrupt, NotComparable, NotFound
+from geostore.errors import Corrupt, InvalidInput, NotComparable, NotFound
 from geostore.index.filters import ALL, Filter
 from geostore.index.ranked import Query, ranked
 from geostore.index.rerank import quantise
@@ -80,7 +80,9 @@ class Imported:
         vector = np.asarray(vector, np.float32)
         if vector.shape != (self.head.width,):
             raise NotComparable(f"a vector {vector.shape}; those of {self.model} have {self.head.width} components")
-        unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
+        if not np.isfinite(vector).all() or not vector.any():
+            raise InvalidInput("a vector holds values that are not finite, or only zeros; give finite numbers")
+        unit = vector / float(np.linalg.norm(vector))
         signature = np.ascontiguousarray(signatures(self.head, unit[None]).T)
         query = Query(signature, unit, self.rows.space)
         found = ranked([self.rows], query, k, wanted=wanted, threads=threads).found
