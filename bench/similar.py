@@ -141,13 +141,18 @@ def _core_set(bench: Bench, rows: int, picks: int) -> None:
         tasks = {"stream": lambda: stream(flat), "picks": lambda: core_set(words, picks)}
         clock(tasks, seconds)
     drawn = np.random.default_rng(bench.seed).choice(rows, picks, replace=False)
-    least = np.full(rows, 2 * BITS, np.int64)
-    for row in drawn:
-        np.minimum(least, np.bitwise_count(words ^ words[:, row, None]).sum(axis=0, dtype=np.int64), out=least)
     value, spread = over(seconds, "picks", "stream") / picks, core_set(words, picks, strata=cluster % 20)
-    for what, radius in (("exact greedy", made.radius), ("stratified", spread.radius), ("random", int(least.max()))):
-        bench.row(rows=rows, core_set=what, picks=picks, covering_radius_bits=radius)
+    for what, picked in (("exact greedy", made.rows), ("stratified", spread.rows), ("random", drawn)):
+        bench.row(rows=rows, core_set=what, picks=picks, covering_radius_bits=_reach(words, picked))
     _figure(bench, "core_set.pick", value, "CPU seconds of a plain sum over the same signatures, a pick", bar=1.0, n=5)
+
+
+def _reach(words: Words, picked: npt.NDArray[Any]) -> int:
+    """Bits from the row that is farthest from all picked ones to the nearest of these."""
+    least = np.full(words.shape[1], 2 * BITS, np.int64)
+    for row in picked:
+        np.minimum(least, np.bitwise_count(words ^ words[:, row, None]).sum(axis=0, dtype=np.int64), out=least)
+    return int(least.max())
 
 
 def _two_stage(bench: Bench, count: int) -> None:
