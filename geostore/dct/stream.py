@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from geostore.coding.rangecoder import (
     Bytes,
+    decode_bit,
     decode_one,
+    encode_bit,
     encode_one,
     finish,
     start_decoder,
@@ -20,6 +22,7 @@ from geostore.coding.rangecoder import tables as laplace
 from geostore.dct.blocks import CLASSES, Blocks
 from geostore.dct.coefficients import tables
 from geostore.dct.date import code_date
+from geostore.dct.further import Further
 from geostore.dct.learnt import Learnt
 from geostore.dct.order import STANDING, Turn, turns
 from geostore.dct.predict import usual
@@ -36,6 +39,7 @@ _SHIFT_SCALE, _STEP_SCALE = 58, 28  # of Laplace tables: about 5 parts of a pixe
 _STANDING_MEMORY = 25  # dates the standing image is the mean of, at most
 _BYTES_PER_VALUE = 8
 _MARGIN = 1 << 10
+_EVEN = 1 << 15  # odds of a bit of which nothing is known
 
 Keep = Callable[[int, Doubles], float]  # (date, (K, H, W) planes decoded) -> the share of a bound it uses up
 
@@ -112,6 +116,17 @@ class Coder:
         """The number of the step that a date of that place in the order has unless it needs another."""
         return min(max(self.base + _LEVELS[min(turn.level, len(_LEVELS) - 1)], 0), STEP_MAX)
 
+    def further(self, turn: Turn, also: int | None, *, encode: bool) -> Turn:
+        """The turn with one more reference, `also` or the one read; by its number among the dates left, 0 for none."""
+        left = sorted(set(self.past.planes) - set(turn.references))
+        number = 1 + left.index(also) if encode and also is not None else 0
+        for bit in reversed(range(len(left).bit_length())):
+            if encode:
+                encode_bit(self.data, self.state, number >> bit & 1, _EVEN)
+            else:
+                number |= decode_bit(self.data, self.state, _EVEN) << bit
+        return replace(turn, references=(*turn.references, *left[number - 1 : number])) if number else turn
+
     def references(self, turn: Turn, at: Longs) -> Longs:
         """(R, K, rows, columns, h, w) coefficients of a date's references."""
         planes = self.past.seen(turn, at)
@@ -173,27 +188,32 @@ def encode_group(
     data = np.zeros(_MARGIN + _BYTES_PER_VALUE * padded.size, np.uint8)
     coder = Coder.of(blocks, planes.shape[1], data, start_encoder(), base)
     shifts = shifts - shifts[0]  # the first lies where it lies
+    further = Further()
     for turn in turns(len(planes)):
-        _encode_date(coder, turn, padded[turn.date], np.clip(shifts[turn.date], -MOST, MOST), keep)
+        _encode_date(coder, further, turn, padded[turn.date], np.clip(shifts[turn.date], -MOST, MOST), keep)
     size = finish(data, coder.state)
     inner = [coder.past.planes[t][:, : blocks.height, : blocks.width] for t in range(len(planes))]
     return len(planes).to_bytes(2, "little") + bytes([base]) + data[1 : 1 + size].tobytes(), inner
 
 
-def _encode_date(coder: Coder, turn: Turn, planes: Doubles, at: Longs, keep: Keep | None) -> None:
+def _encode_date(coder: Coder, further: Further, turn: Turn, planes: Doubles, at: Longs, keep: Keep | None) -> None:
     wanted = coder.blocks.forward(np.rint(planes)).astype(np.int64)
-    seen, step = coder.references(turn, at), coder.usual_step(turn)
-    state, learnt = coder.state.copy(), coder.learnt
+    also = further.best(planes, at, turn.references, coder.past.standing)
+    step, state, learnt = coder.usual_step(turn), coder.state.copy(), coder.learnt
+    seen: Longs | None = None
     while True:
         coder.state, coder.learnt = state.copy(), learnt.copy()
         coder.told(turn, step, at)
-        decoded = coder.code(turn, wanted, seen, step, encode=True)
+        whole = coder.further(turn, also, encode=True)
+        seen = coder.references(whole, at) if seen is None else seen
+        decoded = coder.code(whole, wanted, seen, step, encode=True)
         inner = decoded[:, : coder.blocks.height, : coder.blocks.width]
         share = 0.0 if keep is None else keep(turn.date, inner)
         if share <= 1 or step == 0:
             break
         step = max(step - max(1, round(4 * np.log2(min(share, 64.0)))), 0)
     coder.past.add(turn.date, decoded, at)
+    further.add(turn.date, decoded, at)
 
 
 def decode_group(stream: bytes, blocks: Blocks, components: int, dates: Sequence[int]) -> Iterator[tuple[int, Doubles]]:
@@ -214,6 +234,7 @@ def decode_group(stream: bytes, blocks: Blocks, components: int, dates: Sequence
         if not left:
             return
         step, at = coder.told(turn, -1, np.zeros(2, np.int64))
+        turn = coder.further(turn, None, encode=False)
         seen = coder.references(turn, at)
         decoded = coder.code(turn, np.zeros(0, np.int64), seen, step, encode=False)
         if coder.state[4] > len(data) + 64:

@@ -180,8 +180,22 @@ def test_spreads_are_even_distances_from_the_mean() -> None:
     assert not spreads(seen[:1]).any()
 
 
+def test_a_date_far_off_is_leant_on() -> None:
+    """Proves that a scene seen once and again, much later, takes far less the second time, told which date it was."""
+    planes, at = drifting(24)
+    other = np.roll(planes[:, ::-1, ::-1], 7, axis=3)
+    scenes = planes.copy()
+    scenes[[3, 20]] = other[[3, 20]]  # a second look, in some 17 dates' time
+    scenes[20] = move(move(np.rint(other[3]), -at[3]), at[20])
+    blocks = Blocks(*planes.shape[2:])
+    stream, coded = encode_group(scenes * 4, blocks, at, 40)
+    assert all(np.array_equal(found, coded[t]) for t, found in decode_group(stream, blocks, 2, range(24)))
+    scenes[20] = np.roll(other[20], 11, axis=2)
+    assert len(stream) < 0.9 * len(encode_group(scenes * 4, blocks, at, 40)[0])
+
+
 def _write_golden() -> None:
-    series = synthetic_series((3, 4, 24, 24), indices=("NDVI",))
+    series = synthetic_series((7, 4, 24, 24), indices=("NDVI",))
     series = replace(series, valid=np.ones_like(series.valid))
     items, codecs = [], {}
     for name, scale in (("even", (0, 1)), ("bent", (30, 4))):
