@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """The entry point of the `geostore` command; exits with a code of `geostore.cli.exit_codes`."""
+    """The entry point of the `geostore` command; exits by `geostore.cli.exit_codes`. SIGTERM is as Ctrl-C."""
+    import signal
+
     from geostore.cli.app import app
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     app(prog_name="geostore")

@@ -42,8 +42,11 @@ def fit(
 
 
 def _show(out: Console, fields: dict[str, Any]) -> None:
+    nothing = not fields["partitions"] and not fields.get("left")
     out.print(
-        f"{counted(fields['rasters'], 'raster')} in {counted(fields['partitions'], 'partition')}: "
+        "nothing waits for a fit; `geostore fit --refit` fits again what is fitted"
+        if nothing
+        else f"{counted(fields['rasters'], 'raster')} in {counted(fields['partitions'], 'partition')}: "
         f"{counted(fields['fitted'], 'codec')} fitted, {fields['encoded']} kept theirs, {fields['lossless']} smaller "
         f"lossless; {duration(fields['seconds'])}"
     )
@@ -57,10 +60,12 @@ def beyond(missed: int, left: int | None) -> list[str]:
     """What to do about rasters that miss their policy; `left` of them have no original at hand, if that is known."""
     if not missed:
         return []
-    lines = [f"beyond their policy as it is now: {counted(missed, 'raster')}; `geostore fit --refit` fits them again"]
-    if left:
-        lines[0] += f", but for {left} with no original at hand: withdraw their scenes, ingest them again, then fit"
-    return lines
+    said = f"beyond their policy as it is now: {counted(missed, 'raster')}; "
+    again = "`geostore fit --refit` fits them again"
+    anew = "no original at hand: withdraw their scenes, ingest them again, then fit"
+    if not left:
+        return [said + again]
+    return [said + (anew if left == missed else f"{again}, but for {left} with {anew}")]
 
 
 def _freed(fields: dict[str, Any]) -> list[str]:

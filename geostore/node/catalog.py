@@ -89,10 +89,11 @@ def rasters(node: Node, request: messages.Rasters, arrays: tuple[Array, ...], pr
     rows = select(node, request)
     if not rows and request.geohash and not node.store.partitions(request.collection, request.geohash):
         known = sorted({p.geohash for p in node.store.partitions(request.collection)})
-        raise NotFound(
-            f"no partition {request.geohash!r} in this store; it has {', '.join(known[:8]) or 'none yet'}"
-            f"{' ...' if len(known) > 8 else ''}; run `geostore ingest` first or choose one of these"
+        more = " ..." if len(known) > 8 else ""
+        there = (
+            f"it has {', '.join(known[:8])}{more}: choose one of these" if known else "it has none yet: ingest first"
         )
+        raise NotFound(f"no partition {request.geohash!r} in this store; {there}")
     found = []
     for row in rows:
         codec_row, codec = node.codec(row.key.partition, row.generation)

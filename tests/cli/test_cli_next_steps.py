@@ -39,7 +39,7 @@ def test_where_originals_are_gone_fit_says_what_is_left_to_do(run, tight, tmp_pa
     assert run("prune", "--now", "--store", copy).code == 0
     fields = run("fit", "--store", copy, "--json").json
     assert fields["beyond_left"] == fields["beyond"] > 1
-    told = f"but for {fields['beyond']} with no original at hand: withdraw their scenes"
+    told = f"{fields['beyond']} rasters; no original at hand: withdraw their scenes"
     assert told in run("fit", "--store", copy).out
 
 

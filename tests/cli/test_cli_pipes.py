@@ -55,8 +55,9 @@ def _group(number: int) -> list[psutil.Process]:
     return found
 
 
-def test_an_interrupted_fit_leaves_no_worker(world, tmp_path):
-    """SIGINT to the whole group, as a terminal sends it, while a worker fits: 130, one line, nobody left."""
+@pytest.mark.parametrize("to_all", [True, False])
+def test_an_interrupted_fit_leaves_no_worker(world, tmp_path, to_all):
+    """SIGINT to the group, as a terminal sends it, or SIGTERM to the command, while a worker fits: 130, nobody left."""
     store = shutil.copytree(world.store, tmp_path / "store")
     code = (
         "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -72,7 +73,10 @@ def test_an_interrupted_fit_leaves_no_worker(world, tmp_path):
     )  # fmt: skip
     assert fit.stdout is not None
     assert fit.stdout.readline()  # it says what it fits
-    os.killpg(fit.pid, signal.SIGINT)
+    if to_all:
+        os.killpg(fit.pid, signal.SIGINT)
+    else:
+        os.kill(fit.pid, signal.SIGTERM)
     _, err = fit.communicate(timeout=60)
     assert (fit.returncode, err.count("\n")) == (130, 1), err
     assert err.startswith("cancelled: interrupted")
