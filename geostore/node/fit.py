@@ -24,6 +24,7 @@ from geostore.keys import PartitionKey
 from geostore.node.decode import exact_row, read_original
 from geostore.node.encode import Fitted, encode_series, families_lent, fit_series
 from geostore.node.lending import Lending
+from geostore.node.workers import Workers
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 from geostore.raster import Bands
@@ -196,7 +197,7 @@ def _run(
     scratch = Scratch("stacks")
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
-    pool = ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(reports,))
+    pool = Workers(workers, initializer=_begin_worker, initargs=(reports,))
     running: dict[Future[Fitted | None], Plan] = {}
     shares: dict[str, float] = {}
     todo, done = iter(chosen), 0

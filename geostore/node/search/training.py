@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, wait
+from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +22,7 @@ from geostore.keys import PartitionKey
 from geostore.node.decode import read_rows
 from geostore.node.search.labelling import Labelling
 from geostore.node.search.models import head_from_bytes
+from geostore.node.workers import Workers
 from geostore.query.messages import Progress
 from geostore.raster import Bands
 from geostore.storage import RasterRow
@@ -168,7 +168,7 @@ def train(
 
 def _apart(what: str, progress: Progress, work: Callable[..., bytes], *arguments: Any) -> bytes:
     """What `work` gives in a process of its own, which is killed where `progress` raises."""
-    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=_begin)
+    pool = Workers(1, initializer=_begin)
     future = pool.submit(work, *arguments)
     done = False
     try:

@@ -1,0 +1,46 @@
+"""Worker processes that do not run the script again that called us."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_lock = threading.Lock()
+
+
+class Workers(ProcessPoolExecutor):
+    """A pool of spawned processes for work that can be imported, as all of ours can.
+
+    A spawned process runs the main script first, to have what it defines. A script that asks for work at its top level,
+    as most do, would ask for it again in every worker; so workers are started as if there were no script.
+    """
+
+    def __init__(
+        self, count: int, *, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
+    ) -> None:
+        super().__init__(count, multiprocessing.get_context("spawn"), initializer=initializer, initargs=initargs)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """As `ProcessPoolExecutor.submit`, which is where processes start."""
+        with _without_main():
+            return super().submit(fn, *args, **kwargs)
+
+
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """While inside, no script is known."""
+    with _lock:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = ModuleType("__main__")
+        try:
+            yield
+        finally:
+            sys.modules["__main__"] = main
