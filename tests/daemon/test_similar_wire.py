@@ -185,7 +185,7 @@ def test_a_hit_becomes_a_row_with_its_cell(client: Client) -> None:
         (object(), {}, InvalidInput, "cannot be looked for"),
         ((CELL, "1999"), {}, NotFound, "no raster"),
         ((CELL, "1970-01"), {}, InvalidInput, "means 8 rasters"),
-        ([1.0, math.nan], {}, NotComparable, "collection and band group"),
+        ([1.0, math.nan], {}, NotComparable, r"2 numbers; .* 26 \(swir16\) or 47 \(red, nir\)"),
         ([1.0, 2.0], {"collection": "farm", "group": "10m"}, NotComparable, r"shape \(2,\)"),
         (FIRST, {"labels": Some("dyr")}, InvalidInput, "did you mean 'dry'"),
         (FIRST, {"labels": "dry"}, InvalidInput, "use Some"),
