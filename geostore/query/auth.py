@@ -23,6 +23,7 @@ from geostore.query.messages import Role
 ROLES: tuple[Role, ...] = get_args(Role)  # each may do what those before it may
 ZAP_DOMAIN = "geostore"
 RELOAD_S = 1.0
+PORT_MAX = 65_535
 _log = logging.getLogger(__name__)
 LIBZMQ_OLDEST = (4, 3, 3)  # older ones overflow before authentication (CVE-2019-13132)
 
@@ -186,6 +187,19 @@ def secure_client(socket: zmq.Socket[bytes], pair: KeyPair, server_key: str) -> 
     socket.curve_serverkey = _check_key(server_key, what).encode()
 
 
+def check_port(address: str) -> None:
+    """Refuse a tcp address without a port, or with one that does not exist: ZeroMQ takes it modulo 65536.
+
+    Raises:
+        InvalidInput: so it is.
+    """
+    port = address.rpartition(":")[2]
+    if address.startswith("tcp://") and port != "*" and not (port.isdecimal() and int(port) <= PORT_MAX):
+        raise InvalidInput(
+            f"{address!r} is no address (port {port!r}); use tcp://host:port, with a port up to {PORT_MAX}"
+        )
+
+
 def check_listen(listen: str, *, insecure: bool, has_keys: bool) -> None:
     """Refuse an address that strangers reach while nobody is asked for a key.
 
@@ -195,6 +209,7 @@ def check_listen(listen: str, *, insecure: bool, has_keys: bool) -> None:
     scheme, _, rest = listen.partition("://")
     if scheme not in ("tcp", "ipc") or not rest:
         raise InvalidInput(f"cannot listen on {listen!r}; use tcp://host:port or ipc://path")
+    check_port(listen)
     host = rest.rpartition(":")[0].strip("[]")
     if scheme == "tcp" and not (has_keys or insecure or is_loopback(host)):
         raise InvalidInput(

@@ -8,7 +8,7 @@ import socket
 import zmq
 
 from geostore.errors import InvalidInput
-from geostore.query.auth import KeyPair, Keys, secure_client, secure_server
+from geostore.query.auth import KeyPair, Keys, check_port, secure_client, secure_server
 from geostore.query.frames import INLINE_BYTES
 from geostore.settings import Settings
 
@@ -54,6 +54,11 @@ def connecting(context: Context, address: str, pair: KeyPair | None, server_key:
     Raises:
         InvalidInput: the address is none; the context is closed then.
     """
+    try:
+        check_port(address)
+    except InvalidInput:
+        context.destroy(linger=0)
+        raise
     dealer = context.socket(zmq.DEALER)
     dealer.linger = 0
     dealer.immediate = True  # nothing queues for a connection that is not there

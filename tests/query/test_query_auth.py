@@ -13,6 +13,7 @@ from geostore.query.auth import (
     Keys,
     allow_client,
     allows,
+    check_port,
     new_client_key,
     new_pair,
     new_server_key,
@@ -162,3 +163,16 @@ def test_bad_keys_and_roles_are_named(tmp_path, folder):
     allow_client(folder, "twin", read_pair(folder / "read.key").public, "admin")
     with pytest.raises(InvalidInput, match="another client"):
         Keys(folder)
+
+
+@pytest.mark.parametrize(
+    "address", ["tcp://127.0.0.1:99999", "tcp://127.0.0.1", "tcp://127.0.0.1:x", "tcp://", "tcp://[::1]:-1"]
+)
+def test_a_port_that_does_not_exist_is_refused_on_both_sides(address):
+    """ZeroMQ would listen on 99999 modulo 65536: the daemon and the client refuse it by its number."""
+    with pytest.raises(InvalidInput, match="is no address"):
+        check_port(address)
+    with pytest.raises(InvalidInput, match="is no address"):
+        Dealer(address, SETTINGS)
+    for fine in ("tcp://127.0.0.1:0", "tcp://*:7070", "tcp://[::1]:65535", "ipc:///tmp/x"):
+        check_port(fine)
