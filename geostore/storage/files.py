@@ -270,7 +270,8 @@ def _remote(path: str) -> Iterator[None]:
     except exceptions.AlreadyExistsError as error:
         raise FileExistsError(path) from error
     except exceptions.BaseError as error:
-        raise Unreachable(f"the object store did not serve {path!r}: {error}; check address and credentials") from error
+        why = str(error).partition("\n")[0]  # the library adds how it was made
+        raise Unreachable(f"the object store did not serve {path!r}: {why}; check address and credentials") from error
 
 
 def open_files(url: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> Files:
