@@ -35,6 +35,7 @@ def changes(
     plot: Annotated[Path | None, typer.Option(help="Draw likeness and shift to this PNG.")] = None,
 ) -> None:
     """When one place changed, and when it looked like an example."""
+    show.check_picture(plot)
     filters = wanted.filters(
         collection=collection, group=group, time=time, season=season, sensor=sensor, cloud=cloud, valid=valid,
         certificate=certificate, labels=labels, match=match,

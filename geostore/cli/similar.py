@@ -56,6 +56,7 @@ def similar(
     plot: Annotated[Path | None, typer.Option(help="Draw the hits to this PNG.")] = None,
 ) -> None:
     """The rasters, chips or cells that look most like the examples."""
+    show.check_picture(plot)
     filters = wanted.filters(
         collection=collection, group=group, time=time, within=within, season=season, sensor=sensor, cloud=cloud,
         valid=valid, certificate=certificate, labels=labels, match=match,
@@ -95,6 +96,8 @@ def _show(out: Console, hits: Hits) -> None:
     columns = ("cell", "time", "platform", ">score", ">bits", ">usable", "labels", "collection")
     title = f"{len(hits)} of {counted(hits.count, hits.level)} meeting the conditions"
     votes = hits.level == "cell"
+    if not hits.count:
+        out.print("nothing stored meets all conditions; --explain says what each of them leaves")
     out.print(show.table(title, (*columns, "votes") if votes else columns, [_row(hit, votes) for hit in hits]))
 
 

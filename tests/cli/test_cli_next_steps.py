@@ -99,6 +99,8 @@ def test_a_store_learns_of_no_collection_that_its_first_scene_does_not_fit(run, 
         (("decode", "u2pc0", "--group", "20m", "--store", "{store}"), "no raster of 'u2pc0' in group '20m'; `geostore"),
         (("decode", "u2pc0", "-t", "1999/2001", "--store", "{store}"), "no raster of 'u2pc0' from 1999 to 2001; `"),
         (("label", "u2pc0@1999", "x", "--store", "{store}"), "no raster of 'u2pc0' at 1999; `geostore rasters u2pc0`"),
+        (("changes", "u2pc0", "--plot", "x.xyz", "--store", "{store}"), "cannot draw to '.xyz'; name it .png"),
+        (("similar", "--near", "1,2", "--plot", "{tmp}/no/x.png", "--store", "{store}"), "no folder {tmp}/no; make it"),
         (("withdraw", "nosuch", "--store", "{store}"), "no scene 'nosuch' in this store; `geostore scenes` lists them"),
         (("backup", "{store}", "--store", "{store}"), "that is to be copied; name a place outside it"),
         (("backup", "{store}/kept", "--store", "{store}"), "that is to be copied; name a place outside it"),
@@ -112,5 +114,5 @@ def test_what_was_asked_is_in_the_answer(run, world, tmp_path, arguments, told):
     given = [a.format(store=world.store, tmp=tmp_path, file=world.collection) for a in arguments]
     done = run(*given)
     assert done.code != 0
-    assert told in done.err
+    assert told.format(tmp=tmp_path) in done.err
     assert not (world.store / "kept").exists()
