@@ -4,7 +4,7 @@ PY := $(VENV)/bin/python
 PYTHON ?= python3
 DEMO_OUT ?= demo-out
 
-.PHONY: demo test lint check bench soak clean
+.PHONY: demo test lint bench soak clean
 
 $(VENV)/.ok: pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
