@@ -94,8 +94,8 @@ def _classical(cell: Cell, place: Place) -> Point:
     begun = time.monotonic()
     series = place.series
     coded = classical_baselines.CODERS[cell.codec](series, cell.setting)
-    masks = 0 if cell.codec == "LZW GeoTIFF" else sum(len(pack_mask(v)) for v in series.valid)
-    total, every = coded.nbytes + masks, np.ones(len(series), bool)
+    masks = np.array([0 if cell.codec == "LZW GeoTIFF" else len(pack_mask(v)) for v in series.valid])
+    total, every = coded.nbytes + int(masks.sum()), np.ones(len(series), bool)
     largest, index = cell.bound
     return Point(
         place=cell.place,
@@ -104,7 +104,7 @@ def _classical(cell: Cell, place: Place) -> Point:
         setting=cell.setting,
         nbytes=total,
         marginal=total,
-        unseen_bytes=float(total * place.unseen.mean()),
+        unseen_bytes=float(coded.nbytes * place.unseen.mean() + masks[place.unseen].sum()),
         every=errors(series, coded.pixels, every),
         seen=errors(series, coded.pixels, ~place.unseen),
         unseen=errors(series, coded.pixels, place.unseen),

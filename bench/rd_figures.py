@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
 from bench.harness import Bench, median
 from bench.rd_curves import SETTINGS_MIN, Point, Size, bytes_at, curves, error_at, smallest
 from bench.rd_ours import OWN
@@ -235,13 +233,11 @@ def _against_best(bench: Bench, found: Found) -> None:
 
 
 def without_masks(found: Found) -> Found:
-    """The same points, their unseen dates without masks, which every codec but a lossless one pays alike."""
+    """The same points, their unseen dates without masks, which every codec that is compared pays alike."""
     out: list[Point] = []
     for place in found.places:
-        masks = np.array([len(pack_mask(valid)) for valid in place.series.valid])
-        of = {True: float(masks[place.unseen].sum()), False: float(masks.sum() * place.unseen.mean())}
-        points = found.of(place)
-        out += [replace(p, unseen_bytes=p.unseen_bytes - of[p.codec.startswith("geostore")]) for p in points]
+        masks = sum(len(pack_mask(valid)) for valid in place.series.valid[place.unseen])
+        out += [replace(p, unseen_bytes=p.unseen_bytes - masks) for p in found.of(place)]
     return Found(found.places, out)
 
 

@@ -39,7 +39,6 @@ _HOPELESS = 1.2  # a variant whose middle setting takes so much more than the be
 _MSE_POLICIES, _MSE_FEW = (1.2e-3, 7e-4, 4.2e-4, 2.4e-4, 1.2e-4), (1.2e-3, 5e-4, 2.4e-4, 1.2e-4)
 _NDVI_POLICIES = (0.03, 0.0203)  # bounds of single rasters, as all of these: pooled errors come out lower
 _EVEN_OWN = (8e-4, 4.5e-4, 3.75e-4, ONE_STEP_MSE, 1.8e-4)  # fits aim at 0.8 of each
-_FINER_SHARED = 2e-4  # a shared base's second point; its first is ONE_STEP_MSE
 _EVEN_KLT = (1.2e-3, 7e-4, 4.2e-4, 2.4e-4, 1.2e-4, 8e-5)
 # klt-dct's step is coarser, single rasters are finer
 _EVEN_DCT = (3.5e-4, 2e-4, 1.6e-4, 1.2e-4, 9e-5, 6e-5, 4e-5, 3e-5, 1.5e-5)
@@ -149,8 +148,6 @@ def ours(place: Place, families: Iterable[str], *, steps: int, seed: int) -> lis
         one_step = {"mse_max": ONE_STEP_MSE, "one_step": 1.0}
         if place.table == "reflectance" and not place.synthetic:
             cells += [_own(place, f, "one quality", one_step, effort) for f in ("vae", "vae-flat")]
-            finer = {"mse_max": _FINER_SHARED, "one_step": 1.0}
-            cells.append(_own(place, "vae", "one quality", finer, effort))
     if "klt-dct" in families:
         even = _even(place, _EVEN_DCT, _EVEN_NDVI_DCT)
         cells += [_own(place, "klt-dct", variant, setting, effort) for variant, setting in even]

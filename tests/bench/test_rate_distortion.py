@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import rd_plan
+from bench import loss_terms, rd_plan, rd_tables
 from bench.classical_baselines import CODERS, Levels, Rotation, filled
+from bench.harness import RESULTS
 from bench.rd_cells import Cell, Workshop
 from bench.rd_curves import Errors, Point, Size, bytes_at, errors, front, violations
-from bench.rd_figures import EVERYTHING, UNSEEN, Found
+from bench.rd_figures import EVERYTHING, UNSEEN, Found, without_masks
 from bench.rd_places import Place, part
 from bench.rd_plan import VIDEO
 from geostore.certificate import measure
+from geostore.storage import pack_mask
 from geostore.testing.codecs import synthetic_series
 
 SERIES = synthetic_series((5, 4, 24, 32), indices=("NDVI",))
@@ -210,3 +212,29 @@ def test_unseen_dates_are_compared_by_their_own_errors_and_bytes() -> None:
     size = UNSEEN.size(points, 1e-3)
     assert size is not None
     assert size.nbytes == pytest.approx(500)
+
+
+def test_the_guide_shows_the_committed_result() -> None:
+    """The tables between the guide's marks are those of bench/results/rate_distortion.json, word for word."""
+    guide, result = rd_tables.GUIDE.read_text(), json.loads((RESULTS / "rate_distortion.json").read_text())
+    assert rd_tables.put(guide, rd_tables.tables(result)) == guide
+    assert rd_tables.BEGIN in guide
+
+
+def test_masks_are_left_out_of_both_sides() -> None:
+    """Of the unseen dates the bytes of their own masks go, whoever coded them, and nothing else changes."""
+    masks = len(pack_mask(SERIES.valid[3]))
+    points = [point("geostore vae", 4000, 1e-3), point("JPEG XL", 4000, 1e-3)]
+    for kept in without_masks(Found([PLACE], points)).points:
+        assert kept.unseen_bytes == pytest.approx(1000 - masks)
+        assert kept.nbytes == 4000
+
+
+def test_the_index_term_is_compared_at_equal_bytes() -> None:
+    """Two straight curves: NDVI error halves at every size, MSE is 1.1 times; a curve without overlap gives nothing."""
+    sizes = [float(2**k) for k in range(len(loss_terms.STEPS))]
+    without = [(s, 1e-2 / s, 1 / s) for s in sizes]
+    halved = [(s, 1.1e-2 / s, 0.5 / s) for s in sizes]
+    assert loss_terms.ratios({"with": halved, "without": without}) == pytest.approx((0.5, 1.1))
+    far = [(1e6 * s, m, n) for s, m, n in halved]
+    assert loss_terms.ratios({"with": far, "without": without}) == (None, None)
