@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from datetime import date
@@ -9,9 +10,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from geostore.collection import Collection, band_of, check_keys, check_shapes, collection_from_dict, collection_of
 from geostore.errors import InvalidInput, NotFound
 from geostore.raster import Band, Bands
+
+STEP_MAX = 0.05  # reflectance between two whole numbers, at most
 
 _KEYS = {
     *("name", "preset", "precision", "crs", "indices", "product", "time_pattern", "version"),
@@ -110,12 +115,24 @@ def _collection(table: dict[str, Any], where: str) -> Collection:
         fields = {**table.get("band", {}), **item}
         group = fields.pop("group", None)
         band = band_of(fields, where)
+        _check_step(band, where)
         groups.setdefault(group or f"{band.gsd_m:g}m", []).append(band)
     rest = {k: v for k, v in table.items() if k not in ("name", "bands", "band")}
     rest["policy"] = {k: None if v is False else v for k, v in table.get("policy", {}).items()}  # TOML has no null
     rest["files"] = _dated(rest.get("files", {}))
     bands = {group: Bands(tuple(items)) for group, items in groups.items()}
     return collection_of(table["name"], bands, rest, where)
+
+
+def _check_step(band: Band, where: str) -> None:
+    """Refuse a scale at which no reflectance could be told from another: a forgotten one is 1."""
+    if not 0 < band.scale < math.inf:
+        raise InvalidInput(f"{where}: band {band.name!r} has scale {band.scale:g}; give a number above 0")
+    if band.kind == "reflectance" and np.dtype(band.dtype).kind in "iu" and band.scale > STEP_MAX:
+        raise InvalidInput(
+            f"{where}: band {band.name!r} is reflectance, 0..1, in whole numbers of scale {band.scale:g}; give the "
+            'scale, as scale = 0.0001, or say what the numbers are: kind = "counts"'
+        )
 
 
 def _dated(files: Mapping[str, Any]) -> dict[str, Any]:

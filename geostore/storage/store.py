@@ -282,8 +282,15 @@ class Store(Reading):
         return header.read_collection(self.files, name, version)
 
     def put_collection(self, collection: Collection) -> Collection:
-        """Declare a collection: a new version, or the newest one if it says the same."""
+        """Declare a collection: a new version, or the newest one if it says the same.
+
+        Raises:
+            Conflict: rasters are stored whose numbers or cells would mean something else then.
+        """
         self.check_writable()
+        stored = {partition.group for partition in self.partitions(collection.name)}
+        if stored and header.collection_versions(self.files, collection.name):
+            _check_meaning(self.collection(collection.name), collection, stored)
         return header.add_collection(self.files, collection)
 
     # --- whole tables and blobs
@@ -367,3 +374,20 @@ class Store(Reading):
     def adopt(self, slot: int, snapshot: Snapshot) -> None:
         """Note in the view that a rewrite brought a slot to `snapshot` without a change of what rows say."""
         self._sight.learn([(slot, snapshot, [])], {})
+
+
+def _check_meaning(old: Collection, new: Collection, stored: Iterable[str]) -> None:
+    """Raise Conflict where stored numbers of these band groups, or their cells, would change their meaning."""
+    step = "give the new declaration a name of its own"
+    if new.precision != old.precision:
+        raise Conflict(f"collection {old.name!r} holds cells of precision {old.precision}, not {new.precision}; {step}")
+    for group in stored:
+        there, asked = (_numbers(c, group) for c in (old, new))
+        if there != asked:
+            raise Conflict(f"collection {old.name!r} holds rasters of {group} as {there}, not as {asked}; {step}")
+
+
+def _numbers(collection: Collection, group: str) -> str:
+    """What the stored numbers of a band group mean, in words."""
+    bands = collection.groups.get(group, ())
+    return ", ".join(f"{b.name} ({b.dtype} x {b.scale:g} + {b.offset:g})" for b in bands) or "nothing"

@@ -128,7 +128,8 @@ def test_landsat_stacks(data, declare):
     """19 stacks with their own band names; time and platform from the product names, BQA bits as a mask."""
     collection = declare(
         'preset = "generic"\nmasks = [{ source = "BQA", bits = [4] }]\n'
-        'bands = [{ name = "red", source = "B4" }, { name = "nir", source = "B5" }]\n[band]\ngsd_m = 3000\nnodata = 0'
+        'bands = [{ name = "red", source = "B4" }, { name = "nir", source = "B5" }]\n'
+        '[band]\ngsd_m = 3000\nkind = "counts"\nnodata = 0'
     )
     found = list(find_scenes([data / "landsat8_newyork_overview_timeseries"], collection))
     scenes = [open_scene(s, collection) for s in found]

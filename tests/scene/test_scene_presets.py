@@ -183,3 +183,18 @@ def test_the_guides_examples_load(tmp_path: Path) -> None:
     assert [load_collection(written(tmp_path, text)).name for text in examples] == ["fields", "pucallpa", "sinop"]
     words = [*preset_names(), *(f.name for f in fields(Files)), *(f.name for f in fields(Band))]
     assert [w for w in words if f"`{w}`" not in guide and f"{w} =" not in guide] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [("", "scale 1; give the scale, as scale = 0.0001"), ("scale = -0.1", "scale -0.1; give a number above 0")],
+)
+def test_a_forgotten_or_impossible_scale_is_refused(tmp_path: Path, line: str, told: str) -> None:
+    """Whole numbers of reflectance with scale 1 would all be clipped to 1: refused by band, unless they are counts."""
+    path = tmp_path / "a.toml"
+    text = f'preset = "generic"\nbands = [{{ name = "red" }}]\n[band]\ngsd_m = 10\n{line}\n'
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match=f"band 'red' .*{re.escape(told)}"):
+        load_collection(path)
+    path.write_text(text.replace(line, "") + 'kind = "counts"\n')
+    assert load_collection(path).groups["10m"].items[0].kind == "counts"

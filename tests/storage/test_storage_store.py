@@ -14,6 +14,7 @@ import pytest
 from storage_rows import DAY_US, codec, collection, embedding, key, partition, raster, scene
 
 from geostore.errors import Conflict, Forbidden, GeostoreError, InvalidInput, NotFound, StoreLocked, UnsupportedFormat
+from geostore.raster import Bands
 from geostore.storage import EventRow, JobRow, Store, pack_mask, unpack_mask
 from geostore.storage.pack import CODEC_INLINE_MAX, PAYLOAD_INLINE_MAX
 
@@ -129,6 +130,24 @@ def test_collections_are_versions(store):
     assert store.collection("s2", 1) == first
     with pytest.raises(NotFound, match="no collection 'none'"):
         store.collection("none")
+
+
+def test_a_new_version_changes_the_meaning_of_nothing_stored(store):
+    """With rasters stored, another scale, dtype or precision is refused with both; masks and policy may change."""
+    first = store.put_collection(collection())
+    store.commit([codec(), raster(1)])
+    bands = first.groups["10m"]
+    scaled = {"10m": Bands(tuple(replace(b, scale=b.scale * 100) for b in bands))}
+    with pytest.raises(Conflict, match=r"holds rasters of 10m as .* give the new declaration a name of its own"):
+        store.put_collection(replace(first, groups=scaled))
+    with pytest.raises(Conflict, match=r"not as nothing"):
+        store.put_collection(replace(first, groups={"20m": bands}))
+    with pytest.raises(Conflict, match=r"cells of precision 5, not 4"):
+        store.put_collection(replace(first, precision=4))
+    assert store.put_collection(replace(first, indices=())).version == 2
+    assert store.put_collection(
+        replace(first, groups={**first.groups, "20m": Bands((replace(bands.items[0], name="x"),))})
+    )
 
 
 def test_one_commit_for_each_touched_slot(store):
