@@ -26,8 +26,13 @@ def number(value: float | None, pattern: str = ".3g") -> str:
 
 
 def ratio(value: float | None) -> str:
-    """How many times smaller: "12.3 x"."""
-    return NOTHING if value is None else f"{value:.3g} x"
+    """How many times smaller.
+
+    Examples:
+        >>> ratio(12.34), ratio(18_581.0), ratio(None)
+        ('12.3 x', '18,581 x', '-')
+    """
+    return NOTHING if value is None else f"{value:,.0f} x" if value >= 1000 else f"{value:.3g} x"
 
 
 def quotient(part: float, whole: float) -> float | None:

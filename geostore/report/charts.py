@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from geostore.amounts import counted
+from geostore.amounts import counted, ratio
 from geostore.client import RasterInfo
 from geostore.collection import Policy
 from geostore.keys import from_time_us
@@ -113,12 +113,12 @@ def ratio_bars(folder: Path, name: str, rows: Sequence[tuple[str, float, float]]
             (0.2, "#3b82c4", "LZW GeoTIFF", 1),
             (-0.2, "#c98a1b", "lossless JPEG XL", 2),
         ):
-            values = [row[part] for row in rows]
+            values = [float(row[part]) for row in rows]
             axes.barh(at + shift, values, 0.36, color=colour, label=f"against {label}")
             for y, value in zip(at + shift, values, strict=True):
                 axes.annotate(
-                    f"{value:.3g}", (value, y), xytext=(3, 0), textcoords="offset points", fontsize=7.5, va="center",
-                    color=theme.ink, annotation_clip=False, zorder=4,
+                    ratio(value).removesuffix(" x"), (value, y), xytext=(3, 0), textcoords="offset points",
+                    fontsize=7.5, va="center", color=theme.ink, annotation_clip=False, zorder=4,
                     bbox={"facecolor": theme.paper, "edgecolor": "none", "pad": 0.5},
                 )  # fmt: skip
         axes.set_yticks(at, [row[0] for row in rows])
