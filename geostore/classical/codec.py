@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import msgpack
 import numpy as np
-import zstandard
+import numpy.typing as npt
 
 from geostore.certificate import measure
 from geostore.classical.av1 import CRF_MIN, Planes, decode_frames, encode_frames
-from geostore.classical.bend import Bend
+from geostore.classical.body import Body, unpack
 from geostore.classical.fill import fill
-from geostore.classical.klt import Klt
 from geostore.classical.mosaic import Mosaic
 from geostore.classical.payload import DIGEST, Part
 from geostore.classical.quality import coarsest, share_used
 from geostore.codec import Encoded, Member, Progress, Series, quiet
 from geostore.coding.residual import tightest, unpack_sparse_steps
-from geostore.collection import Policy
-from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
-from geostore.raster import Band, Bands, Mask, Pixels
+from geostore.errors import Corrupt
+from geostore.raster import Mask, Pixels
 
 MAGIC, VERSION = b"GSKLT", 2  # 1: pictures alone; 2: residuals on them
 TIER = 6.0  # crf by which rasters that missed the policy are coded finer, together, once more
@@ -33,7 +30,7 @@ _EMPTY = Encoded(payload=b"", layers=("empty",))
 
 
 @dataclass(frozen=True, kw_only=True)
-class KltAv1Codec:
+class KltAv1Codec(Body):
     """One partition's fitted codec.
 
     A group is one AV1 stream, a picture a raster, the first a key picture; its rasters share it, and each one's
@@ -41,11 +38,7 @@ class KltAv1Codec:
     bound on every value a raster's payload also holds what its picture misses, in steps that keep the bound.
 
     Attributes:
-        policy: the bounds it was fitted for, and keeps by itself: rasters that miss them are coded finer.
-        indices: spectral indices measured for that.
-        height, width: of a raster, pixels.
-        klt: bands to components.
-        weight: of an error in bands that an index needs, beside 1 in the others.
+        policy: rasters that miss it are coded finer.
         crf: AV1's constant quality.
         preset: of the encoder.
         dates: rasters of a group at most.
@@ -53,22 +46,10 @@ class KltAv1Codec:
     """
 
     family: ClassVar[str] = "klt-av1"
-    _bands: Bands
-    policy: Policy
-    indices: tuple[str, ...]
-    height: int
-    width: int
-    klt: Klt
-    weight: int
     crf: float
     preset: int
     dates: int
     layered: bool = False
-
-    @property
-    def bands(self) -> Bands:
-        """The bands it was fitted for, in order."""
-        return self._bands
 
     @cached_property
     def mosaic(self) -> Mosaic:
@@ -79,7 +60,7 @@ class KltAv1Codec:
 
     def encode(self, pixels: Pixels, valid: Mask) -> Encoded:
         """Encode one raster alone: at the coarsest quality that keeps the policy, else at the finest; or corrected."""
-        self._check(valid, pixels)
+        self.check(valid, pixels)
         series = Series(
             pixels=pixels[None],
             valid=valid[None],
@@ -94,7 +75,7 @@ class KltAv1Codec:
 
         With residuals none has to leave its group.
         """
-        self._check(series.valid[0], series.pixels[0])
+        self.check(series.valid[0], series.pixels[0])
         planes = self.planes(series)
         coded: dict[int, Encoded] = {}
         todo, crf = np.flatnonzero(series.valid.any(axis=(1, 2))), self.crf
@@ -191,7 +172,7 @@ class KltAv1Codec:
     def decode_group(self, shared: bytes, members: Sequence[Member]) -> list[Pixels]:
         """What `decode` gives for each, the stream decoded once, up to the last picture asked for."""
         for _, valid in members:
-            self._check(valid)
+            self.check(valid)
         parts = [self._part(payload, shared) for payload, _ in members]
         pictures = self._pictures(shared, {p.place for p in parts if p is not None and p.place is not None})
         return [self._pixels(part, valid, pictures) for part, (_, valid) in zip(parts, members, strict=True)]
@@ -224,69 +205,16 @@ class KltAv1Codec:
 
     def to_bytes(self) -> bytes:
         """The codec itself: bands, policy, scale and transform."""
-        body = {
-            "bands": [_differing(asdict(b), asdict(Band("", "", 0.0))) for b in self._bands],
-            "policy": _differing(asdict(self.policy), asdict(Policy())),
-            "indices": self.indices,
-            "shape": (self.height, self.width),
-            "bend": self.klt.bend.per_mille,
-            "basis": self.klt.basis.tobytes(),
-            "offset": self.klt.offset.tobytes(),
-            "coding": (self.weight, self.crf, self.preset, self.dates),
-        }
-        frame = zstandard.ZstdCompressor(level=19, write_checksum=True).compress(msgpack.packb(body))
-        return MAGIC + bytes([2 if self.layered else 1]) + frame
+        return self.pack(MAGIC + bytes([2 if self.layered else 1]), (self.crf, self.preset, self.dates))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> KltAv1Codec:
         """The inverse of `to_bytes`. Raises Corrupt or UnsupportedFormat."""
-        body = _open(data)
-        try:
-            bands = Bands(tuple(Band(**item) for item in body["bands"]))
-            weight, crf, preset, dates = body["coding"]
-            height, width = body["shape"]
-            indices = tuple(body["indices"])
-            klt = Klt(
-                bend=Bend(bands, body["bend"]),
-                weights=band_weights(bands, indices, weight),
-                basis=np.frombuffer(body["basis"], np.int32).reshape(len(bands), -1),
-                offset=np.frombuffer(body["offset"], np.int64),
-            )
-            return cls(
-                _bands=bands,
-                policy=Policy(**body["policy"]),
-                indices=indices,
-                height=height,
-                width=width,
-                klt=klt,
-                weight=weight,
-                crf=crf,
-                preset=preset,
-                dates=dates,
-                layered=data[len(MAGIC)] == 2,
-            )
-        except (KeyError, TypeError, ValueError, InvalidInput) as error:
-            raise Corrupt(f"a klt-av1 codec lacks or misstates {error}; restore the store or fit again") from error
-
-    def _check(self, valid: Mask, pixels: Pixels | None = None) -> None:
-        want = (self.height, self.width)
-        if valid.shape != want or (pixels is not None and pixels.shape != (len(self._bands), *want)):
-            seen = valid.shape if pixels is None else pixels.shape
-            raise InvalidInput(
-                f"a raster of {seen} does not fit this codec of {len(self._bands)} bands on {want[0]} x {want[1]} "
-                "pixels; place it in the codec's window first"
-            )
+        found = unpack(data, cls.family, MAGIC, VERSION, ("crf", "preset", "dates"))
+        return cls(**found, layered=data[len(MAGIC)] == 2)
 
 
-def band_weights(bands: Bands, indices: tuple[str, ...], weight: int) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """(B,) `weight` for bands that one of `indices` needs, 1 for the others."""
-    from geostore.spectral import spectral_index
-
-    needed = {name for index in indices for name in spectral_index(index).bands}
-    return np.array([weight if b.name in needed else 1 for b in bands], np.float64)
-
-
-def runs(dates: np.ndarray[Any, np.dtype[np.int64]], most: int) -> Iterator[list[int]]:
+def runs(dates: npt.NDArray[np.int64], most: int) -> Iterator[list[int]]:
     """`dates` in runs of nearly equal length, at most `most`."""
     for run in np.array_split(dates, -(-len(dates) // most)):
         yield run.tolist()
@@ -294,19 +222,3 @@ def runs(dates: np.ndarray[Any, np.dtype[np.int64]], most: int) -> Iterator[list
 
 def _digest(components: Planes) -> bytes:
     return hashlib.sha256(components.astype("<u2").tobytes()).digest()[:DIGEST]
-
-
-def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if v != default[k]}
-
-
-def _open(data: bytes) -> dict[str, Any]:
-    if not data.startswith(MAGIC) or len(data) <= len(MAGIC):
-        raise Corrupt(f"{data[:5]!r} is not how a klt-av1 codec begins, {MAGIC!r} is; restore the store or fit again")
-    if data[len(MAGIC)] > VERSION:
-        raise UnsupportedFormat(f"klt-av1 format {data[len(MAGIC)]} is newer than {VERSION}; upgrade geostore")
-    try:
-        body: dict[str, Any] = msgpack.unpackb(zstandard.ZstdDecompressor().decompress(data[len(MAGIC) + 1 :]))
-    except (zstandard.ZstdError, ValueError, msgpack.UnpackException) as error:
-        raise Corrupt(f"a klt-av1 codec of {len(data)} bytes does not read: {error}; restore or fit again") from error
-    return body

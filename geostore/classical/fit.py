@@ -10,9 +10,11 @@ import numpy as np
 
 from geostore.classical.av1 import CRF_MAX, CRF_MIN
 from geostore.classical.bend import Bend
-from geostore.classical.codec import KltAv1Codec, band_weights, runs
+from geostore.classical.body import band_weights
+from geostore.classical.codec import KltAv1Codec, runs
 from geostore.classical.klt import Klt
 from geostore.classical.quality import crf_at_bound, slope_of
+from geostore.classical.scout import dates_for, scouted
 from geostore.codec import Effort, Encoded, Progress, Series
 from geostore.collection import Policy
 
@@ -105,28 +107,8 @@ def make_codec(series: Series, policy: Policy, scale: Scale) -> KltAv1Codec:
 
 def part(series: Series) -> Series:
     """The window, and of it the first dates, in which the choice is made: all of a small series."""
-    dates, bands, height, width = series.pixels.shape
-    samples = _SCOUT_SAMPLES if dates > 1 else _LONE_SAMPLES
-    if dates * bands * height * width <= samples:
-        return series
-    dates = min(dates, max(1, samples // (bands * 64 * 64)))
-    side = max(64, int(math.sqrt(samples / (dates * bands))))
-    at = (slice(None, dates), slice(None), *_fullest(series, min(side, height), min(side, width)))
-    return replace(
-        series,
-        pixels=series.pixels[at],
-        valid=series.valid[at[0], at[2], at[3]],
-        times_us=series.times_us[:dates],
-    )
-
-
-def _fullest(series: Series, height: int, width: int) -> tuple[slice, slice]:
-    """Of windows side by side, the one with the most usable pixels."""
-    count = np.asarray(series.valid.sum(axis=0))
-    tops = range(0, count.shape[0] - height + 1, max(1, height // 2))
-    lefts = range(0, count.shape[1] - width + 1, max(1, width // 2))
-    windows = [(slice(top, top + height), slice(left, left + width)) for top in tops for left in lefts]
-    return max(windows, key=lambda w: int(count[w].sum()))
+    samples = _SCOUT_SAMPLES if len(series) > 1 else _LONE_SAMPLES
+    return scouted(series, samples, dates_for(series, samples))
 
 
 def _most(series: Series) -> int:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import msgpack
 import numpy as np
-import zstandard
 
 from geostore.certificate import measure
-from geostore.classical.bend import Bend
-from geostore.classical.codec import band_weights, runs
+from geostore.classical.body import Body, unpack
+from geostore.classical.codec import runs
 from geostore.classical.fill import fill
-from geostore.classical.klt import Klt
 from geostore.classical.payload import DIGEST, Part
 from geostore.classical.quality import share_used
 from geostore.codec import Encoded, Member, Progress, Series, quiet
-from geostore.collection import Policy
 from geostore.dct.blocks import Blocks
 from geostore.dct.components import FRACTION, components_of, stored_of
 from geostore.dct.shift import shifts
 from geostore.dct.stream import Doubles, Longs, decode_group, encode_group
-from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
-from geostore.raster import Band, Bands, Mask, Pixels
+from geostore.errors import Corrupt
+from geostore.raster import Mask, Pixels
 
 MAGIC, VERSION = b"GSDCT", 1
 _LAYERS = ("klt", "dct")
@@ -34,37 +30,21 @@ _EMPTY = Encoded(payload=b"", layers=("empty",))
 
 
 @dataclass(frozen=True, kw_only=True)
-class KltDctCodec:
+class KltDctCodec(Body):
     """One partition's fitted codec.
 
     A group is one stream, which its rasters share; each one's payload is a check of what it decodes to and its place.
     A raster alone keeps its stream in its payload.
 
     Attributes:
-        policy: the bounds it was fitted for, and keeps by itself: rasters that would miss them are quantised finer.
-        indices: spectral indices measured for that.
-        height, width: of a raster, pixels.
-        klt: bands to components.
-        weight: of an error in bands that an index needs, beside 1 in the others.
+        policy: rasters that would miss it are quantised finer.
         step: number of the quantiser's step, see `stream.step_of`.
         dates: rasters of a group at most.
     """
 
     family: ClassVar[str] = "klt-dct"
-    _bands: Bands
-    policy: Policy
-    indices: tuple[str, ...]
-    height: int
-    width: int
-    klt: Klt
-    weight: int
     step: int
     dates: int
-
-    @property
-    def bands(self) -> Bands:
-        """The bands it was fitted for, in order."""
-        return self._bands
 
     @cached_property
     def blocks(self) -> Blocks:
@@ -75,14 +55,14 @@ class KltDctCodec:
 
     def encode(self, pixels: Pixels, valid: Mask) -> Encoded:
         """Encode one raster alone, as fine as the policy asks."""
-        self._check(valid, pixels)
+        self.check(valid, pixels)
         times = np.zeros(1, np.int64)
         alone = Series(pixels=pixels[None], valid=valid[None], times_us=times, bands=self._bands, indices=self.indices)
         return self.encode_series(alone)[0]
 
     def encode_series(self, series: Series, progress: Progress = quiet) -> list[Encoded]:
         """Encode all rasters in groups, each raster as fine as the policy asks."""
-        self._check(series.valid[0], series.pixels[0])
+        self.check(series.valid[0], series.pixels[0])
         dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
         if not len(dates):
             return [_EMPTY] * len(series)
@@ -146,7 +126,7 @@ class KltDctCodec:
     def decode_group(self, shared: bytes, members: Sequence[Member]) -> list[Pixels]:
         """What `decode` gives for each, the stream decoded once, no further than the last raster asked for."""
         for _, valid in members:
-            self._check(valid)
+            self.check(valid)
         parts = [Part.read(p, layered=False, grouped=bool(shared)) if p else None for p, _ in members]
         places = {p.place for p in parts if p is not None and p.place is not None}
         together = dict(decode_group(shared, self.blocks, self.klt.components, sorted(places))) if places else {}
@@ -173,73 +153,13 @@ class KltDctCodec:
 
     def to_bytes(self) -> bytes:
         """The codec itself: bands, policy, scale and transform."""
-        body = {
-            "bands": [_differing(asdict(b), asdict(Band("", "", 0.0))) for b in self._bands],
-            "policy": _differing(asdict(self.policy), asdict(Policy())),
-            "indices": self.indices,
-            "shape": (self.height, self.width),
-            "bend": self.klt.bend.per_mille,
-            "basis": self.klt.basis.tobytes(),
-            "offset": self.klt.offset.tobytes(),
-            "coding": (self.weight, self.step, self.dates),
-        }
-        frame = zstandard.ZstdCompressor(level=19, write_checksum=True).compress(msgpack.packb(body))
-        return MAGIC + bytes([VERSION]) + frame
+        return self.pack(MAGIC + bytes([VERSION]), (self.step, self.dates))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> KltDctCodec:
         """The inverse of `to_bytes`. Raises Corrupt or UnsupportedFormat."""
-        body = _open(data)
-        try:
-            bands = Bands(tuple(Band(**item) for item in body["bands"]))
-            weight, step, dates = body["coding"]
-            height, width = body["shape"]
-            indices = tuple(body["indices"])
-            klt = Klt(
-                bend=Bend(bands, body["bend"]),
-                weights=band_weights(bands, indices, weight),
-                basis=np.frombuffer(body["basis"], np.int32).reshape(len(bands), -1),
-                offset=np.frombuffer(body["offset"], np.int64),
-            )
-            return cls(
-                _bands=bands,
-                policy=Policy(**body["policy"]),
-                indices=indices,
-                height=height,
-                width=width,
-                klt=klt,
-                weight=weight,
-                step=step,
-                dates=dates,
-            )
-        except (KeyError, TypeError, ValueError, InvalidInput) as error:
-            raise Corrupt(f"a klt-dct codec lacks or misstates {error}; restore the store or fit again") from error
-
-    def _check(self, valid: Mask, pixels: Pixels | None = None) -> None:
-        want = (self.height, self.width)
-        if valid.shape != want or (pixels is not None and pixels.shape != (len(self._bands), *want)):
-            seen = valid.shape if pixels is None else pixels.shape
-            raise InvalidInput(
-                f"a raster of {seen} does not fit this codec of {len(self._bands)} bands on {want[0]} x {want[1]} "
-                "pixels; place it in the codec's window first"
-            )
+        return cls(**unpack(data, cls.family, MAGIC, VERSION, ("step", "dates")))
 
 
 def _digest(components: Doubles) -> bytes:
     return hashlib.sha256(components.astype("<i2").tobytes()).digest()[:DIGEST]
-
-
-def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if v != default[k]}
-
-
-def _open(data: bytes) -> dict[str, Any]:
-    if not data.startswith(MAGIC) or len(data) <= len(MAGIC):
-        raise Corrupt(f"{data[:5]!r} is not how a klt-dct codec begins, {MAGIC!r} is; restore the store or fit again")
-    if data[len(MAGIC)] > VERSION:
-        raise UnsupportedFormat(f"klt-dct format {data[len(MAGIC)]} is newer than {VERSION}; upgrade geostore")
-    try:
-        body: dict[str, Any] = msgpack.unpackb(zstandard.ZstdDecompressor().decompress(data[len(MAGIC) + 1 :]))
-    except (zstandard.ZstdError, ValueError, msgpack.UnpackException) as error:
-        raise Corrupt(f"a klt-dct codec of {len(data)} bytes does not read: {error}; restore or fit again") from error
-    return body

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geostore.classical.bend import Bend
-from geostore.classical.codec import band_weights
+from geostore.classical.body import band_weights
 from geostore.classical.fit import coded_bytes
 from geostore.classical.klt import Klt
+from geostore.classical.scout import scouted
 from geostore.codec import Effort, Progress, Series
 from geostore.collection import Policy
 from geostore.dct.codec import KltDctCodec
@@ -72,7 +73,7 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     None where a rival is known to take far less.
     """
     progress("prepare", 0.0)
-    scout, hasty = part(series), effort.steps < _HASTY
+    scout, hasty = scouted(series, _SCOUT_SAMPLES, _SCOUT_DATES), effort.steps < _HASTY
     scale, step = _best_scale(scout, policy, progress, hasty=hasty)
     codec = replace(make_codec(series, policy, *scale), step=step)
     if hasty or not codec.asks:
@@ -105,31 +106,6 @@ def make_codec(series: Series, policy: Policy, per_mille: int, weight: int = 1) 
         step=_START,
         dates=max(_DATES, _ACCESS // samples),
     )
-
-
-def part(series: Series) -> Series:
-    """The window, and of it the first dates, in which the choice is made: all of a small series."""
-    dates, bands, height, width = series.pixels.shape
-    if dates * bands * height * width <= _SCOUT_SAMPLES:
-        return series
-    dates = min(dates, _SCOUT_DATES)
-    side = max(64, int(math.sqrt(_SCOUT_SAMPLES / (dates * bands))))
-    rows, columns = _fullest(series, min(side, height), min(side, width))
-    return replace(
-        series,
-        pixels=series.pixels[:dates, :, rows, columns],
-        valid=series.valid[:dates, rows, columns],
-        times_us=series.times_us[:dates],
-    )
-
-
-def _fullest(series: Series, height: int, width: int) -> tuple[slice, slice]:
-    """Of windows side by side, the one with the most usable pixels."""
-    count = np.asarray(series.valid.sum(axis=0))
-    tops = range(0, count.shape[0] - height + 1, max(1, height // 2))
-    lefts = range(0, count.shape[1] - width + 1, max(1, width // 2))
-    windows = [(slice(top, top + height), slice(left, left + width)) for top in tops for left in lefts]
-    return max(windows, key=lambda w: int(count[w].sum()))
 
 
 def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bool) -> tuple[tuple[int, int], int]:
