@@ -17,6 +17,7 @@ from geostore.raster import Band, Bands, Kind
 
 KeepOriginal = Literal["keep", "reference", "drop"]
 T = TypeVar("T")
+_BOUND_MIN = 1e-12  # of errors on n1 or of an index: below it the arithmetic of reading pixels says nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,10 @@ class Policy:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise InvalidInput(f"policy {name} = {value}; use a positive number, or leave it out to ask nothing")
+            if value is not None and name != "max_error" and value < _BOUND_MIN:
+                raise InvalidInput(
+                    f"policy {name} = {value}; at least {_BOUND_MIN:g}, or codec = 'raw' for exact pixels"
+                )
         if self.original not in ("keep", "reference", "drop"):
             raise InvalidInput(f"policy original = {self.original!r}; use keep, reference or drop")
 

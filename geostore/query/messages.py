@@ -202,7 +202,7 @@ class Fit(Request):
     geohash: str | None = None
     steps: int | None = Field(None, ge=0, le=1_000_000)
     seconds: float | None = Field(None, gt=0)
-    seed: int | None = None
+    seed: int | None = Field(None, ge=0, lt=2**63)
     refit: bool = False
     workers: int | None = Field(None, ge=1, le=256)
 

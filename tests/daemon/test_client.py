@@ -175,7 +175,7 @@ def test_bands_choose_their_group(client):
 
 def test_a_decode_that_means_nothing_is_told(client):
     """Unknown cell, empty time, unknown collection."""
-    with pytest.raises(NotFound, match="geostore ingest"):
+    with pytest.raises(NotFound, match=f"'9q8yy' in this store; it has {CELL}: choose"):
         client.decode("9q8yy")
     with pytest.raises(NotFound, match="at "):
         client.decode(CELL, time="2031")
@@ -237,6 +237,7 @@ def test_the_async_client_gives_the_same_answers(store, client):
         ("rasters", {"geohash": 5}, "rasters: geohash = 5: "),
         ("withdraw", {"collection": "farm", "scene": None}, "withdraw: scene = None: "),
         ("fit", {"workers": -1}, "fit: workers = -1: "),
+        ("fit", {"seed": -4}, "fit: seed = -4: "),
         ("index_upgrade", {"bits": 7}, "index-upgrade: bits = 7: "),
         ("similar", {"words": "x" * 1000}, "similar: words = 'xxx"),
         ("label", {"rasters": [(CELL, "1970-01-01")], "labels": ["x" * 65]}, "label: labels.0 = 'xxx"),
