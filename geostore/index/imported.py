@@ -93,7 +93,7 @@ def import_vectors(
     paths: Sequence[Path], folder: Path, *, model: str = "", bits: int = 128, precision: int = PRECISION,
     acquired: datetime | None = None,
 ) -> Imported:  # fmt: skip
-    """Read GeoParquet files into an index in `folder`, in place of any that is there.
+    """Read GeoParquet files into an index in `folder`, in place of one of the same model that is there.
 
     Args:
         paths: files of one model's vectors.
@@ -105,13 +105,17 @@ def import_vectors(
         acquired: the time of all rows, where a file tells none.
 
     Raises:
-        NotFound: a file is not there. NotComparable: files of different conventions or widths. InvalidInput: a file
-            lacks vectors, places or times, or holds none that can be used.
+        NotFound: a file is not there. NotComparable: files of different conventions or widths, or a folder with the
+            vectors of another model. InvalidInput: no files; a file lacks vectors, places or times, or holds none that
+            can be used.
     """
+    if not paths:
+        raise InvalidInput("paths = []; give the GeoParquet files of one model's vectors")
     found = {convention_of(p).name for p in paths}
     if len(found) != 1:
         raise NotComparable(f"files in the columns of {sorted(found)}; import each convention into an index of its own")
     name = model or found.pop()
+    _check_folder(folder, name)
     head, rows, left_out = None, None, 0
     for number, path in enumerate(paths):
         for start, part in enumerate(read_vectors(path, acquired=acquired)):
@@ -149,6 +153,16 @@ def open_imported(folder: Path) -> Imported:
     if digest(head) != wanted or rows.space != _space(name, head):
         raise Corrupt(f"{folder} holds files of different imports; import again")
     return Imported(name, head, rows)
+
+
+def _check_folder(folder: Path, model: str) -> None:
+    """Refuse a folder that holds another model's vectors."""
+    try:
+        there = open_imported(folder).model
+    except (NotFound, Corrupt):  # nothing, or nothing that can be read any more
+        return
+    if there != model:
+        raise NotComparable(f"{folder} holds vectors of {there!r}; give those of {model!r} a folder of their own")
 
 
 def _space(model: str, head: LinearHead) -> Space:

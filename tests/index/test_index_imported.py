@@ -205,6 +205,21 @@ def test_spaces_of_different_models_are_not_comparable(tmp_path):
         open_imported(tmp_path / "first")
 
 
+def test_a_folder_keeps_the_vectors_of_its_model(tmp_path):
+    """Another model is refused and changes nothing; the same one, or one whose files are torn, is imported again."""
+    path = _earth_index(tmp_path / "e.parquet")
+    folder = tmp_path / "index"
+    import_vectors([path], folder, model="v1", acquired=JUNE)
+    with pytest.raises(NotComparable, match="holds vectors of 'v1'; give those of 'v2' a folder"):
+        import_vectors([path], folder, model="v2", acquired=JUNE)
+    assert open_imported(folder).model == "v1"
+    assert len(import_vectors([path], folder, model="v1", acquired=JUNE)) == len(_vectors())
+    (folder / "model.json").write_text("{")
+    assert import_vectors([path], folder, model="v2", acquired=JUNE).model == "v2"
+    with pytest.raises(InvalidInput, match=r"paths = \[\]; give"):
+        import_vectors([], folder)
+
+
 def test_what_is_no_file_of_vectors_is_refused(tmp_path):
     """Nothing there, no Parquet, no vectors, no places, widths that differ, times that are none."""
     with pytest.raises(NotFound, match="no file"):
