@@ -19,11 +19,11 @@ from geostore.partition.geohash import bounds
 from geostore.partition.grid import centres_lonlat
 from geostore.partition.join import join
 from geostore.query.budget import Within
+from geostore.query.messages import Tier
 from geostore.raster import Grid, Mask, Raster
 
 Area = Mapping[str, Any]  # GeoJSON geometry, Feature or FeatureCollection, degrees
 Pick = Literal["all", "first", "last", "clearest"]
-Tier = Literal["best", "embedding", "original"]
 PREFIXES_MAX = 32  # geohash prefixes asked for one area
 
 

@@ -18,6 +18,7 @@ from geostore.codec import Series
 from geostore.errors import InvalidInput
 from geostore.index.bits import check_bits
 from geostore.index.descriptors import GROUP, Descriptor, Trainable
+from geostore.index.encoders import unit
 from geostore.index.evaluation import average_precision, hits_expected, lenient_precision, strict_precision
 from geostore.index.learned import train_head
 from geostore.index.milan import STEPS, project_published, train_published
@@ -275,7 +276,7 @@ def evaluate(
                 continue
             made = project(described.descriptors)
             if method == "learned":
-                scores.append(_score("ceiling", width, described, _unit(np.tanh(made)), k))
+                scores.append(_score("ceiling", width, described, unit(np.tanh(made)), k))
             scores.append(_score(method, width, described, np.where(made > 0, 1, -1).astype(np.float32), k))
     return Retrieval(facts=described.facts, k=k, scores=tuple(scores), left_out=tuple(left_out))
 
@@ -336,7 +337,3 @@ def _rankings(described: Described, points: Floats, database: Bools) -> Iterator
         far = -(asked[at : at + _BATCH] @ known.T)
         relevant = wanted[at : at + _BATCH] @ labels.T > 0
         yield from zip(far, relevant, strict=True)
-
-
-def _unit(points: Floats) -> Floats:
-    return np.asarray(points / np.maximum(np.linalg.norm(points, axis=1, keepdims=True), 1e-12), np.float32)

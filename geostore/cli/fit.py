@@ -77,5 +77,5 @@ def _freed(fields: dict[str, Any]) -> list[str]:
 
 SUPERSEDED = (
     "on the disk are superseded, kept for readers that have them open: `geostore prune --now` deletes them at once, "
-    "`geostore prune` those older than vacuum_days (7)"
+    "`geostore prune` those older than `vacuum_days`"
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 from geostore import dataset
 from geostore.client import searching, steps
 from geostore.client.asker import Asker
-from geostore.client.blocking import Client, Kind, Tier
+from geostore.client.blocking import Client, Kind
 from geostore.client.given import Filters
 from geostore.client.hits import Decoded, Hits, PlaceChanges
 from geostore.client.steps import AHEAD, Send, SendMany, Steps, T
@@ -24,7 +23,7 @@ from geostore.partition.split import Split
 from geostore.query import messages
 from geostore.query.budget import Within, provenance
 from geostore.query.facts import RasterInfo
-from geostore.query.messages import Array, Progress, Reply, Request, SceneFields
+from geostore.query.messages import Array, Progress, Reply, Request, SceneFields, Tier
 from geostore.raster import Grid, Raster
 
 if TYPE_CHECKING:
@@ -46,10 +45,10 @@ class AsyncClient:
 
     async def ask(self, request: Request, arrays: Sequence[Array] = (), progress: Progress | None = None) -> Reply:
         """As `Client.ask`."""
-        stopped = threading.Event()
+        stopped = False
 
         def told(what: str, share: float) -> None:
-            if stopped.is_set():
+            if stopped:
                 raise Cancelled("the task that awaited this was cancelled; what was committed stays")
             if progress is not None:
                 progress(what, share)
@@ -57,7 +56,7 @@ class AsyncClient:
         try:
             return await asyncio.wrap_future(self._asker.submit(request, arrays, told))
         except asyncio.CancelledError:
-            stopped.set()
+            stopped = True
             raise
 
     async def _run(self, verb: Steps[T]) -> T:

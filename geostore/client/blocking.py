@@ -23,14 +23,13 @@ from geostore.partition.split import Split
 from geostore.query import messages
 from geostore.query.budget import Within, provenance
 from geostore.query.facts import RasterInfo
-from geostore.query.messages import Array, Progress, Reply, Request, SceneFields
+from geostore.query.messages import Array, Progress, Reply, Request, SceneFields, Tier
 from geostore.raster import Grid, Raster
 
 if TYPE_CHECKING:
     import pyarrow as pa
     import xarray as xr
 
-Tier = Literal["best", "embedding", "original"]
 Kind = Literal["raster", "embedding", "group", "codec", "scene", "event", "job"]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
@@ -204,7 +204,7 @@ def check_wanted(bands: Sequence[str] | None, tier: str, within: Within | None) 
     """
     if isinstance(bands, str):
         raise InvalidInput(f"bands = {bands!r} is one text; give a list, [{bands!r}]")
-    if tier not in ("best", "embedding", "original"):
+    if tier not in get_args(messages.Tier):
         raise InvalidInput(f"tier = {tier!r}; use best, embedding or original")
     if within is not None and not isinstance(within, Mapping):
         raise InvalidInput(f"within = {within!r}; give errors allowed by name, as {{'ndvi': 0.02}}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from geostore.index.encoders import unit
 from geostore.index.rerank import quantise
 
 Floats = npt.NDArray[np.float32]
@@ -44,7 +45,7 @@ class Groups:
         """
         best = np.full((len(points), len(self.centres)), -1.0, np.float32)
         for ball in range(self.centres.shape[1]):
-            units = _unit(self.centres[:, ball].astype(np.float32))
+            units = unit(self.centres[:, ball].astype(np.float32))
             apart = np.arccos(np.clip((points @ units.T).astype(np.float64), -1, 1))
             around = np.arccos(np.clip(self.reach[:, ball].astype(np.float64), -1, 1))
             bounds = np.cos(np.maximum(apart - around, 0)) + SLACK
@@ -81,7 +82,7 @@ def _balls(rows: Floats, starts: Ints, centres: Int8, reach: Floats) -> None:
         those before it, the first is the one nearest the middle. Centres then are the means of what is nearest a seed.
     """
     owner = np.repeat(np.arange(len(centres)), np.diff(starts))
-    middle = _unit(np.add.reduceat(rows, starts[:-1], axis=0))
+    middle = unit(np.add.reduceat(rows, starts[:-1], axis=0))
     farthest = -_products(rows, middle[owner])
     nearest, ball = np.full(len(rows), -2.0, np.float32), np.zeros(len(rows), np.int64)
     for number in range(centres.shape[1]):
@@ -94,8 +95,8 @@ def _balls(rows: Floats, starts: Ints, centres: Int8, reach: Floats) -> None:
     at = np.flatnonzero(np.diff(slot[order], prepend=-1))
     used = slot[order][at]
     flat, least = centres.reshape(-1, centres.shape[2]), reach.reshape(-1)
-    flat[used] = quantise(_unit(np.add.reduceat(rows[order], at, axis=0)))[0]
-    units = _unit(flat.astype(np.float32))
+    flat[used] = quantise(unit(np.add.reduceat(rows[order], at, axis=0)))[0]
+    units = unit(flat.astype(np.float32))
     least[used] = np.minimum.reduceat(_products(rows[order], units[slot[order]]), at)
 
 
@@ -116,7 +117,3 @@ def _batches(starts: Ints) -> Iterator[tuple[int, int]]:
         last = max(int(np.searchsorted(starts, starts[first] + _ROWS, side="right")) - 1, first + 1)
         yield first, last
         first = last
-
-
-def _unit(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)

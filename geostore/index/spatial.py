@@ -135,9 +135,9 @@ class Where:
 
     def _tested(self, cells: Cells, precision: int) -> Rows:
         """Runs of the rows whose cell the area overlaps."""
-        starts = np.flatnonzero(np.diff(cells, prepend=-1))
-        met, _ = self._overlaps(shapely.box(*bounds_of(cells[starts], precision).T))
-        return np.asarray(np.column_stack([starts, np.append(starts[1:], len(cells))])[met])
+        places = places_of(cells)
+        met, _ = self._overlaps(shapely.box(*bounds_of(places.cells, precision).T))
+        return np.asarray(np.column_stack([places.starts[:-1], places.starts[1:]])[met])
 
     def _overlaps(self, boxes: npt.NDArray[Any]) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Whether the area overlaps each box, and whether it covers it."""

@@ -74,7 +74,7 @@ class Dealer:
         self._words: deque[bytes] = deque()  # grants and drops to be sent
         self._shelf, self._inflight_max = Shelf(), self._settings.inflight_max
         self._greeted, self._bundle_bytes = False, 0  # bundles are sent once the daemon said that it takes them
-        self._connected, self._closing = False, False
+        self._connected = False
         self._down_s, self._connect_s = time.monotonic(), connect_s
         self._refused: GeostoreError | None = None
         self._suspected: GeostoreError | None = None
@@ -135,8 +135,7 @@ class Dealer:
 
     def close(self) -> None:
         """Give up what is under way, and the connection."""
-        if not self._closing:
-            self._closing = True
+        if not self._turns.ending:
             self._turns.close()
 
     def __enter__(self) -> Dealer:
@@ -154,7 +153,7 @@ class Dealer:
         return Asking(self._shared, next(self._ids), request.verb, said, now_s, now_s + seconds, future)
 
     def _submit(self, call: Asking) -> None:
-        if self._closing:
+        if self._turns.ending:
             raise Unreachable(f"the connection to {self.address} is closed; connect again")
         self._asked.append(call)
         self._waker.wake()

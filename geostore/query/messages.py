@@ -30,6 +30,7 @@ PROTOCOL_VERSION = 1
 PIECES_MAX = 4096  # rasters in one put
 SCENES_MAX = 256  # scenes in one put
 Array = npt.NDArray[Any]
+Tier = Literal["best", "embedding", "original"]
 
 
 class GridFields(BaseModel):
@@ -188,7 +189,7 @@ class Decode(Request):
     verb = "decode"
     keys: list[Key] = Field(max_length=4096)
     bands: list[str] | None = None
-    tier: Literal["best", "embedding", "original"] = "best"
+    tier: Tier = "best"
     within: dict[str, float] | None = Field(None, max_length=32)
 
 

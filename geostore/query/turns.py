@@ -47,7 +47,8 @@ class Turns:
         self._go_round, self._wake, self._end = go_round, wake, end
         self._turn, self._leading = threading.Lock(), threading.Lock()
         self._resume = threading.Event()
-        self._led = self._others = self._ending = False  # _led: the thread stands by; _others: somebody waits beside
+        self.ending = False  # True once `close` was called
+        self._led = self._others = False  # _led: the thread stands by; _others: somebody waits beside
         self._times = 0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -57,7 +58,7 @@ class Turns:
 
     def close(self) -> None:
         """End, after the round that is under way."""
-        self._ending = True
+        self.ending = True
         self._resume.set()
         self._wake()
         self._thread.join()
@@ -74,7 +75,7 @@ class Turns:
                     self._led = True
                     self._wake()
                 with self._turn:
-                    while not (done() or interrupt.came or self._ending):
+                    while not (done() or interrupt.came or self.ending):
                         self._go_round()
             finally:
                 self._leading.release()
@@ -82,11 +83,11 @@ class Turns:
                     self._resume.set()
 
     def _run(self) -> None:
-        while not self._ending:
+        while not self.ending:
             if self._led:
                 self._stand_by()
             with self._turn:
-                if not (self._led or self._ending):
+                if not (self._led or self.ending):
                     self._go_round()
         with self._turn:
             self._end()
@@ -94,7 +95,7 @@ class Turns:
     def _stand_by(self) -> None:
         """Return when nobody has led for a while, or somebody waits whom nobody serves."""
         wait_s = _STAND_BY_S
-        while not self._ending:
+        while not self.ending:
             seen = self._times
             self._resume.wait(wait_s)
             self._resume.clear()

@@ -190,8 +190,9 @@ class RemoteFiles:
         try:
             self._store = from_url(self.url, config=config, client_options=client)
         except (BaseError, ValueError) as error:
-            why = str(error).partition("\n")[0]  # the library adds how it was made
-            raise InvalidInput(f"cannot use {url!r}: {why}; give a folder, or an s3://, gs:// or az:// URL") from error
+            raise InvalidInput(
+                f"cannot use {url!r}: {_why(error)}; give a folder, or an s3://, gs:// or az:// URL"
+            ) from error
 
     @property
     def local(self) -> Path | None:
@@ -270,8 +271,13 @@ def _remote(path: str) -> Iterator[None]:
     except exceptions.AlreadyExistsError as error:
         raise FileExistsError(path) from error
     except exceptions.BaseError as error:
-        why = str(error).partition("\n")[0]  # the library adds how it was made
+        why = _why(error)
         raise Unreachable(f"the object store did not serve {path!r}: {why}; check address and credentials") from error
+
+
+def _why(error: Exception) -> str:
+    """What the library below says, without how its error was made, which it adds on further lines."""
+    return str(error).partition("\n")[0]
 
 
 def open_files(url: str | os.PathLike[str], options: Mapping[str, str] | None = None) -> Files:

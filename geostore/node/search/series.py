@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from geostore.index.encoders import unit
 from geostore.index.filters import Filter, check_columns, plan
 from geostore.index.rows import SEASON, TIME
 from geostore.index.segments import Segments
@@ -79,7 +80,7 @@ def line_of(indexes: Sequence[Segments], wanted: Filter) -> Line:
                     segment.numbers[TIME].values[rows],
                     [names.names[c] for c in names.codes[rows]],
                     segment.numbers["valid_fraction"].values[rows],
-                    _unit(vectors),
+                    unit(vectors),
                 )
             )
     return _joined([line for line in lines if len(line)])
@@ -99,10 +100,6 @@ def _joined(lines: Sequence[Line]) -> Line:
     return whole.take(sorted(range(len(whole)), key=lambda i: (whole.times_us[i], whole.keys[i], whole.cells[i])))
 
 
-def _unit(vectors: Floats) -> Floats:
-    return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12), np.float32)
-
-
 def without_season(line: Line) -> tuple[Line, bool]:
     """The line less what each season looks like, and True; as it is, and False, unless each was seen in two years."""
     years: dict[str, set[int]] = {}
@@ -115,7 +112,7 @@ def without_season(line: Line) -> tuple[Line, bool]:
     for season in years:
         rows = [i for i, name in enumerate(line.seasons) if name == season]
         vectors[rows] += middle - line.vectors[rows].mean(axis=0)
-    return replace(line, vectors=_unit(vectors)), True
+    return replace(line, vectors=unit(vectors)), True
 
 
 def steps(line: Line) -> Floats:
@@ -139,7 +136,7 @@ def _shift(line: Line, at: int) -> float:
     if min(len(before), len(after)) < LEAST:
         return np.nan
     middles = [(np.mean(before, axis=0), np.mean(after, axis=0)), (np.median(before, axis=0), np.median(after, axis=0))]
-    return min(max(0.0, float(1 - _unit(a) @ _unit(b))) for a, b in middles)
+    return min(max(0.0, float(1 - unit(a) @ unit(b))) for a, b in middles)
 
 
 def shift_at(line: Line, time_us: int) -> float:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from geostore.index.encoders import unit
 from geostore.index.filters import ALL, Filter
 from geostore.index.ranked import Query, ranked
 from geostore.index.rows import TIME, season_names
@@ -73,8 +74,7 @@ def _query(segment: Segment) -> Query:
     """The first row."""
     assert segment.descriptors is not None
     vector = segment.descriptors[0].astype(np.float32)
-    unit = vector / max(float(np.linalg.norm(vector)), 1e-12)
-    return Query(np.ascontiguousarray(segment.signatures[:, :1].T), unit.astype(np.float32), segment.space)
+    return Query(np.ascontiguousarray(segment.signatures[:, :1].T), unit(vector), segment.space)
 
 
 def _filters(segment: Segment) -> list[Filter]:
