@@ -14,12 +14,16 @@ from PIL import Image
 
 from bench.datasets import DATA
 from bench.harness import Bench, run, workplace
+from bench.retrieval_parts import Parts, all_scores
 from geostore.errors import NotInstalled
-from geostore.retrieval import BITS, HEAD_STEPS, METHODS, Retrieval, Score, retrieval
+from geostore.index.milan import STEPS
+from geostore.retrieval import BITS, HEAD_STEPS, METHODS, Score
 
 BARS_AT = 128  # bits
 BELOW = 0.06  # sign bits so far under the ceiling are held to the bars
 UNLABELLED = ("rotation", "pca-sign", "itq")
+DESCRIPTORS = ("spectral", "simsiam", "efficientnet-lite0")
+Scores = dict[tuple[str, int], Score]  # by method and bits
 
 
 def measure(bench: Bench) -> None:
@@ -29,67 +33,86 @@ def measure(bench: Bench) -> None:
         if not path.is_dir():
             raise NotInstalled(f"no scenes in {path}; set GEOSTORE_DATA")
         plain = None
-        bits, steps = ((32,), 10) if bench.quick else (tuple(bench.options["bits"]), 10_000)
-        for descriptor in ("spectral",) if bench.quick else bench.options["descriptors"]:
-            found = retrieval(
-                path, descriptor=descriptor, bits=bits, methods=bench.options.get("methods", METHODS),
-                steps=min(steps, HEAD_STEPS), published_steps=steps, seed=bench.seed,
+        bits, steps = ((32,), (10, 10)) if bench.quick else (tuple(bench.options["bits"]), (HEAD_STEPS, STEPS))
+        for name in DESCRIPTORS[:1] if bench.quick else bench.options["descriptors"]:
+            parts = Parts(
+                path=path, descriptor=name, seed=bench.seed, steps=steps[0], published_steps=steps[1],
+                work=bench.options.get("work"),
             )  # fmt: skip
-            _note(bench, descriptor, found, bits)
-            plain = _descriptors(bench, descriptor, found, plain)
+            found, queries = all_scores(parts, bits, bench.options.get("methods", METHODS))
+            plain = _note(bench, name, found, queries, plain)
             bench.write()
 
 
 def options(parser: argparse.ArgumentParser) -> None:
     """What a part of the bench is asked for by."""
-    parser.add_argument("--descriptors", nargs="+", default=["spectral", "simsiam", "efficientnet-lite0"])
+    parser.add_argument("--descriptors", nargs="+", default=list(DESCRIPTORS))
     parser.add_argument("--bits", nargs="+", type=int, default=list(BITS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--work", type=Path, help="folder that keeps each part, so that a run goes on where it stopped")
 
 
-def _note(bench: Bench, descriptor: str, found: Retrieval, bits: tuple[int, ...]) -> None:
-    for s in found.scores:
+def _note(
+    bench: Bench, descriptor: str, found: list[tuple[Score, str]], queries: int, plain: Score | None
+) -> Score | None:
+    """Rows and figures of one descriptor; the float score of `spectral`, once it was measured, to be handed on."""
+    for s, measured_at in found:
         bench.row(
             descriptor=descriptor, method=s.method, bits=s.bits, map=s.map, map_strict=s.map_strict,
             map_lenient=s.map_lenient, **{f"p{d}": v for d, v in s.precision.items()},
-            **{f"r{d}": v for d, v in s.recall.items()},
+            **{f"r{d}": v for d, v in s.recall.items()}, measured_at=measured_at,
         )  # fmt: skip
-    for width in bits:
-        _figures(bench, f"{descriptor}.{width}", found, width)
+    scores: Scores = {(s.method, s.bits): s for s, _ in found}
+    for width in sorted({bits for _, bits in scores} - {0}):
+        _figures(bench, descriptor, scores, width, queries)
+    return _descriptors(bench, descriptor, scores.get(("descriptor", 0)), plain, queries)
 
 
-def _descriptors(bench: Bench, name: str, found: Retrieval, plain: Score | None) -> Score | None:
-    """The float descriptor against `spectral`, once that was measured: its score, to be handed on."""
-    mine = found.score("descriptor")
+def _descriptors(bench: Bench, name: str, mine: Score | None, plain: Score | None, queries: int) -> Score | None:
+    """The float descriptor against `spectral`."""
     if mine is not None and plain is not None:
-        _points(bench, f"{name}.over_spectral", mine, plain, None, int(found.facts["queries"]))
+        _points(bench, f"{name}.over_spectral", mine, plain, None, queries)
     return mine if name == "spectral" else plain
 
 
-def _figures(bench: Bench, key: str, found: Retrieval, bits: int) -> None:
+def _figures(bench: Bench, descriptor: str, scores: Scores, bits: int, queries: int) -> None:
     """The bars of `learned` at one width; they hold at BARS_AT."""
-    learned, ceiling = found.score("learned", bits), found.score("ceiling", bits)
-    published, n = found.score("milan-published", bits), int(found.facts["queries"])
-    assert learned is not None
-    assert ceiling is not None
-    held = bits == BARS_AT
-    what = "mAP@20 of the head's output before it is made bits"
-    value = None if bench.quick else learned.map / ceiling.map
-    bench.figure(f"{key}.of_ceiling", value, better="higher", bar=0.98 if held else None, baseline=what, n=n)
-    for name in UNLABELLED:
-        if (other := found.score(name, bits)) is not None:
-            far = ceiling.map - other.map > BELOW
-            _points(bench, f"{key}.over_{name}", learned, other, 5.0 if held and far else None, n)
-    if published is not None:
-        _points(bench, f"{key}.over_milan", learned, published, 2.0 if held else None, n)
-    unlabelled, rotation = found.score("learned-unlabelled", bits), found.score("rotation", bits)
+    key, held = f"{descriptor}.{bits}", bits == BARS_AT
+    learned, ceiling = scores.get(("learned", bits)), scores.get(("ceiling", bits))
+    if learned is not None and ceiling is not None:
+        what = "mAP@20 of the head's output before it is made bits"
+        value, bar = None if bench.quick else learned.map / ceiling.map, 0.98 if held else None
+        bench.figure(f"{key}.of_ceiling", value, better="higher", bar=bar, baseline=what, n=queries)
+        for name in UNLABELLED:
+            _signs(bench, f"{key}.{{}}_{name}", learned, ceiling, _widest(scores, name, bits), held, queries)
+        if (published := scores.get(("milan-published", bits))) is not None:
+            _points(bench, f"{key}.over_milan", learned, published, 2.0 if held else None, queries)
+    unlabelled, rotation = scores.get(("learned-unlabelled", bits)), scores.get(("rotation", bits))
     if unlabelled is not None and rotation is not None:
-        _points(bench, f"{key}.unlabelled_over_rotation", unlabelled, rotation, None, n)
+        _points(bench, f"{key}.unlabelled_over_rotation", unlabelled, rotation, None, queries)
+
+
+def _signs(bench: Bench, key: str, learned: Score, ceiling: Score, other: Score | None, held: bool, n: int) -> None:
+    """A head against sign bits, with its bar where these lie far enough below the ceiling."""
+    if other is None:
+        return
+    below = ceiling.map - other.map
+    if held:
+        what = "points of tie-aware mAP@20 by which sign bits lie under the ceiling; the bar holds above 6"
+        bench.figure(key.format("room_above"), None if bench.quick else 100 * below, better="lower", baseline=what, n=n)
+    _points(bench, key.format("over"), learned, other, 5.0 if held and below > BELOW else None, n)
+
+
+def _widest(scores: Scores, method: str, bits: int) -> Score | None:
+    """A method at this width, or at the widest below that the descriptor's components allow."""
+    fitting = [s for (name, width), s in scores.items() if name == method and width <= bits]
+    return max(fitting, key=lambda s: s.bits, default=None)
 
 
 def _points(bench: Bench, key: str, learned: Score, other: Score, bar: float | None, n: int) -> None:
     value = None if bench.quick else 100 * (learned.map - other.map)
-    what = f"tie-aware mAP@20 of {other.method} on the same descriptors, in points"
+    width = f" at {other.bits} bits" if other.bits else ""
+    what = f"tie-aware mAP@20 of {other.method}{width} on the same descriptors, in points"
     bench.figure(key, value, better="higher", bar=bar, baseline=what, n=n)
 
 

@@ -145,6 +145,27 @@ def retrieval(
         NotFound: there is no labelled set. BadScene: a file does not fit it. InvalidInput: a number is out of its
             range. NotInstalled: no descriptor has that name.
     """
+    described = read_described(
+        path, descriptor=descriptor, methods=methods, train_share=train_share, scenes_max=scenes_max, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+    return evaluate(
+        described, bits=bits, methods=methods, k=k, steps=steps, published_steps=published_steps, seed=seed,
+        progress=progress,
+    )  # fmt: skip
+
+
+def read_described(
+    path: Path,
+    *,
+    descriptor: str = "spectral",
+    methods: Sequence[str] = METHODS,
+    train_share: float = 0.8,
+    scenes_max: int = 30_000,
+    seed: int = 0,
+    progress: Progress = lambda _, __: None,
+) -> Described:
+    """The labelled set in a folder as numbers, for `evaluate`; arguments and errors are those of `retrieval`."""
     found = find(GROUP, descriptor)
     labelled = find_labelled(path)
     kept = replace(labelled, scenes=tuple(sampled(labelled.scenes, scenes_max, seed)))
@@ -152,11 +173,7 @@ def retrieval(
         found = _trained(found, kept, train_share, seed, progress)
     described = describe(kept, found, methods=methods, train_share=train_share, seed=seed, progress=progress)
     facts = {"scenes_found": len(labelled.scenes), "unlabelled": labelled.unlabelled, **described.facts}
-    made = evaluate(
-        described, bits=bits, methods=methods, k=k, steps=steps, published_steps=published_steps, seed=seed,
-        progress=progress,
-    )  # fmt: skip
-    return replace(made, facts=facts)
+    return replace(described, facts=facts)
 
 
 def sampled(scenes: Sequence[LabelledScene], most: int, seed: int) -> list[LabelledScene]:
