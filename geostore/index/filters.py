@@ -79,16 +79,25 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """The rows of one segment that meet a filter, and how they were found."""
+    """The rows of one segment that meet a filter, and how they were found.
+
+    Attributes:
+        selection: the rows.
+        steps: conditions, in the order they were applied.
+        by_keys: whether those near the query were looked up by parts of its signature.
+    """
 
     selection: Selection
     steps: tuple[Step, ...]
+    by_keys: bool = False
 
     @property
     def path(self) -> str:
-        """How the rows will be read: "scan", "masked scan", "gather", "list" or "nothing"."""
+        """How the rows are read: "scan", "masked scan", "gather", "list", "key lists" or "nothing"."""
         if self.selection.count == 0:
             return "nothing"
+        if self.by_keys:
+            return "key lists"
         if self.selection.listed is not None:
             return "list"
         if self.selection.rows is not None:

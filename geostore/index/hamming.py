@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -42,6 +43,21 @@ class Hits:
         return len(self.rows)
 
 
+class Scan(Protocol):
+    """A way to compare signatures: this module, or `by_numpy`."""
+
+    def nearest(
+        self, words: Words, queries: Words, k: int, *, radius: int | None = None, selection: Selection | None = None,
+        threads: int = 1,
+    ) -> list[Hits]:  # fmt: skip
+        """The k nearest selected rows of each query."""
+        ...
+
+    def within(self, words: Words, query: Words, radius: int, *, selection: Selection | None = None) -> Hits:
+        """All selected rows within `radius` bits of a query."""
+        ...
+
+
 class Nearest:
     """The k nearest rows of several queries, gathered over any number of parts.
 
@@ -55,10 +71,10 @@ class Nearest:
     """
 
     def __init__(self, queries: Words, k: int, *, radius: int | None = None) -> None:
-        self.queries, self.k, bits = check_queries(queries), _check_k(k), 64 * queries.shape[1]
+        self.queries, self.k, bits = check_queries(queries), check_k(k), 64 * queries.shape[1]
         count, room = len(queries), 2 * k + 256
         self._state = np.zeros((count, 3), np.int64)
-        self._state[:, 0] = _limit(radius, queries.shape[1]) + 1
+        self._state[:, 0] = limit_of(radius, queries.shape[1]) + 1
         self._tally = np.zeros((count, bits + 2), np.int64)
         self._rows = np.empty((count, room), np.int64)
         self._far = np.empty((count, room), np.int16)
@@ -68,7 +84,7 @@ class Nearest:
 
         Parts come in ascending order of base, or the order of ties is lost.
         """
-        chosen = _selected(words, self.queries, selection)
+        chosen = selected(words, self.queries, selection)
         kept = (self.k, self._state, self._tally, self._rows, self._far)
         if chosen.single:
             scan.scan_rows(words, base, self.queries, chosen.row_numbers(), *kept)
@@ -104,8 +120,8 @@ def nearest(
         threads: at most; fewer where the bytes would not keep them busy.
     """
     queries = check_queries(queries)
-    chosen = _selected(words, queries, selection)
-    limit, k = _limit(radius, queries.shape[1]), _check_k(k)
+    chosen = selected(words, queries, selection)
+    limit, k = limit_of(radius, queries.shape[1]), check_k(k)
     if chosen.listed is not None:
         return [_listed(chosen.listed, query, k, limit) for query in queries]
     parts = chosen.split(_threads(threads, chosen.count * 8 * len(words) * (1 + len(queries) // 8)))
@@ -129,7 +145,7 @@ def nearest(
 
 def nearest_set(words: Words, query: Words, k: int, *, selection: Selection | None = None) -> Hits:
     """The same rows as `nearest` finds for a (W,) query, but in ascending order, which takes less time to give."""
-    chosen = _selected(words, query[None], selection)
+    chosen = selected(words, query[None], selection)
     if _is_sampled(k, chosen):
         return _many(words, np.ascontiguousarray(query), k, None, chosen)
     (hits,) = nearest(words, query[None], k, selection=chosen)
@@ -165,8 +181,8 @@ def _many(words: Words, query: Words, k: int, radius: int | None, chosen: Select
 
 def within(words: Words, query: Words, radius: int, *, selection: Selection | None = None) -> Hits:
     """All selected rows within `radius` bits of a (W,) query, by a scan."""
-    chosen = _selected(words, query[None], selection)
-    limit = _limit(radius, len(words))
+    chosen = selected(words, query[None], selection)
+    limit = limit_of(radius, len(words))
     if chosen.listed is not None:
         return _listed(chosen.listed, query, max(chosen.count, 1), limit)
     pieces = list(_pieces(words, np.ascontiguousarray(query), limit, chosen))
@@ -209,8 +225,8 @@ def check_queries(queries: Words) -> Words:
     return np.ascontiguousarray(queries)
 
 
-def _limit(radius: int | None, words: int) -> int:
-    """Bits that may differ at most."""
+def limit_of(radius: int | None, words: int) -> int:
+    """Bits that may differ at most; raise InvalidInput for a radius that is none."""
     return 64 * words if radius is None else min(check_radius(radius), 64 * words)
 
 
@@ -221,14 +237,15 @@ def check_radius(radius: int) -> int:
     return int(radius)
 
 
-def _check_k(k: int) -> int:
+def check_k(k: int) -> int:
+    """Return `k` if so many rows can be asked for; raise InvalidInput otherwise."""
     if isinstance(k, bool) or not isinstance(k, _WHOLE) or not 1 <= k <= K_MAX:
         raise InvalidInput(f"k = {k!r}; ask for 1 to {K_MAX} rows")
     return int(k)
 
 
-def _selected(words: Words, queries: Words, selection: Selection | None) -> Selection:
-    """The selection, after a check that rows, queries and it belong together."""
+def selected(words: Words, queries: Words, selection: Selection | None) -> Selection:
+    """The selection, everything by default; raise InvalidInput if rows, queries and it do not belong together."""
     if words.ndim != 2 or words.dtype != np.uint64 or len(words) != queries.shape[1]:
         raise InvalidInput(
             f"signatures {words.shape} {words.dtype} and queries of {queries.shape[1]} words; give (words, rows) "

@@ -71,12 +71,20 @@ def near(words: Words, lists: KeyLists, query: Words, radius: int, *, selection:
         radius: bits at most.
         selection: which rows may be hits; all by default.
     """
+    found = looked_up(words, lists, query, radius, selection=selection)
+    return within(words, query, radius, selection=selection) if found is None else found
+
+
+def looked_up(
+    words: Words, lists: KeyLists, query: Words, radius: int, *, selection: Selection | None = None
+) -> Hits | None:
+    """As `near` by key lists; None where a scan is cheaper."""
     radius = min(check_radius(radius), 64 * len(words))
     chosen = everything(words.shape[1]) if selection is None else selection
     depths = np.empty(len(lists.starts), np.int64)
     candidates = -1 if chosen.single else _planned(lists, query, radius, chosen.count, depths)
     if candidates < 0:
-        return within(words, query, radius, selection=chosen)
+        return None
     allowed = _NO_BITMAP if chosen.allowed is None else chosen.allowed
     rows, far = np.empty(candidates, np.int64), np.empty(candidates, np.int16)
     found = _look_up(words, query, radius, lists.starts, lists.rows, depths, *_masks(), chosen.runs, allowed, rows, far)

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from geostore.index import by_numpy, hamming
 from geostore.index.bits import Words
 from geostore.index.filters import ALL, Filter, Plan
-from geostore.index.hamming import Hits, nearest, within
+from geostore.index.hamming import Hits, Scan
+from geostore.index.radius import looked_up
 from geostore.index.rerank import CANDIDATES, rerank
 from geostore.index.rows import TIME, Space
 from geostore.index.search import plans
 from geostore.index.segment import Segment
 from geostore.index.segments import Segments
 from geostore.partition.geohash import name_of
+
+SCANS: dict[str, Scan] = {"compiled": hamming, "numpy": by_numpy}
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def ranked(
     spared: frozenset[tuple[bytes, str]] = frozenset(),
     candidates: int = CANDIDATES,
     threads: int = 1,
+    scan: str = "compiled",
 ) -> Matches:
     """The k rows most similar to `query` that meet the filter.
 
@@ -102,6 +107,7 @@ def ranked(
         spared: (key, cell) of single rows that are left out.
         candidates: rows of the first stage, k at least.
         threads: at most.
+        scan: what compares signatures, of SCANS; the answer is the same.
 
     Returns:
         Hits by score, then distance, key and cell; empty where nothing meets the filter.
@@ -114,34 +120,51 @@ def ranked(
         chosen = plans(index, query.signature, query.space, wanted)
         made += zip([part.segment for part in index.parts], chosen, strict=True)
     more = len(spared) + (sum(len(segment.rows_of(without)) for segment, _ in made) if without else 0)
-    near = _near(made, query, max(candidates, k) + more, radius, threads)
+    made, near = _near(made, query, max(candidates, k) + more, radius, threads, SCANS[scan])
     found = [m for (segment, _), hits in zip(made, near, strict=True) for m in _best(segment, hits, query, k + more)]
     kept = sorted((m for m in found if m.key not in without and (m.key, m.geohash) not in spared), key=_order)
     return Matches(kept[:k], sum(plan.selection.count for _, plan in made), tuple(plan for _, plan in made))
 
 
+_Planned = list[tuple[Segment, Plan]]
+
+
 def _near(
-    made: Sequence[tuple[Segment, Plan]], query: Query, count: int, radius: int | None, threads: int
-) -> list[Hits]:
+    made: _Planned, query: Query, count: int, radius: int | None, threads: int, scan: Scan
+) -> tuple[_Planned, list[Hits]]:
     """Of each segment the rows among the `count` nearest of all, and all that are as far as the last of these.
 
-    So the choice does not depend on how rows lie in segments.
+    So the choice does not depend on how rows lie in segments. The plans say how it was made.
     """
-    first = [
-        nearest(s.signatures, query.signature, count, radius=radius, selection=p.selection, threads=threads)[0]
-        for s, p in made
-    ]
+    first: list[Hits] = []
+    for at, (segment, chosen) in enumerate(made):
+        hits = None if radius is None or scan is not hamming else _by_keys(segment, chosen, query, radius, count)
+        made[at] = segment, replace(chosen, by_keys=hits is not None)
+        if hits is None:
+            words = segment.signatures
+            (hits,) = scan.nearest(
+                words, query.signature, count, radius=radius, selection=chosen.selection, threads=threads
+            )
+        first.append(hits)
     distances = np.sort(np.concatenate([np.zeros(0, np.int16), *(h.distances for h in first)]))
     if len(distances) < count:
-        return first
+        return made, first
     limit = int(distances[count - 1])
-    return [_up_to(s, p, h, query, limit, count) for (s, p), h in zip(made, first, strict=True)]
+    return made, [_up_to(s, p, h, query, limit, count, scan) for (s, p), h in zip(made, first, strict=True)]
 
 
-def _up_to(segment: Segment, plan: Plan, hits: Hits, query: Query, limit: int, count: int) -> Hits:
+def _by_keys(segment: Segment, chosen: Plan, query: Query, radius: int, count: int) -> Hits | None:
+    """The `count` nearest within `radius` by key lists; None where there are none, or a scan is cheaper."""
+    if segment.lists is None:
+        return None
+    hits = looked_up(segment.signatures, segment.lists, query.signature[0], radius, selection=chosen.selection)
+    return None if hits is None else Hits(hits.rows[:count], hits.distances[:count])
+
+
+def _up_to(segment: Segment, plan: Plan, hits: Hits, query: Query, limit: int, count: int, scan: Scan) -> Hits:
     """The hits up to `limit`; looked for once more where the first search may have cut some off."""
     if len(hits) == count and int(hits.distances[-1]) == limit:
-        return within(segment.signatures, query.signature[0], limit, selection=plan.selection)
+        return scan.within(segment.signatures, query.signature[0], limit, selection=plan.selection)
     kept = hits.distances <= limit
     return Hits(hits.rows[kept], hits.distances[kept])
 

@@ -54,6 +54,7 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
         spared=frozenset((key.to_bytes(), cell) for key, cell in given if cell not in (None, key.geohash)),
         candidates=ACROSS if any(e.text or e.location for e in request.like) else CANDIDATES,
         threads=node.settings.threads,
+        scan=node.settings.scan,
     )
     fields = {
         "space": model.to_fields(),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from signatures_made import brute, brute_nearest, clustered
 
 from geostore.errors import InvalidInput
+from geostore.index import by_numpy
 from geostore.index.bits import bitmap, bitmap_of, count_bits, octets, pack_signatures, unpack_signatures
 from geostore.index.hamming import Nearest, nearest, nearest_set, within
 from geostore.index.selection import Listed, everything, of_listed, of_rows, select
@@ -59,7 +60,10 @@ def test_distances_are_those_of_faiss():
 @settings(max_examples=40, deadline=None)
 @given(st.data())
 def test_any_selection_searched_in_any_parts_is_a_full_sort_of_it(data):
-    """Property: runs, bitmaps and single rows, cut into any parts, give the first k of the chosen rows alone."""
+    """Property: runs, bitmaps and single rows, cut into any parts, give the first k of the chosen rows alone.
+
+    So does the scan by NumPy alone.
+    """
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
     size, bits = data.draw(st.integers(1, 3000)), data.draw(st.sampled_from(WIDTHS))
     words, k = clustered(size, bits=bits, seed=size), data.draw(st.integers(1, 50))
@@ -79,11 +83,15 @@ def test_any_selection_searched_in_any_parts_is_a_full_sort_of_it(data):
     assert (alone.distances == far).all()
     assert (gathered.hits()[0].rows == rows).all()
     assert (gathered.hits()[0].distances == far).all()
+    (plain,) = by_numpy.nearest(words, words[:, :1].T, k, radius=radius, selection=selection)
+    assert (plain.rows == rows).all()
+    assert (plain.distances == far).all()
     if radius is not None:
-        hits = within(words, words[:, 0], radius, selection=selection)
         rows, far = brute_nearest(words, words[:, 0], size, chosen, radius)
-        assert (hits.rows == rows).all()
-        assert (hits.distances == far).all()
+        for way in (within, by_numpy.within):
+            hits = way(words, words[:, 0], radius, selection=selection)
+            assert (hits.rows == rows).all()
+            assert (hits.distances == far).all()
 
 
 def _chosen(rng, words, kind):
