@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,11 @@ from bench.harness import Bench, run, workplace
 from bench.retrieval_parts import Parts, all_scores
 from geostore.errors import NotInstalled
 from geostore.index.milan import STEPS
-from geostore.retrieval import BITS, HEAD_STEPS, METHODS, Score
+from geostore.retrieval import BITS, HEAD_STEPS, METHODS, UNLABELLED, Score
 
 BARS_AT = 128  # bits
 BELOW = 0.06  # sign bits so far under the ceiling are held to the bars
-UNLABELLED = ("rotation", "pca-sign", "itq")
+SIGNS = ("rotation", "pca-sign", "itq")
 DESCRIPTORS = ("spectral", "simsiam", "efficientnet-lite0")
 Scores = dict[tuple[str, int], Score]  # by method and bits
 
@@ -37,9 +38,9 @@ def measure(bench: Bench) -> None:
         for name in DESCRIPTORS[:1] if bench.quick else bench.options["descriptors"]:
             parts = Parts(
                 path=path, descriptor=name, seed=bench.seed, steps=steps[0], published_steps=steps[1],
-                work=bench.options.get("work"),
+                methods=_methods(bench, name), work=bench.options.get("work"),
             )  # fmt: skip
-            found, queries = all_scores(parts, bits, bench.options.get("methods", METHODS))
+            found, queries = all_scores(parts, _widths(bits, name))
             plain = _note(bench, name, found, queries, plain)
             bench.write()
 
@@ -50,6 +51,17 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", nargs="+", type=int, default=list(BITS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--work", type=Path, help="folder that keeps each part, so that a run goes on where it stopped")
+
+
+def _methods(bench: Bench, descriptor: str) -> tuple[str, ...]:
+    """What is measured of a descriptor: a head without labels of the one that a store starts with alone."""
+    asked: Sequence[str] = bench.options.get("methods", METHODS)
+    return tuple(m for m in asked if m != UNLABELLED or descriptor == DESCRIPTORS[0])
+
+
+def _widths(asked: tuple[int, ...], descriptor: str) -> tuple[int, ...]:
+    """Every width for the descriptor that a store starts with; for others the one of the bars, where it is asked."""
+    return asked if descriptor == DESCRIPTORS[0] or BARS_AT not in asked else (BARS_AT,)
 
 
 def _note(
@@ -83,7 +95,7 @@ def _figures(bench: Bench, descriptor: str, scores: Scores, bits: int, queries: 
         what = "mAP@20 of the head's output before it is made bits"
         value, bar = None if bench.quick else learned.map / ceiling.map, 0.98 if held else None
         bench.figure(f"{key}.of_ceiling", value, better="higher", bar=bar, baseline=what, n=queries)
-        for name in UNLABELLED:
+        for name in SIGNS:
             _signs(bench, f"{key}.{{}}_{name}", learned, ceiling, _widest(scores, name, bits), held, queries)
         if (published := scores.get(("milan-published", bits))) is not None:
             _points(bench, f"{key}.over_milan", learned, published, 2.0 if held else None, queries)

@@ -14,7 +14,7 @@ import numpy as np
 
 import geostore
 from bench.harness import commit
-from geostore.retrieval import METHODS, Described, Score, evaluate, read_described
+from geostore.retrieval import UNLABELLED, Described, Score, evaluate, read_described
 
 _CODE = ("retrieval.py", "scene/labelled.py", "index/descriptors", "index/evaluation.py", "index/learned.py",
          "index/milan.py", "index/signatures.py")  # fmt: skip
@@ -30,6 +30,7 @@ class Parts:
         descriptor: its name.
         seed: parts of the set and trainings follow from it.
         steps, published_steps: of the learned head's training, and of the published recipe's.
+        methods: what is measured.
         work: results already there are read, not measured again, unless the code has changed; None keeps nothing.
     """
 
@@ -38,16 +39,18 @@ class Parts:
     seed: int
     steps: int
     published_steps: int
+    methods: tuple[str, ...]
     work: Path | None
 
     def described(self) -> Described:
         """Every scene, described."""
-        kept = self._kept("described.npz")
+        quartered = UNLABELLED in self.methods  # a scene's quarters are described for that method alone
+        kept = self._kept("described-quartered.npz" if quartered else "described.npz")
         if kept is not None and kept.exists():
             with np.load(kept) as data:
                 arrays = {name: data[name] for name in _ARRAYS}
                 return Described(**arrays, facts=json.loads(str(data["facts"])))
-        made = read_described(self.path, descriptor=self.descriptor, methods=METHODS, seed=self.seed)
+        made = read_described(self.path, descriptor=self.descriptor, methods=self.methods, seed=self.seed)
         if kept is not None:
             fresh = kept.with_name("fresh.npz")
             np.savez(fresh, facts=json.dumps(made.facts), **{name: getattr(made, name) for name in _ARRAYS})
@@ -81,12 +84,12 @@ class Parts:
         return folder / name
 
 
-def all_scores(parts: Parts, widths: Sequence[int], methods: Sequence[str]) -> tuple[list[tuple[Score, str]], int]:
+def all_scores(parts: Parts, widths: Sequence[int]) -> tuple[list[tuple[Score, str]], int]:
     """(score, commit) of the float descriptor and of every method at every width; and the number of queries."""
     described = parts.described()
     found: dict[tuple[str, int], tuple[Score, str]] = {}
     for bits in widths:
-        for method in methods:
+        for method in parts.methods:
             scores, measured_at = parts.scores(described, method, bits)
             found |= {(s.method, s.bits): (s, measured_at) for s in scores}
     return list(found.values()), int(described.facts["queries"])
