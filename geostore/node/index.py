@@ -75,15 +75,17 @@ def index_build(node: Node, request: messages.IndexBuild, arrays: tuple[Array, .
 
 
 def put_encoder(node: Node, request: messages.PutEncoder, arrays: tuple[Array, ...], progress: Progress) -> Reply:
-    """Keep a bundle of an encoder's files; the same again changes nothing.
+    """Keep a bundle of an encoder's files, if it can describe what is stored; the same again changes nothing.
 
     Raises:
-        BadRequest: not one array of bytes. Corrupt, InvalidInput: no bundle, or one that declares no encoder.
+        BadRequest: not one array of bytes. Corrupt, InvalidInput: no bundle, one that declares no encoder, or whose
+            program does not run; nothing is stored. NotComparable: it wants bands that nothing stored has.
     """
     if len(arrays) != 1 or arrays[0].dtype != np.uint8:
         raise BadRequest(f"put-encoder carries {len(arrays)} arrays; send one of uint8, the bundle of its files")
     data = arrays[0].tobytes()
     encoder = FolderEncoder(data)
+    _try(Encoded().from_bytes(data), _known(node))
     with node.changing:
         digest = node.store.put_blob("models", data)
         fields = {"name": encoder.name, "models": [digest]}
@@ -101,14 +103,26 @@ def index_upgrade(node: Node, request: messages.IndexUpgrade, arrays: tuple[Arra
         InvalidInput: there is too little to train on. NotInstalled: no such descriptor or encoder. NotComparable: an
             encoder wants bands that nothing stored has. Cancelled: `progress` said so.
     """
-    known = list(node.following.models().values())
-    if not known:
-        raise InvalidInput("nothing is stored, so there is nothing to make signatures of; run `geostore ingest` first")
+    known = _known(node)
     fitting = known if request.encoder is None else _fitting(Encoded().from_bytes(_encoder(node, request)), known)
     made = [_upgrade(node, model, partitions, request, progress) for model, partitions in fitting]
     node.following.forget_others()
     progress("index upgrade", 1.0)
     return Reply({"indexes": made})
+
+
+def _known(node: Node) -> list[tuple[SearchModel, list[PartitionKey]]]:
+    known = list(node.following.models().values())
+    if not known:
+        raise InvalidInput("nothing is stored, so there is nothing to make signatures of; run `geostore ingest` first")
+    return known
+
+
+def _try(encoded: Encoded, known: list[tuple[SearchModel, list[PartitionKey]]]) -> None:
+    """Describe one raster of nothing in particular, so that an encoder that cannot is refused before it is kept."""
+    bands = _fitting(encoded, known)[0][0].bands
+    pixels = np.arange(len(bands) * 32 * 32).reshape(-1, 32, 32).astype(bands.dtype)
+    encoded.describe(pixels, np.ones((32, 32), np.bool_), bands)
 
 
 def _fitting(

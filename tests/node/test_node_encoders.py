@@ -143,8 +143,10 @@ def test_a_brought_encoder_describes_the_store_and_its_texts_find_rasters(
 
 
 def test_an_encoder_that_wants_other_bands_is_refused(path: Path, folder: Path, tmp_path: Path) -> None:
-    """No set of bands has what it wants: not-comparable, and the index stays as it is."""
+    """No set of bands has what it wants: not-comparable; a program that does not run; nothing of either is kept."""
     shutil.copytree(path, tmp_path / "store")
+    torn = shutil.copytree(folder, tmp_path / "torn")
+    (torn / "image.pt2").write_bytes(b"no program")
     folder = shutil.copytree(folder, tmp_path / "thermal")
     found = json.loads((folder / "encoder.json").read_text())
     found["image"]["bands"] = ["red", "green", "thermal"]
@@ -154,6 +156,9 @@ def test_an_encoder_that_wants_other_bands_is_refused(path: Path, folder: Path, 
             gs.index_upgrade(encoder=folder, head="rotation")
         with pytest.raises(NotFound, match="declares"):
             gs.index_upgrade(encoder=tmp_path)
+        with pytest.raises(Corrupt, match="no archive of torch"):
+            gs.index_upgrade(encoder=torn, head="rotation")
+        assert not any("tiny" in str(row["body"]) for row in gs.table("event").to_pylist())
         assert gs.similar(words="wheat", k=1)[0].key.geohash == "u8hkt"
         assert gs.similar(text="wheat", k=1)[0].score > 0.3
         assert gs.similar(near=centre("u8hkt"), k=1)[0].score == 0
