@@ -71,7 +71,7 @@ def cells(node: Node, request: messages.Cells, arrays: tuple[Array, ...], progre
 
 
 def select(node: Node, request: messages.Selection) -> list[RasterRow]:
-    """Current rows a selection names, by place, then time; empty if nothing matches.
+    """Current rows a selection names, their payloads unread, by place, then time; empty if nothing matches.
 
     Raises:
         NotFound: the collection does not exist.
@@ -81,7 +81,7 @@ def select(node: Node, request: messages.Selection) -> list[RasterRow]:
     partitions = node.store.partitions(request.collection, request.geohash or "", request.group)
     if not partitions and request.collection is not None:
         node.store.collection(request.collection)
-    return [row for p in partitions for row in node.store.rasters(p, request.start_us, request.end_us)]
+    return [row for p in partitions for row in node.store.rasters(p, request.start_us, request.end_us, payload=False)]
 
 
 def rasters(node: Node, request: messages.Rasters, arrays: tuple[Array, ...], progress: Progress) -> Reply:

@@ -29,7 +29,7 @@ def tier(row: RasterRow) -> str:
     """Where a raster stands: waiting (lossless, not fitted yet), lossless, residual, embedding, or empty."""
     if row.generation == 0:
         return "waiting"
-    if not row.payload:
+    if not row.payload_bytes:
         return "empty"
     if row.lossless:
         return "lossless"
@@ -52,8 +52,8 @@ def raster_fields(row: RasterRow, cell: Grid, bands: Bands, family: str) -> dict
         "codec": family,
         "tier": tier(row),
         "layers": row.layers,
-        "bytes": len(row.payload),
-        "bytes_shared": len(row.shared),
+        "bytes": row.payload_bytes,
+        "bytes_shared": row.shared_bytes,
         "bytes_valid": len(row.valid),
         "bytes_lzw": row.bytes_lzw,
         "bytes_jxl": row.bytes_jxl,

@@ -48,7 +48,7 @@ class Tally:
         self.bytes["source_lzw"] += row.bytes_lzw
         self.bytes["source_jxl"] += row.bytes_jxl
         self.bytes["masks"] += len(row.valid)
-        self.bytes["lossless" if row.lossless else "embeddings"] += len(row.payload)
+        self.bytes["lossless" if row.lossless else "embeddings"] += row.payload_bytes
         if row.generation == 0:
             return
         if row.certificate is None or row.certificate.keeps(policy):
@@ -57,6 +57,18 @@ class Tally:
             self.missed += 1
         if row.certificate is not None:
             self._measure(row.certificate)
+
+    def join(self, other: Tally) -> None:
+        """Count the rasters of another tally too."""
+        self.rasters |= other.rasters
+        for name in ("pieces", "within_policy", "missed", "pixels", "squared"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for name in ("bytes", "tiers", "weights", "mae"):
+            getattr(self, name).update(getattr(other, name))
+        self.max_error = max(self.max_error, other.max_error)
+        for name, found in other.p99.items():
+            self.p99.setdefault(name, []).extend(found)
+            self.worst[name] = max(self.worst.get(name, 0.0), other.worst[name])
 
     def _measure(self, c: Certificate) -> None:
         self.pixels += c.pixels
@@ -101,8 +113,9 @@ def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], prog
     total, fields = Tally(), []
     codec_bytes, shared = 0, set[str]()
     for partition in partitions:
-        part, codecs = _tally(node, partition, total)
-        codec_bytes += sum(len(c.data) for c in codecs)
+        part, codecs = _tally(node, partition), node.store.generations(partition, data=False)
+        total.join(part)
+        codec_bytes += sum(c.data_bytes for c in codecs)
         shared |= {d for c in codecs for d in str(c.facts.get("networks", "")).split(",") if d}
         if request.partitions:
             fields.append(_partition_fields(partition, part, codecs))
@@ -125,17 +138,15 @@ def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], prog
     return Reply({**reply, "per_partition": fields} if request.partitions else reply)
 
 
-def _tally(node: Node, partition: PartitionKey, total: Tally) -> tuple[Tally, list[CodecRow]]:
+def _tally(node: Node, partition: PartitionKey) -> Tally:
     policy = node.store.collection(partition.collection).policy
-    part = Tally()
-    rows = node.store.rasters(partition)
-    for row in rows:
+    part, shared = Tally(), dict[str, int]()  # what several rasters need, counted once
+    for row in node.store.rasters(partition, payload=False):
         part.add(row, policy)
-        total.add(row, policy)
-    shared = sum(map(len, {row.shared for row in rows}))  # once, however many rasters need it
-    for tally in (part, total):
-        tally.bytes["embeddings"] += shared
-    return part, node.store.generations(partition)
+        if row.unread is not None:
+            shared[row.unread.group] = row.unread.shared
+    part.bytes["embeddings"] += sum(shared.values())
+    return part
 
 
 def _account(node: Node, total: Tally, codec_bytes: int, bases: int) -> dict[str, Any]:
@@ -173,7 +184,7 @@ def _partition_fields(partition: PartitionKey, part: Tally, codecs: list[CodecRo
         "family": newest.family,
         "reason": str(newest.facts.get("reason", "")),
         "fits": [_fit_fields(c) for c in codecs if LOSS_TERMS in c.facts],
-        "bytes_codec": sum(len(c.data) for c in codecs if c.generation > 0),
+        "bytes_codec": sum(c.data_bytes for c in codecs if c.generation > 0),
         **{f"bytes_{k}": part.bytes[k] for k in ("embeddings", "lossless", "masks")},
         "bytes_lzw": part.bytes["source_lzw"],
         "bytes_jxl": part.bytes["source_jxl"],

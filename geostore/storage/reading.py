@@ -23,7 +23,7 @@ from geostore.storage.records import (
     raster_row,
     scene_row,
 )
-from geostore.storage.rows import CodecRow, EventRow, JobRow, RasterRow, SceneRow
+from geostore.storage.rows import CodecRow, EventRow, JobRow, RasterRow, SceneRow, Unread
 from geostore.storage.view import View
 
 T = TypeVar("T")
@@ -65,15 +65,18 @@ class Reading(ABC):
             partition: which one.
             start_us: UTC microseconds, inclusive; None for all.
             end_us: UTC microseconds, exclusive; None for all.
-            payload: False leaves unread what does not lie in the row itself, in a stream or shared by a group: it
-                comes back empty.
+            payload: False leaves payloads, and what groups of rasters share, unread: a row then says in `unread` how
+                large they are.
         """
 
         def read() -> list[RasterRow]:
             found = _newest(self.see(lambda view: view.rasters(partition, start_us, end_us)))
-            named = {group_of(values) for _, values in found} - {None} if payload else set()
-            groups = {name: self._shared(partition, name) for name in named if name is not None}
-            return [self._raster(*item, groups if payload else None) for item in found]
+            named = {name for _, values in found if (name := group_of(values)) is not None}
+            if not payload:
+                sizes = {name: _size("group", self._group(partition, name)) for name in named}
+                return [_unread(*item, sizes) for item in found]
+            groups = {name: self._shared(partition, name) for name in named}
+            return [self._raster(*item, groups) for item in found]
 
         return self._again(read)
 
@@ -126,23 +129,26 @@ class Reading(ABC):
             self.refresh()
             return read()
 
-    def _raster(self, scene: str, values: Values, groups: Mapping[str, bytes] | None) -> RasterRow:
-        """The row of `values`; without `groups`, what does not lie in the row itself is left unread."""
-        piece, name = piece_of("raster", values), group_of(values)
-        if piece is None:
-            payload = values[AT["raster"]["payload"]]
-        else:
-            payload = b"" if groups is None else read_piece(self.files, piece)
-        shared = groups[name] if groups and name is not None else b""
-        return raster_row(values, scene=scene, payload=payload, shared=shared)
+    def _raster(self, scene: str, values: Values, groups: Mapping[str, bytes]) -> RasterRow:
+        name = group_of(values)
+        shared = b"" if name is None else groups[name]
+        return raster_row(values, scene=scene, payload=self._payload("raster", values), shared=shared)
 
     def _shared(self, partition: PartitionKey, name: str) -> bytes:
         """What the rasters of the group `name` have in common."""
+        return self._payload("group", self._group(partition, name))
+
+    def _group(self, partition: PartitionKey, name: str) -> Values:
+        """The columns of a group of rasters."""
         values = self.see(lambda view: view.group(partition, name))
         if values is None:
             raise Corrupt(f"{partition} has no group {name}, a raster needs it; run `geostore verify`")
-        piece = piece_of("group", values)
-        data: bytes = values[AT["group"]["payload"]] if piece is None else read_piece(self.files, piece)
+        return values
+
+    def _payload(self, kind: str, values: Values) -> bytes:
+        """The payload of a row, from the row itself or from a stream."""
+        piece = piece_of(kind, values)
+        data: bytes = values[AT[kind]["payload"]] if piece is None else read_piece(self.files, piece)
         return data
 
     def codec(self, partition: PartitionKey, generation: int | None = None) -> CodecRow:
@@ -159,15 +165,27 @@ class Reading(ABC):
             f"no codec for {partition}{which}; `geostore status` lists partitions, `geostore fit` makes codecs"
         )
 
-    def generations(self, partition: PartitionKey) -> list[CodecRow]:
-        """Every codec of a partition, ascending generation; empty if there is no such partition."""
-        return [self._codec(values) for values in self.see(lambda view: view.codecs(partition))]
+    def generations(self, partition: PartitionKey, *, data: bool = True) -> list[CodecRow]:
+        """Every codec of a partition, ascending generation; empty if there is no such partition.
+
+        Args:
+            partition: whose.
+            data: False leaves their bytes unread: `unread` then says how many they are.
+        """
+        read = self._codec if data else self._codec_unread
+        return [read(values) for values in self.see(lambda view: view.codecs(partition))]
 
     def _codec(self, values: Values) -> CodecRow:
         at = AT["codec"]
         blob = values[at["blob"]]
         data = values[at["data"]] if blob is None else read_blob(self.files, blob_path("codecs", blob))
         return codec_row(values, data=data)
+
+    def _codec_unread(self, values: Values) -> CodecRow:
+        at = AT["codec"]
+        blob = values[at["blob"]]
+        size = len(values[at["data"]]) if blob is None else self.files.size(blob_path("codecs", blob))
+        return codec_row(values, data=b"", unread=size or 0)
 
     def scenes(self, collection: str | None = None) -> list[SceneRow]:
         """Every scene, withdrawn ones included, by collection and time."""
@@ -228,6 +246,19 @@ def _newest(found: Iterable[tuple[str, Values]]) -> list[tuple[str, Values]]:
         if key not in newest or _rank(item[1]) > _rank(newest[key][1]):
             newest[key] = item
     return list(newest.values())
+
+
+def _unread(scene: str, values: Values, shared: Mapping[str, int]) -> RasterRow:
+    """The row of `values` without its payload; `shared` gives the size of what each group has in common."""
+    name = group_of(values) or ""
+    unread = Unread(payload=_size("raster", values), shared=shared.get(name, 0), group=name)
+    return raster_row(values, scene=scene, payload=b"", unread=unread)
+
+
+def _size(kind: str, values: Values) -> int:
+    """Bytes of a row's payload."""
+    piece = piece_of(kind, values)
+    return len(values[AT[kind]["payload"]]) if piece is None else piece.length
 
 
 def _rank(values: Values) -> tuple[int, int, int]:

@@ -15,7 +15,7 @@ from geostore.certificate import Certificate, SpectralError, float32_up
 from geostore.errors import Corrupt, InvalidInput
 from geostore.keys import PartitionKey, RasterKey
 from geostore.raster import Grid
-from geostore.storage.rows import CodecRow, EventRow, JobRow, RasterRow, Row, SceneRow
+from geostore.storage.rows import CodecRow, EventRow, JobRow, RasterRow, Row, SceneRow, Unread
 
 Kind = Literal["raster", "embedding", "group", "codec", "scene", "event", "job"]
 KINDS: tuple[Kind, ...] = ("raster", "embedding", "group", "codec", "scene", "event", "job")
@@ -180,12 +180,14 @@ def key_of(values: Values) -> RasterKey:
     return RasterKey(*values[1:6])
 
 
-def raster_row(values: Values, *, scene: str, payload: bytes, shared: bytes = b"") -> RasterRow:
+def raster_row(
+    values: Values, *, scene: str, payload: bytes, shared: bytes = b"", unread: Unread | None = None
+) -> RasterRow:
     """The inverse of `raster_values`."""
     at = AT["raster"]
     names = ("revision", "generation", "op", *_WINDOW, "valid", "vector", "layers", "lossless")
     plain = {n: values[at[n]] for n in (*names, "bytes_lzw", "bytes_jxl", "original")}
-    plain |= {"payload": payload, "shared": shared, "certificate": _certificate(values)}
+    plain |= {"payload": payload, "shared": shared, "certificate": _certificate(values), "unread": unread}
     return RasterRow(key=key_of(values), scene=scene, **plain)
 
 
@@ -208,7 +210,7 @@ def codec_values(row: CodecRow, *, seq: int, blob: str | None) -> Values:
     return (seq, *place, row.made_us, row.generation, *window, row.family, data, blob, _json(body))
 
 
-def codec_row(values: Values, *, data: bytes) -> CodecRow:
+def codec_row(values: Values, *, data: bytes, unread: int | None = None) -> CodecRow:
     """The inverse of `codec_values`."""
     at, body = AT["codec"], json.loads(values[AT["codec"]["body"]])
     return CodecRow(
@@ -219,6 +221,7 @@ def codec_row(values: Values, *, data: bytes) -> CodecRow:
         parent=body["parent"],
         made_us=values[at["time_us"]],
         facts=body["facts"],
+        unread=unread,
         **{n: values[at[n]] for n in ("generation", *_WINDOW)},
     )
 

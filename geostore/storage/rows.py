@@ -14,6 +14,20 @@ Op = Literal["put", "withdraw"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Unread:
+    """What a raster's row was read without.
+
+    Attributes:
+        payload, shared: bytes of each that lie in the store.
+        group: which rasters share `shared`; "" if this one was coded alone.
+    """
+
+    payload: int = 0
+    shared: int = 0
+    group: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class RasterRow:
     """One stored raster: kind "raster" at generation 0 (lossless), kind "embedding" above.
 
@@ -34,6 +48,7 @@ class RasterRow:
         bytes_lzw, bytes_jxl: its size as LZW GeoTIFF and as lossless JPEG XL, measured at `put`.
         original: digest of the kept COG, "ref:" and where it came from, or "".
         certificate: errors measured by decoding; None at generation 0 means exact. Stored as float32, rounded up.
+        unread: None if `payload` and `shared` were read; else they may be empty, and it says how large they are.
     """
 
     key: RasterKey
@@ -55,10 +70,21 @@ class RasterRow:
     bytes_jxl: int = 0
     original: str = ""
     certificate: Certificate | None = None
+    unread: Unread | None = None
 
     def __post_init__(self) -> None:
         if self.op not in ("put", "withdraw"):
             raise InvalidInput(f"{self.key}: op {self.op!r}; use put or withdraw")
+
+    @property
+    def payload_bytes(self) -> int:
+        """The size of the payload, read or not."""
+        return len(self.payload) if self.unread is None else self.unread.payload
+
+    @property
+    def shared_bytes(self) -> int:
+        """The size of what it shares with others, read or not."""
+        return len(self.shared) if self.unread is None else self.unread.shared
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +101,7 @@ class CodecRow:
         parent: generation it was warm-started from, or None.
         made_us: when, UTC microseconds.
         facts: how it came to be: steps, seconds, seed, sizes, reason.
+        unread: None if `data` was read; else it is empty, and this is its size.
     """
 
     partition: PartitionKey
@@ -89,6 +116,12 @@ class CodecRow:
     parent: int | None = None
     made_us: int = 0
     facts: dict[str, str | float | int] = field(default_factory=dict)
+    unread: int | None = None
+
+    @property
+    def data_bytes(self) -> int:
+        """The size of `data`, read or not."""
+        return len(self.data) if self.unread is None else self.unread
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from storage_rows import codec, embedding, key, partition, raster
 
-from geostore.errors import Corrupt
+from geostore.errors import Corrupt, NotFound
 from geostore.storage import RasterRow, Store, restore
 from geostore.storage.pack import PAYLOAD_INLINE_MAX, Batch
 
@@ -31,7 +33,6 @@ def test_rasters_come_back_with_what_they_share_stored_once(tmp_path, shared):
         assert store.rasters(partition()) == [*first, *second, alone]
         assert store.raster(key(2)) == first[1]
         assert store.verify() == []
-        assert [r.shared for r in store.rasters(partition(), payload=False)] == [b""] * 7
         assert len({row["id"] for row in _groups(store)}) == 1
         store.compact(retain_days=0)
         store.prune(retain_days=0)
@@ -46,6 +47,23 @@ def test_rasters_come_back_with_what_they_share_stored_once(tmp_path, shared):
     with Store.open(tmp_path / "again", readonly=True) as store:
         assert store.rasters(partition()) == [*first, *second, alone]
         assert store.verify() == []
+
+
+@pytest.mark.parametrize("shared", [SMALL, LARGE], ids=["inline", "stream"])
+def test_sizes_are_told_without_reading_what_they_are_of(tmp_path, shared):
+    """With every stream gone, rasters and codecs still say how large they are, as when they were read whole."""
+    rows = [*_members(shared, range(1, 4)), embedding(4, size=PAYLOAD_INLINE_MAX + 1), embedding(5), raster(6)]
+    large = codec(generation=1, data=bytes(200_000))
+    with Store.create(tmp_path / "s", slots=1) as store:
+        store.commit([codec(), large, *rows])
+        shutil.rmtree(tmp_path / "s/blobs/streams")
+        known = store.rasters(partition(), payload=False)
+        assert [(r.payload_bytes, r.shared_bytes) for r in known] == [(len(r.payload), len(r.shared)) for r in rows]
+        assert {(r.payload, r.shared) for r in known} == {(b"", b"")}
+        assert [r.unread.group for r in known] == [_groups(store)[0]["id"]] * 3 + [""] * 3
+        assert [c.data_bytes for c in store.generations(partition(), data=False)] == [len(codec().data), 200_000]
+        with pytest.raises((Corrupt, NotFound)):
+            store.rasters(partition())
 
 
 def test_a_group_goes_with_the_last_raster_that_needs_it(tmp_path):
