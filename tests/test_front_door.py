@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import geostore
 
@@ -25,3 +26,13 @@ def test_importing_geostore_loads_nothing_heavy() -> None:
     program = f"import sys, geostore; print([m for m in {HEAVY!r} if m in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert shown.strip() == "[]"
+
+
+def test_what_a_verb_does_not_need_is_not_loaded_for_it(tmp_path: Path) -> None:
+    """A fresh interpreter that makes a store and asks for its status has loaded neither torch nor xarray or pandas."""
+    program = (
+        f"import sys, geostore; geostore.connect({str(tmp_path / 's')!r}, create=True).status();"
+        "print([m for m in ('torch', 'xarray', 'pandas', 'matplotlib') if m in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert shown.stdout.strip() == "[]", shown.stderr

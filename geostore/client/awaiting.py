@@ -8,7 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from geostore import dataset
 from geostore.client import searching, steps
 from geostore.client.asker import Asker
 from geostore.client.blocking import Client, Kind
@@ -145,6 +144,8 @@ class AsyncClient:
         within: Within | None = None,
     ) -> xr.Dataset:
         """As `Client.decode`; the Dataset's values are read with waiting, so load it in a thread."""
+        from geostore import dataset  # xarray takes a quarter of the time to start, and few verbs need it
+
         steps.check_wanted(bands, tier, within)
         infos, product = await self._run(steps.choose(geohash, collection, group, time, bands))
         waiting = Client(self._asker)

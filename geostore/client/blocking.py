@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
-from geostore import dataset
 from geostore.client import searching, steps
 from geostore.client.asker import Asker
 from geostore.client.given import Filters
@@ -149,6 +148,8 @@ class Client:
             NotFound: no such cell, or no raster in that time.
             InvalidInput, BandMismatch: several cells or collections are meant, or bands of several groups.
         """
+        from geostore import dataset  # xarray takes a quarter of the time to start, and few verbs need it
+
         steps.check_wanted(bands, tier, within)
         infos, product = self._run(steps.choose(geohash, collection, group, time, bands))
 
