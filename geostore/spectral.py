@@ -43,13 +43,18 @@ class SpectralIndex:
     name: str
     bands: tuple[str, ...]
 
+    @property
+    def is_difference(self) -> bool:
+        """True for a normalised difference, (a - b) / (a + b) of its two bands: a function of a / b alone."""
+        return self.name in _DIFFERENCES
+
     def evaluate(self, *reflectance: Any) -> Any:
         """The index of `reflectance`, one array or tensor of any equal shape per band in `self.bands`.
 
         Reflectance is raised to FLOOR first. Works on numpy arrays and on torch tensors (gradients flow).
         """
         planes = [r.clip(FLOOR, None) for r in reflectance]
-        if self.name in _DIFFERENCES:
+        if self.is_difference:
             a, b = planes
             return (a - b) / (a + b)
         import spyndex

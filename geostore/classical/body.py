@@ -16,6 +16,7 @@ from geostore.classical.klt import Klt
 from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
 from geostore.raster import Band, Bands, Mask, Pixels
+from geostore.spectral import SpectralIndex, spectral_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Body:
         indices: spectral indices measured for that.
         height, width: of a raster, pixels.
         klt: bands to components.
-        weight: of an error in bands that an index needs, beside 1 in the others.
+        weight: of an error that an index sees, beside 1 of others, see `error_weights`.
     """
 
     _bands: Bands
@@ -84,7 +85,7 @@ def unpack(data: bytes, family: str, magic: bytes, newest: int, coding: Sequence
         indices = tuple(body["indices"])
         klt = Klt(
             bend=Bend(bands, body["bend"]),
-            weights=band_weights(bands, indices, weight),
+            weights=error_weights(bands, indices, weight, log=body["bend"] > 0),
             basis=np.frombuffer(body["basis"], np.int32).reshape(len(bands), -1),
             offset=np.frombuffer(body["offset"], np.int64),
         )
@@ -94,12 +95,24 @@ def unpack(data: bytes, family: str, magic: bytes, newest: int, coding: Sequence
         raise Corrupt(f"a {family} codec lacks or misstates {error}; restore the store or fit again") from error
 
 
-def band_weights(bands: Bands, indices: tuple[str, ...], weight: int) -> npt.NDArray[np.float64]:
-    """(B,) `weight` for bands that one of `indices` needs, 1 for the others."""
-    from geostore.spectral import spectral_index
+def error_weights(bands: Bands, indices: tuple[str, ...], weight: int, *, log: bool) -> npt.NDArray[np.float64]:
+    """(B, B) to multiply errors of bands by: `weight` along what one of `indices` sees, 1 along the rest.
 
-    needed = {name for index in indices for name in spectral_index(index).bands}
-    return np.array([weight if b.name in needed else 1 for b in bands], np.float64)
+    In logarithms a normalised difference sees its bands' difference alone: both may be off together. Any other index,
+    and every one of values as stored, sees all its bands.
+    """
+    seen = [row for name in indices for row in _seen(bands, spectral_index(name), log=log)]
+    if not seen or weight == 1:
+        return np.eye(len(bands))
+    _, sizes, rows = np.linalg.svd(np.stack(seen), full_matrices=False)
+    kept = rows[sizes > 1e-9]
+    return np.asarray(np.eye(len(bands)) + (weight - 1) * kept.T @ kept)
+
+
+def _seen(bands: Bands, index: SpectralIndex, *, log: bool) -> npt.NDArray[np.float64]:
+    """(N, B) directions."""
+    axes = np.stack([np.eye(len(bands))[bands.index(name)] for name in index.bands])
+    return axes[:1] - axes[1:] if log and index.is_difference else axes
 
 
 def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:

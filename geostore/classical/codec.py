@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from geostore.certificate import measure
+from geostore.certificate import Certificate, measure
 from geostore.classical.av1 import CRF_MIN, Planes, decode_frames, encode_frames
 from geostore.classical.body import Body, unpack
 from geostore.classical.fill import fill
@@ -159,9 +159,13 @@ class KltAv1Codec(Body):
 
     def share_used(self, series: Series, date: int, components: Planes) -> float:
         """The largest share of a bound of the policy that the decoded raster uses up; above 1 it misses it."""
-        decoded = self.klt.inverse(components)
-        seen = measure(series.pixels[date], decoded, series.valid[date], self._bands, self.indices)
+        seen = self.errors(series, date, components)
         return min(share_used(seen, self.policy), 1.0) if seen.keeps(self.policy) else share_used(seen, self.policy)
+
+    def errors(self, series: Series, date: int, components: Planes) -> Certificate:
+        """Those of a decoded raster, without a residual."""
+        decoded = self.klt.inverse(components)
+        return measure(series.pixels[date], decoded, series.valid[date], self._bands, self.indices)
 
     # --- decode
 

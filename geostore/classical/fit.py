@@ -10,17 +10,18 @@ import numpy as np
 
 from geostore.classical.av1 import CRF_MAX, CRF_MIN
 from geostore.classical.bend import Bend
-from geostore.classical.body import band_weights
+from geostore.classical.body import error_weights
 from geostore.classical.codec import KltAv1Codec, runs
 from geostore.classical.klt import Klt
-from geostore.classical.quality import crf_at_bound, slope_of
+from geostore.classical.quality import cost, crf_at_bound, share_used, slope_of
 from geostore.classical.scout import dates_for, scouted
 from geostore.codec import Effort, Encoded, Progress, Series
 from geostore.collection import Policy
 
 _BENDS = (0, 300, 100, 30, 10, 3)  # 1/1000 of reflectance: from even errors of reflectance to even ones of indices
-_WEIGHTS = (1, 2, 4)
-_START = {False: (0, 1), True: (100, 1)}  # (bend, weight) where the search begins, without and with a bound on an index
+_WEIGHTS = (1, 2, 4, 8, 16)
+_EVEN, _BOTH, _INDEX = (0, 1), (100, 1), (10, 4)  # (bend, weight) where the search begins: without a bound on an index,
+# with one beside one on the squared error, and with nothing else
 _CRF = 45.0
 _DATES = 16  # rasters of a group from which one is to be had soon
 _ACCESS = 2**24  # samples that are decoded for one raster at most
@@ -39,7 +40,7 @@ _POWER = 0.8  # bytes fall about with this power of the error
 
 @dataclass(frozen=True)
 class Scale:
-    """One way to weigh errors: `Bend.per_mille`, and the weight of bands that an index needs."""
+    """One way to weigh errors: `Bend.per_mille`, and the weight of what an index sees."""
 
     bend: int
     weight: int
@@ -88,7 +89,7 @@ def make_codec(series: Series, policy: Policy, scale: Scale) -> KltAv1Codec:
     """The codec of a scale, at a middling quality."""
     bend = Bend(series.bands, scale.bend)
     seen = series.valid.any(axis=(1, 2))
-    weights = band_weights(series.bands, series.indices, scale.weight)
+    weights = error_weights(series.bands, series.indices, scale.weight, log=scale.bend > 0)
     height, width = series.pixels.shape[2:]
     return KltAv1Codec(
         _bands=series.bands,
@@ -193,7 +194,9 @@ def _choose_scale(series: Series, policy: Policy, progress: Progress) -> tuple[S
 
 
 def _start(series: Series, policy: Policy) -> Scale:
-    return Scale(*_START[_asks_indices(series, policy) and _is_reflectance(series)])
+    if not _asks_indices(series, policy) or not _is_reflectance(series):
+        return Scale(*_EVEN)
+    return Scale(*(_INDEX if policy.mse_max is None else _BOTH))
 
 
 def _asks_indices(series: Series, policy: Policy) -> bool:
@@ -211,11 +214,13 @@ def _cost(series: Series, policy: Policy, scale: Scale, crf: float) -> tuple[flo
     dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
     planes = codec.planes(series)[dates]
     seen: dict[float, float] = {}
-    sizes: dict[float, int] = {}
+    sizes: dict[float, float] = {}
     for _ in range(_TRIES):
         stream, decoded = codec.code(planes, crf)
-        used = [codec.share_used(series, t, parts) for t, parts in zip(dates.tolist(), decoded, strict=True)]
-        seen[crf], sizes[crf] = math.log(max(float(np.quantile(used, _SHARE)), 1e-9)), len(stream)
+        errors = [codec.errors(series, t, parts) for t, parts in zip(dates.tolist(), decoded, strict=True)]
+        used = float(np.quantile([share_used(e, policy) for e in errors], _SHARE))
+        seen[crf] = math.log(max(used, 1e-9))
+        sizes[crf] = cost(len(stream), float(np.median([e.mse for e in errors])), policy)
         crf = float(round(min(max(crf_at_bound(seen, slope_of(seen)), CRF_MIN), CRF_MAX)))
         if crf in seen:
             break

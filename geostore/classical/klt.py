@@ -23,7 +23,8 @@ class Klt:
 
     Attributes:
         bend: the scale.
-        weights: (B,) float64, how much an error of each band matters on it.
+        weights: (B, B) float64, symmetric: what an error of all bands on it is multiplied by before its parts count
+            alike.
         basis: (B, K) int32, in 2^-14 of a step of the scale for one level of a component; by falling variance.
         offset: (B,) int64, half a step of the scale included.
     """
@@ -36,7 +37,7 @@ class Klt:
     @classmethod
     def of(cls, values: Floats, valid: npt.NDArray[np.bool_], bend: Bend, weights: Doubles) -> Klt:
         """The transform of (T, B, H, W) `values` on the scale of `bend`, by those where (T, H, W) `valid`."""
-        samples = values.transpose(0, 2, 3, 1)[valid] * weights  # (T, B, H, W) -> (N, B)
+        samples = values.transpose(0, 2, 3, 1)[valid] @ weights  # (T, B, H, W) -> (N, B)
         mean = samples.mean(axis=0)
         _, vectors = np.linalg.eigh(np.atleast_2d(np.cov(samples.T, bias=True)))
         vectors = vectors[:, ::-1] * np.where(vectors[:, ::-1].sum(axis=0) < 0, -1.0, 1.0)
@@ -45,10 +46,11 @@ class Klt:
         margin = (high - low) * _MARGIN
         step = max(float((high - low + 2 * margin).max()) / (LEVELS - 1), 2.0**-10)
         centre = mean + vectors @ (low + high) / 2
-        exact = vectors * step / weights[:, None]  # one level of a component, in every band
+        unweighted = np.linalg.inv(weights)
+        exact = unweighted @ vectors * step  # one level of a component, in every band
         basis = np.rint(exact * 2**_SHIFT).astype(np.int32)
         middle = basis.astype(np.int64).sum(axis=1) * (LEVELS // 2)
-        offset = np.rint(centre / weights * 2**_SHIFT).astype(np.int64) - middle + 2 ** (_SHIFT - 1)
+        offset = np.rint(unweighted @ centre * 2**_SHIFT).astype(np.int64) - middle + 2 ** (_SHIFT - 1)
         return cls(bend, weights, basis, offset)
 
     @property
@@ -61,10 +63,14 @@ class Klt:
         dropped = self.basis[:, count:].astype(np.int64).sum(axis=1) * (LEVELS // 2)
         return replace(self, basis=self.basis[:, :count], offset=self.offset + dropped)
 
+    def back(self) -> Doubles:
+        """(K, B) from the scale of `bend`, less the offset, to levels: of errors as weighed the least is left."""
+        exact = self.basis.astype(np.float64) / 2**_SHIFT
+        return np.asarray(np.linalg.pinv(self.weights @ exact) @ self.weights)
+
     def forward(self, values: Floats) -> Planes:
         """(B, H, W) on the scale of `bend` -> (K, H, W) levels, what lies beyond them clipped."""
-        exact = self.basis.astype(np.float64) / 2**_SHIFT * self.weights[:, None]
-        back = np.linalg.pinv(exact) * self.weights  # (K, B)
+        back = self.back()
         none = back @ ((self.offset - 2 ** (_SHIFT - 1)) / 2**_SHIFT)
         levels = np.tensordot(back.astype(np.float32), values, 1) - none.astype(np.float32)[:, None, None]
         return np.asarray(np.clip(np.rint(levels), 0, LEVELS - 1), np.uint16)

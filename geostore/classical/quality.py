@@ -29,6 +29,16 @@ def _bounds(seen: Certificate, policy: Policy) -> Iterator[tuple[float, float | 
         yield error.max, policy.index_max
 
 
+def cost(nbytes: float, mse: float, policy: Policy) -> float:
+    """What scales are compared by: bytes, more where nothing bounds the squared error and it runs wild.
+
+    An index may be right where its bands are both far off: what collections allow unless told otherwise is to hold
+    as well, while that costs little.
+    """
+    usual = Policy().mse_max
+    return nbytes if policy.mse_max is not None or usual is None else nbytes * max(1.0, mse / usual) ** 2
+
+
 def coarsest(used: Callable[[float], float], start: float) -> float | None:
     """The coarsest crf found whose share of the bounds, `used`(crf), is at most 1; None if even CRF_MIN's is not.
 

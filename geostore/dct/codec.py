@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from geostore.certificate import measure
+from geostore.certificate import Certificate, measure
 from geostore.classical.body import Body, unpack
 from geostore.classical.codec import runs
 from geostore.classical.fill import fill
@@ -113,9 +113,13 @@ class KltDctCodec(Body):
 
     def share_used(self, series: Series, date: int, components: Doubles) -> float:
         """The largest share of a bound of the policy that the decoded raster uses up; above 1 it misses it."""
-        seen = measure(series.pixels[date], self._values(components), series.valid[date], self._bands, self.indices)
+        seen = self.errors(series, date, components)
         used = share_used(seen, self.policy)
         return min(used, 1.0) if seen.keeps(self.policy) else max(used, 1.01)
+
+    def errors(self, series: Series, date: int, components: Doubles) -> Certificate:
+        """Those of a decoded raster."""
+        return measure(series.pixels[date], self._values(components), series.valid[date], self._bands, self.indices)
 
     # --- decode
 

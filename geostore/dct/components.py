@@ -16,10 +16,8 @@ _SHIFT = 14  # of the transform's whole numbers, see `Klt`
 
 def components_of(klt: Klt, values: Floats) -> Doubles:
     """(..., B, H, W) on the transform's scale -> (..., K, H, W) in parts of a level, not rounded."""
-    exact = klt.basis.astype(np.float64) / 2**_SHIFT * klt.weights[:, None]
-    back = np.linalg.pinv(exact) * klt.weights  # (K, B)
     centred = values - ((klt.offset - 2 ** (_SHIFT - 1)) / 2**_SHIFT)[:, None, None]
-    return np.asarray(np.einsum("kb,...bhw->...khw", back * FRACTION, centred, optimize=True))
+    return np.asarray(np.einsum("kb,...bhw->...khw", klt.back() * FRACTION, centred, optimize=True))
 
 
 def stored_of(klt: Klt, components: Doubles) -> npt.NDArray[np.generic]:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geostore.classical.bend import Bend
-from geostore.classical.body import band_weights
+from geostore.classical.body import error_weights
 from geostore.classical.fit import coded_bytes
 from geostore.classical.klt import Klt
+from geostore.classical.quality import cost, share_used
 from geostore.classical.scout import scouted
 from geostore.codec import Effort, Progress, Series
 from geostore.collection import Policy
@@ -23,9 +24,9 @@ _START = 56  # number of the step from which the search begins
 _TRIES = 4  # of steps, to find the one at which the middle raster uses up its bound
 _SLOPE = 0.14  # of log error by the number of a step: error goes with about 1.6th power of the step
 _NEAR = 3  # steps beside that one which the series is coded at, every raster within the policy
-_EVEN = ((0, 1),)  # (bend, weight of bands that an index needs) tried without a bound on an index,
+_EVEN = ((0, 1),)  # (bend, weight of what an index sees) tried without a bound on an index,
 _BOTH = ((100, 1), (0, 1), (100, 2))  # with one beside a bound on the squared error,
-_INDEX = ((30, 4), (10, 4), (100, 4))  # and with nothing else
+_INDEX = ((10, 2), (10, 4), (10, 8), (10, 16))  # and with nothing else
 _HOPELESS = 1.1  # of what a rival takes: a first trial that takes more is the last
 _SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24
 _ACCESS = 2**22  # samples that are decoded for one raster at most
@@ -60,11 +61,13 @@ class Prepared:
         codec = replace(self.codec, step=step)
         return coded_bytes(codec.encode_planes(self.series, self.dates, self.planes, self.at))
 
-    def used(self, step: int) -> float:
-        """The share of its bound that the middle raster uses up when all are coded at one step."""
+    def used(self, step: int) -> tuple[float, float]:
+        """The share of its bound that the middle raster uses up when all are coded at one step; its squared error."""
         codec, dates = replace(self.codec, step=step), self.dates.tolist()
         decoded = codec.decoded(self.planes, self.at)
-        return float(np.median([codec.share_used(self.series, d, c) for d, c in zip(dates, decoded, strict=True)]))
+        seen = [codec.errors(self.series, d, c) for d, c in zip(dates, decoded, strict=True)]
+        share = np.median([share_used(errors, codec.policy) for errors in seen])
+        return float(share), float(np.median([errors.mse for errors in seen]))
 
 
 def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltDctCodec | None:
@@ -92,7 +95,7 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
 def make_codec(series: Series, policy: Policy, per_mille: int, weight: int = 1) -> KltDctCodec:
     """The codec of a scale, at a middling step."""
     bend, seen = Bend(series.bands, per_mille), series.valid.any(axis=(1, 2))
-    weights = band_weights(series.bands, series.indices, weight)
+    weights = error_weights(series.bands, series.indices, weight, log=per_mille > 0)
     height, width = series.pixels.shape[2:]
     samples = len(series.bands) * int(height) * int(width)
     return KltDctCodec(
@@ -113,11 +116,11 @@ def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bo
     scales, at = _scales(series, policy), None
     if not series.valid.any():
         return scales[0], _START
-    found: list[tuple[int, tuple[int, int], int]] = []  # bytes, scale, step
+    found: list[tuple[float, tuple[int, int], int]] = []  # cost, scale, step
     for number, scale in enumerate(scales[:1] if hasty else scales):
         ready = Prepared.of(make_codec(series, policy, *scale), series, at)
-        step, at = _step_for(ready, 2 if hasty else _TRIES), ready.at
-        found.append((ready.size(step) if len(scales) > 1 and not hasty else 0, scale, step))
+        (step, mse), at = _step_for(ready, 2 if hasty else _TRIES), ready.at
+        found.append((cost(ready.size(step), mse, policy) if len(scales) > 1 and not hasty else 0, scale, step))
         progress("choose a scale", 0.1 + number / 10)
     _, scale, step = min(found)
     return scale, step
@@ -130,16 +133,15 @@ def _scales(series: Series, policy: Policy) -> tuple[tuple[int, int], ...]:
     return _INDEX if policy.mse_max is None else _BOTH
 
 
-def _step_for(ready: Prepared, tries: int) -> int:
-    """The step at which the middle raster uses up its bound: the secant rule on log(share) by the step's number."""
-    if not ready.codec.asks:
-        return _START
-    step, seen = _START, dict[int, float]()
-    for _ in range(tries):
-        seen[step] = math.log(max(ready.used(step), 1e-9))
+def _step_for(ready: Prepared, tries: int) -> tuple[int, float]:
+    """The step at which the middle raster uses up its bound, by the secant rule on log(share); about its MSE there."""
+    step, seen, mse = _START, dict[int, float](), 0.0
+    for _ in range(tries if ready.codec.asks else 0):
+        share, mse = ready.used(step)
+        seen[step] = math.log(max(share, 1e-9))
         near, *others = sorted(seen, key=lambda s: abs(seen[s]))[:2]
         slope = (seen[near] - seen[others[0]]) / (near - others[0]) if others else _SLOPE
         step = round(min(max(near - seen[near] / min(max(slope, 0.03), 0.3), 0), STEP_MAX))
         if step in seen:
             break
-    return step
+    return step, mse

@@ -8,7 +8,9 @@ from classical_series import soft_place
 from hypothesis import given
 from hypothesis import strategies as st
 
+from geostore.certificate import measure
 from geostore.classical.bend import STEPS, Bend
+from geostore.classical.body import error_weights
 from geostore.classical.fill import fill
 from geostore.classical.klt import Klt
 from geostore.classical.mosaic import Mosaic
@@ -43,7 +45,7 @@ def test_the_inverse_transform_is_exact_whole_numbers(bands: int) -> None:
     """The inverse equals the same sum done with Python's integers, and undoes the forward one within its steps."""
     series = soft_place(4, bands=bands)
     bend = Bend(series.bands)
-    klt = Klt.of(bend.forward(series.pixels), series.valid, bend, np.ones(bands))
+    klt = Klt.of(bend.forward(series.pixels), series.valid, bend, np.eye(bands))
     components = klt.forward(bend.forward(series.pixels[0]))
     decoded = klt.inverse(components)
     y, x = 3, 5
@@ -55,11 +57,42 @@ def test_the_inverse_transform_is_exact_whole_numbers(bands: int) -> None:
     assert off.max() <= step / 2 + 1.5
 
 
+def test_an_error_that_an_index_does_not_see_weighs_less() -> None:
+    """In logarithms red and nir may be off together; any other index, or values as stored, weigh each band it needs."""
+    bands = reflectance_bands(4)
+    red, nir = bands.index("red"), bands.index("nir")
+    together, against = np.zeros(4), np.zeros(4)
+    together[[red, nir]], against[[red, nir]] = (1, 1), (1, -1)
+    weights = error_weights(bands, ("NDVI",), 8, log=True)
+    np.testing.assert_allclose(weights @ together, together, atol=1e-12)
+    np.testing.assert_allclose(weights @ against, 8 * against)
+    for log, index in ((False, "NDVI"), (True, "SR")):  # SR = nir / red is no difference
+        np.testing.assert_allclose(
+            error_weights(bands, (index,), 8, log=log), np.diag([1.0, 1.0, 8.0, 8.0]), atol=1e-12
+        )
+    assert (error_weights(bands, (), 8, log=True) == np.eye(4)).all()
+
+
+def test_weighed_bands_come_back_and_their_index_comes_nearest() -> None:
+    """At a weight of 8 for NDVI the transform still undoes itself, and what is lost is hardly in NDVI."""
+    series = soft_place(4)
+    bend = Bend(series.bands, 10)
+    values = bend.forward(series.pixels)
+    away = []
+    for weight in (1, 8):
+        klt = Klt.of(values, series.valid, bend, error_weights(series.bands, ("NDVI",), weight, log=True))
+        np.testing.assert_allclose(klt.back() @ klt.basis / 2**14, np.eye(4), atol=1e-6)
+        coarse = klt.forward(values[0]) // 32 * 32 + 16
+        away.append(measure(series.pixels[0], klt.inverse(coarse), series.valid[0], series.bands, ("NDVI",)))
+    assert away[1].indices["NDVI"].mae < 0.8 * away[0].indices["NDVI"].mae
+    assert away[1].mse > away[0].mse
+
+
 def test_dropped_components_take_their_middle() -> None:
     """The transform of the first components decodes as the whole one does with the others at their middle."""
     series = soft_place(3)
     bend = Bend(series.bands)
-    klt = Klt.of(bend.forward(series.pixels), series.valid, bend, np.ones(4))
+    klt = Klt.of(bend.forward(series.pixels), series.valid, bend, np.eye(4))
     components = klt.forward(bend.forward(series.pixels[0]))
     middle = np.concatenate([components[:2], np.full_like(components[2:], 512)])
     np.testing.assert_array_equal(klt.first(2).inverse(components[:2]), klt.inverse(middle))
