@@ -44,8 +44,9 @@ class Parts:
 
     def described(self) -> Described:
         """Every scene, described."""
-        quartered = UNLABELLED in self.methods  # a scene's quarters are described for that method alone
-        kept = self._kept("described-quartered.npz" if quartered else "described.npz")
+        whole = self._kept("described-quartered.npz")  # a scene's quarters are described for one method alone
+        quartered = UNLABELLED in self.methods or (whole is not None and whole.exists())
+        kept = whole if quartered else self._kept("described.npz")
         if kept is not None and kept.exists():
             with np.load(kept) as data:
                 arrays = {name: data[name] for name in _ARRAYS}
