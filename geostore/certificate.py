@@ -12,6 +12,8 @@ from geostore.collection import Policy
 from geostore.raster import Bands, Mask, Pixels
 from geostore.spectral import FLOOR, evaluate_index, spectral_index
 
+NO_VALUE = float(np.finfo(np.float32).max)  # error of an index that has a value, where what decodes has none
+
 
 @dataclass(frozen=True)
 class SpectralError:
@@ -32,7 +34,8 @@ class Certificate:
         psnr_db: 10 log10(1 / mse); inf where mse is 0.
         max_error: largest absolute error of a stored value, physical units, not clipped.
         indices: error of each spectral index, on reflectance raised to 0.001; pixels where every band of the
-            index lies below that are left out.
+            index lies below that, or its formula has no value, are left out. Where only what decodes has no value the
+            error is NO_VALUE.
     """
 
     pixels: int
@@ -101,9 +104,10 @@ def _index_errors(
     name: str, truth: npt.NDArray[np.float32], seen: npt.NDArray[np.float32], valid: Mask, bands: Bands
 ) -> npt.NDArray[np.float32]:
     needed = [bands.index(b) for b in spectral_index(name).bands]
-    usable = valid & (truth[needed] >= FLOOR).any(axis=0)
-    error = np.abs(evaluate_index(name, truth, bands.names) - evaluate_index(name, seen, bands.names))
-    return np.asarray(error[usable], np.float32)
+    index = evaluate_index(name, truth, bands.names)
+    usable = valid & (truth[needed] >= FLOOR).any(axis=0) & np.isfinite(index)
+    error = np.abs(index - evaluate_index(name, seen, bands.names))[usable]
+    return np.where(np.isnan(error), np.float32(NO_VALUE), error)
 
 
 def _index_error(

@@ -51,7 +51,8 @@ class SpectralIndex:
     def evaluate(self, *reflectance: Any) -> Any:
         """The index of `reflectance`, one array or tensor of any equal shape per band in `self.bands`.
 
-        Reflectance is raised to FLOOR first. Works on numpy arrays and on torch tensors (gradients flow).
+        Reflectance is raised to FLOOR first. Works on numpy arrays and on torch tensors (gradients flow). Not finite
+        where the formula divides by zero, as that of EVI may over bright clouds.
         """
         planes = [r.clip(FLOOR, None) for r in reflectance]
         if self.is_difference:
@@ -62,7 +63,8 @@ class SpectralIndex:
         params = dict(zip((LETTERS[b] for b in self.bands), planes, strict=True))
         needed = spyndex.indices[self.name].bands
         constants = {k: spyndex.constants[k].default for k in needed if k not in params}
-        return spyndex.computeIndex(self.name, {**params, **constants})
+        with np.errstate(all="ignore"):
+            return spyndex.computeIndex(self.name, {**params, **constants})
 
 
 def spectral_index(name: str) -> SpectralIndex:
@@ -90,6 +92,8 @@ def spectral_index(name: str) -> SpectralIndex:
 def evaluate_index(name: str, reflectance: npt.NDArray[np.float32], bands: tuple[str, ...]) -> npt.NDArray[np.float32]:
     """The index `name` of (..., B, H, W) reflectance whose planes are `bands`; (..., H, W) float32.
 
+    NaN where the formula has no value there.
+
     Raises:
         BandMismatch: a band the index needs is not among `bands`.
     """
@@ -98,4 +102,5 @@ def evaluate_index(name: str, reflectance: npt.NDArray[np.float32], bands: tuple
     if missing:
         raise BandMismatch(f"{name} needs {list(index.bands)}; these rasters have {list(bands)}")
     planes = [reflectance[..., bands.index(b), :, :] for b in index.bands]
-    return np.asarray(index.evaluate(*planes), np.float32)
+    found = np.asarray(index.evaluate(*planes), np.float32)
+    return np.where(np.isfinite(found), found, np.float32(np.nan))

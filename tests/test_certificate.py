@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geostore.certificate import Certificate, SpectralError, measure
+from geostore.certificate import NO_VALUE, Certificate, SpectralError, measure
 from geostore.collection import Policy
 from geostore.raster import Band, Bands
 
@@ -100,3 +100,16 @@ def test_dark_pixels_are_left_out_of_the_index():
     seen = measure(original, decoded, np.ones((1, 2), bool), BANDS, ("NDVI",))
     assert seen.indices["NDVI"].max == 0.0
     assert seen.max_error == pytest.approx(0.8)
+
+
+def test_pixels_where_the_index_has_no_value_are_left_out():
+    """Proves it of EVI where the original divides by zero, and that what divides by zero only as decoded is missed."""
+    bands = Bands(tuple(Band(name, name, 10.0, scale=0.25) for name in ("blue", "red", "nir")))
+    original = np.array([[[2, 1]], [[1, 1]], [[5, 5]]], np.uint16)  # the first pixel has no EVI
+    valid = np.ones((1, 2), bool)
+    same = measure(original, original, valid, bands, ("EVI",))
+    assert same.indices["EVI"] == SpectralError(0.0, 0.0, 0.0)
+    swapped = measure(original, original[:, :, ::-1], valid, bands, ("EVI",))
+    assert swapped.indices["EVI"].max == NO_VALUE
+    assert not swapped.keeps(Policy(index_mae_max=1.0))
+    assert np.isfinite(swapped.indices["EVI"].p99)

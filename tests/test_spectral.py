@@ -30,6 +30,13 @@ def test_dark_pixels_are_raised_to_the_floor():
     np.testing.assert_array_equal(evaluate_index("NDVI", dark, ("red", "nir")), np.zeros((1, 3), np.float32))
 
 
+def test_a_formula_that_divides_by_zero_has_no_value():
+    """EVI at 1 + nir + 6 red - 7.5 blue = 0, exact in binary, is NaN without a warning; the pixel beside it has one."""
+    planes = np.array([[[0.5, 0.25]], [[0.25, 0.25]], [[1.25, 1.25]]], np.float32)
+    found = evaluate_index("EVI", planes, ("blue", "red", "nir"))
+    np.testing.assert_array_equal(np.isnan(found), [[True, False]])
+
+
 def test_every_formula_of_spyndex_has_bands_or_is_refused():
     """Each name spyndex lists either needs bands we know, among them the built-in ones, or is refused by its name."""
     known, refused = set(), set()

@@ -55,8 +55,8 @@ def of_index(series: Series, name: str, error: float) -> float:
 
 def _gzip_bits(values: npt.NDArray[np.floating], series: Series) -> float:
     """Bits a usable value; pixels that may not be used are made alike, so that they cost next to nothing."""
-    usable = np.broadcast_to(series.valid[:, None], values.shape)
-    steps = np.rint(values).astype(np.int64)
+    usable = np.broadcast_to(series.valid[:, None], values.shape) & np.isfinite(values)
+    steps = np.rint(np.where(usable, values, 0)).astype(np.int64)
     if not usable.any():
         return 0.0
     least = steps[usable].min()

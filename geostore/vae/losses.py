@@ -114,13 +114,15 @@ def index_errors(
 ) -> dict[str, Tensor]:
     """(N,) mean |error| of each index between (N, B, H, W) physical `truth` and `seen`, over valid pixels.
 
-    As in the certificate, pixels where every band of the index lies below the floor are left out.
+    As in the certificate, pixels where every band of the index lies below the floor are left out, and those where the
+    index has no value.
     """
     out = {}
     for name in indices:
         index = spectral_index(name)
         planes = [bands.index(b) for b in index.bands]
         usable = mask * (truth[:, planes] >= FLOOR).any(dim=1, keepdim=True)
-        error = index.evaluate(*(truth[:, p] for p in planes)) - index.evaluate(*(seen[:, p] for p in planes))
-        out[name] = masked_mean(error.abs()[:, None], usable)
+        error = (index.evaluate(*(truth[:, p] for p in planes)) - index.evaluate(*(seen[:, p] for p in planes))).abs()
+        finite = error.isfinite()
+        out[name] = masked_mean(torch.where(finite, error, 0.0)[:, None], usable * finite[:, None])
     return out

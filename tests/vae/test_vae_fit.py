@@ -272,6 +272,18 @@ def test_index_loss_is_the_certificates_error():
     assert float(seen.grad.abs().sum()) > 0
 
 
+def test_an_index_without_a_value_weighs_nothing_in_the_loss():
+    """Proves of EVI, where its formula divides by zero in the original, that term and gradients stay finite."""
+    truth = torch.tensor([[[0.5, 0.25]], [[0.25, 0.25]], [[1.25, 1.25]]])[None]  # (1, 3, 1, 2), the first has no EVI
+    seen = (truth + torch.tensor([0.0, 0.125, 0.0])[None, :, None, None]).requires_grad_()
+    names = ("blue", "red", "nir")
+    found = index_errors(truth, seen, torch.ones(1, 1, 1, 2), names, ("EVI",))["EVI"]
+    alone = index_errors(truth[..., 1:], seen[..., 1:].detach(), torch.ones(1, 1, 1, 1), names, ("EVI",))["EVI"]
+    assert float(found.detach()) == pytest.approx(float(alone))
+    found.mean().backward()
+    assert bool(seen.grad.isfinite().all())
+
+
 def test_masked_mean_of_nothing_is_zero():
     """Proves that a raster whose mask is empty adds 0, not NaN."""
     assert masked_mean(torch.ones(2, 3, 4, 4), torch.zeros(2, 1, 4, 4)).tolist() == [0.0, 0.0]
