@@ -177,33 +177,49 @@ def test_a_hit_becomes_a_row_with_its_cell(client: Client) -> None:
     assert len(frame) == 3
 
 
-@pytest.mark.parametrize(
-    ("given", "filters", "error", "match"),
-    [
-        (None, {}, InvalidInput, "nothing to look for"),
-        ("no-such.tif", {}, InvalidInput, "no file"),
-        (object(), {}, InvalidInput, "cannot be looked for"),
-        ((CELL, "1999"), {}, NotFound, "no raster"),
-        ((CELL, "1970-01"), {}, InvalidInput, "means 8 rasters"),
-        ([1.0, math.nan], {}, NotComparable, r"2 numbers; .* 26 \(swir16\) or 47 \(red, nir\)"),
-        ([1.0, 2.0], {"collection": "farm", "group": "10m"}, NotComparable, r"shape \(2,\)"),
-        (FIRST, {"labels": Some("dyr")}, InvalidInput, "did you mean 'dry'"),
-        (FIRST, {"labels": "dry"}, InvalidInput, "use Some"),
-        (FIRST, {"within": [(0, 0), (1, 1), (1, 0), (0, 1)]}, InvalidInput, "cross"),
-        (FIRST, {"within": [(0, 0), (1, 1)]}, InvalidInput, "three points"),
-        (FIRST, {"within": 7}, InvalidInput, "no area"),
-        (FIRST, {"season": "monsoon"}, InvalidInput, "no season"),
-        (FIRST, {"cloud": 30}, InvalidInput, "from 0 to 1"),
-        (FIRST, {"certificate": {"mse": math.nan}}, InvalidInput, "finite"),
-        (FIRST, {"certificate": {"beauty": 1}}, InvalidInput, "no column"),
-        (FIRST, {"seasn": "summer"}, InvalidInput, "no condition"),
-        (FIRST, {"time": "yesterday"}, InvalidInput, "not a time"),
-    ],
-)
+REFUSED = [
+    (None, {}, InvalidInput, "nothing to look for"),
+    ("no-such.tif", {}, InvalidInput, "no file"),
+    (object(), {}, InvalidInput, "cannot be looked for"),
+    ((CELL, "1999"), {}, NotFound, "no raster"),
+    ((CELL, "1970-01"), {}, InvalidInput, "means 8 rasters"),
+    ([1.0, math.nan], {}, NotComparable, r"2 numbers; .* 26 \(swir16\) or 47 \(red, nir\)"),
+    ([1.0, 2.0], {"collection": "farm", "group": "10m"}, NotComparable, r"shape \(2,\)"),
+    (FIRST, {"labels": Some("dyr")}, InvalidInput, "did you mean 'dry'"),
+    (FIRST, {"labels": "dry"}, InvalidInput, "use Some"),
+    (FIRST, {"within": [(0, 0), (1, 1), (1, 0), (0, 1)]}, InvalidInput, "cross"),
+    (FIRST, {"within": [(0, 0), (1, 1)]}, InvalidInput, "three points"),
+    (FIRST, {"within": 7}, InvalidInput, "no area"),
+    (FIRST, {"season": "monsoon"}, InvalidInput, "no season"),
+    (FIRST, {"cloud": 30}, InvalidInput, "from 0 to 1"),
+    (FIRST, {"certificate": {"mse": math.nan}}, InvalidInput, "finite"),
+    (FIRST, {"certificate": {"beauty": 1}}, InvalidInput, "no column"),
+    (FIRST, {"seasn": "summer"}, InvalidInput, "no condition"),
+    (FIRST, {"time": "yesterday"}, InvalidInput, "not a time"),
+]
+
+
+@pytest.mark.parametrize(("given", "filters", "error", "match"), REFUSED)
 def test_what_means_nothing_is_refused(client: Client, given: object, filters: dict, error: type, match: str) -> None:
     """Each message says what was given and what was wanted."""
     with pytest.raises(error, match=match):
         client.similar(given, **filters)
+
+
+def test_refusals_travel(store: Path, client: Client) -> None:
+    """Over TCP every refusal has the kind and the message it has in process; so have NaN, and other bands."""
+    raster = piece(0, "10m").raster
+    red = dataclasses.replace(raster, bands=raster.bands.select(["red"]), pixels=raster.pixels[:1])
+    rows = client.similar(FIRST).vector.size
+    more = [([math.nan] * rows, {}, InvalidInput, "not finite"), (red, {}, NotComparable, "this store has red, nir")]
+    with Daemon(store) as daemon, connect(daemon.address) as far:
+        for given, filters, error, match in (*REFUSED, *more):
+            said = []
+            for asked in (client, far):
+                with pytest.raises(error, match=match) as refused:
+                    asked.similar(given, **filters)
+                said.append((refused.value.kind, str(refused.value)))
+            assert said[0] == said[1]
 
 
 def test_rasters_of_other_bands_are_refused(client: Client) -> None:
