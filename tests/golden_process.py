@@ -16,6 +16,7 @@ from llvmlite import binding as llvm
 from geostore.classical import KltAv1Family
 from geostore.codec import RawFamily
 from geostore.dct import KltDctFamily
+from geostore.storage import unpack_mask
 from geostore.vae import VaeFamily
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -42,7 +43,10 @@ def rasters(name: str) -> Iterator[tuple[bytes, dict[str, str], tuple[int, int]]
 
 
 def digests(name: str) -> list[str]:
-    """SHA-256 of every decoded raster of one golden file."""
+    """SHA-256 of every decoded raster of one golden file, or of every mask."""
+    if name == "masks":
+        items = json.loads((GOLDEN / "masks.json").read_text())["payloads"]
+        return [sha256(unpack_mask(bytes.fromhex(i["mask"]), tuple(i["shape"])).tobytes()).hexdigest() for i in items]
     out, family = [], next(f for start, f in FAMILIES.items() if name.startswith(start))
     for codec, item, (height, width) in rasters(name):
         bits = bytes.fromhex(item["valid"]) if "valid" in item else b"\xff" * (height * width // 8)

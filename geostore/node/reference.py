@@ -13,7 +13,7 @@ from geostore.node.mosaic import JOIN, Placed, mosaic
 from geostore.partition.split import cut
 from geostore.query.messages import SceneFields
 from geostore.raster import Grid, Raster
-from geostore.storage import RasterRow, SceneRow, pack_mask
+from geostore.storage import RasterRow, SceneRow, pack_rows
 from geostore.storage.files import digest_of
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _digest(placed: Placed) -> str:
     raster = placed.raster
     visible = np.where(raster.valid, raster.pixels, np.zeros((), raster.pixels.dtype))
     head = f"{raster.pixels.dtype.name} {visible.shape} {placed.row} {placed.col} ".encode()
-    return digest_of(head + pack_mask(raster.valid) + np.ascontiguousarray(visible).tobytes())
+    return digest_of(head + pack_rows(raster.valid) + np.ascontiguousarray(visible).tobytes())
 
 
 def _scene_row(node: Node, row: RasterRow, name: str) -> SceneRow:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from geostore.storage.audit import Finding
 from geostore.storage.backup import restore
 from geostore.storage.header import FORMAT_VERSION
-from geostore.storage.masks import pack_mask, unpack_mask
+from geostore.storage.masks import pack_mask, pack_rows, unpack_mask
 from geostore.storage.rows import CodecRow, EventRow, JobRow, RasterRow, Row, SceneRow
 from geostore.storage.store import Store
 
@@ -20,6 +20,7 @@ __all__ = [
     "SceneRow",
     "Store",
     "pack_mask",
+    "pack_rows",
     "restore",
     "unpack_mask",
 ]
