@@ -88,3 +88,12 @@ def test_more_scenes_than_files_may_be_open(tmp_path: Path) -> None:
         [sys.executable, "-c", code, tmp_path / "scenes"], capture_output=True, text=True, check=False
     )
     assert done.stdout == "80\n", done.stderr
+
+
+@pytest.mark.parametrize(
+    ("scenes", "nbytes", "commits"),
+    [(1, 1e3, 1), (140, 13e6, 1), (600, 6e6, 3), (140, 140 * 3e6, 13), (5, 5 * 20e6, 5), (2, 2 * 40e6, 4)],
+)
+def test_small_scenes_are_reckoned_to_share_commits(scenes: int, nbytes: float, commits: int) -> None:
+    """By 256 scenes or 32 MiB together; a large scene alone, one commit a request."""
+    assert totals._commits(scenes, nbytes) == commits

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 
 from geostore.amounts import quotient
+from geostore.client.steps import BATCH_BYTES
 from geostore.codec import RawCodec, Series, quiet
 from geostore.collection import Collection, Policy
 from geostore.dht.ring import slot_of
 from geostore.errors import BadScene
 from geostore.estimate.sampling import VALUES_MAX, Sample, half_interval, look_at, places_of, spread
 from geostore.node.pilot import RASTERS_MAX, Pilot, pilot
+from geostore.query.messages import SCENES_MAX
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
 
 PILOT_STEPS = 150
@@ -25,7 +27,8 @@ FIT_LOW, FIT_HIGH = 0.5, 1.6  # a whole fit against its pilot, as measured on re
 LEAST = 0.02  # half an interval where everything was read: a fit puts rasters on the window of their partition
 SLOT_BYTES = 32_768  # tables beyond payloads, after compact: a touched slot, and a raster
 RASTER_BYTES = 120
-COMMIT_SECONDS = 0.3  # durable commits of one scene at 16 slots
+COMMIT_SECONDS = 0.3  # a durable commit of one scene, or of several that share it, at 16 slots
+SHARED = 1 / 8  # share of a request up to which scenes come together in one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -255,12 +258,25 @@ def _total(
         ratio_durable=quotient(lzw, durable),
         ratio_jxl_durable=quotient(jxl, durable),
         break_even_dates=break_even,
-        seconds_ingest=sum(g.seconds_read for g in groups) + scenes * COMMIT_SECONDS,
+        seconds_ingest=sum(g.seconds_read for g in groups)
+        + COMMIT_SECONDS * _commits(scenes, _weight(collection, groups)),
         seconds_fit=sum(math.ceil(g.partitions / min(workers, g.partitions)) * g.seconds_fit for g in paying),
         workers=workers,
         groups_fitted=tuple(g.name for g in paying),
         advice=_advice(groups, paying, break_even),
     )
+
+
+def _weight(collection: Collection, groups: Sequence[Group]) -> float:
+    """Bytes of pixels and masks as they are put."""
+    bands = {g.name: collection.groups[g.name] for g in groups}
+    return sum(g.pixels * (len(bands[g.name]) * bands[g.name].dtype.itemsize + 1) for g in groups)
+
+
+def _commits(scenes: int, nbytes: float) -> int:
+    """Commits that an ingest of `scenes` alike takes: small ones share one, a large one takes one a request."""
+    each = nbytes / scenes / BATCH_BYTES
+    return math.ceil(scenes * max(each, 1 / SCENES_MAX)) if each <= SHARED else scenes * math.ceil(each)
 
 
 def _advice(groups: Sequence[Group], paying: Sequence[Group], break_even: int | None) -> str:
