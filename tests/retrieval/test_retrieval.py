@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from labelled_made import bigearthnet, classes
+from labelled_made import bigearthnet, classes, sentinel
 from typer.testing import CliRunner
 
 from geostore.cli.app import app
@@ -101,6 +101,37 @@ def test_the_verb_prints_a_table_and_json(folder):
     assert [s["method"] for s in fields["scores"]] == ["descriptor", "rotation"]
     refused = CliRunner().invoke(app, ["bench", "retrieval", str(folder / "forest" / "none")])
     assert refused.exit_code == 4
+
+
+def _eurosat(folder):
+    for level, name in ((800, "Forest"), (3000, "River")):
+        (folder / name).mkdir(parents=True)
+        for number in range(4):
+            sentinel(folder / name / f"{name}_{number}.tif", 13, level=level, seed=number)
+
+
+LAYOUTS = {
+    "UC Merced": lambda to: classes(to / "UCMerced_LandUse" / "Images", suffix=".tif"),
+    "RESISC45": lambda to: classes(to / "NWPU-RESISC45"),
+    "AID": lambda to: classes(to / "AID", suffix=".png"),
+    "EuroSAT": lambda to: _eurosat(to / "EuroSAT_MS"),
+    "BigEarthNet": lambda to: bigearthnet(to / "BigEarthNet-S2" / "S2A_T33UUP", {
+        f"S2A_T33UUP_{i}": ["Forest", "Water"] if i % 2 else ["Pastures"] for i in range(8)
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_verb_takes_each_public_set_as_it_unpacks(name, tmp_path):
+    """Generated scenes in the folders of the five sets, given the folder above them: every class is found again."""
+    LAYOUTS[name](tmp_path)
+    command = ["bench", "retrieval", str(tmp_path), "--bits", "32", "--method", "rotation", "--train-share", "0.5"]
+    shown = CliRunner().invoke(app, [*command, "--json"])
+    assert shown.exit_code == 0, shown.output
+    fields = json.loads(shown.output)
+    assert fields["facts"]["layout"] == ("bigearthnet" if name == "BigEarthNet" else "classes")
+    assert fields["facts"]["database"] == fields["facts"]["queries"]
+    assert fields["scores"][0]["map"] > 0.9
 
 
 def test_the_published_recipe_learns(folder):
