@@ -215,11 +215,11 @@ def _places(folder: Path, bench: Bench) -> Iterator[Place]:
         return
     if not (DATA / "s2_wales_landcover").is_dir():
         raise NotInstalled(f"no scenes in {DATA / 's2_wales_landcover'}; set GEOSTORE_DATA")
-    yield _wales()
+    yield wales()
     yield _north_carolina(folder)
 
 
-def _wales() -> Place:
+def wales() -> Place:
     """Sentinel-2, ten bands at 10 m, reflectance times 1,000; forest, grass, urban, water."""
     names = ["blue", "green", "red", "rededge071", "rededge075", "rededge078", "nir", "nir08", "swir16", "swir22"]
     bands = Bands(tuple(Band(n, n, 10.0, scale=1e-3, nodata=0) for n in names))

@@ -20,6 +20,7 @@ BENCHES = (
     "decode",
     "similar",
     "similar_daemon",
+    "similar_faiss",
     "rate_distortion",
     "sizing",
     "seams",
