@@ -13,6 +13,7 @@ from bench.harness import Bench, run, workplace
 from bench.loss_terms import Term
 from bench.rd_cells import NEEDS, Cell, Workshop, missing, place_of
 from bench.rd_curves import Point
+from bench.rd_masks import mask_sizes, mask_sizes_before
 from bench.rd_places import Place, names
 from geostore.plugins import names as installed
 
@@ -106,7 +107,8 @@ def _tell(bench: Bench, workshop: Workshop, places: list[Place]) -> None:
     for place in places:
         dates, bands, height, width = place.series.pixels.shape
         shape = f"{dates} x {bands} x {height} x {width}"
-        bench.row(place=place.name, what=place.title, shape=shape, usable=float(place.series.valid.mean()))
+        told = {"usable": float(place.series.valid.mean()), "mask_bytes": int(mask_sizes(place).sum())}
+        bench.row(place=place.name, what=place.title, shape=shape, **told, zstd=int(mask_sizes_before(place).sum()))
     for codec in NEEDS:
         if package := missing(codec):
             bench.row(codec=codec, not_run=f"the package {package} is not installed; `make bench` installs it")

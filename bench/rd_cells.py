@@ -20,9 +20,9 @@ import numpy as np
 from bench import classical_baselines, rd_ours
 from bench.harness import commit
 from bench.rd_curves import Point, errors, violations
+from bench.rd_masks import UNMASKED, mask_sizes, recounted
 from bench.rd_places import Place, load
 from geostore.codec import Effort
-from geostore.storage import pack_mask
 
 _PACKAGE = Path(rd_ours.__file__).parents[1] / "geostore"
 _CODING = tuple(f"coding/{name}.py" for name in ("__init__", "planes", "rangecoder", "residual", "sparse"))
@@ -95,7 +95,7 @@ def _classical(cell: Cell, place: Place) -> Point:
     begun = time.monotonic()
     series = place.series
     coded = classical_baselines.CODERS[cell.codec](series, cell.setting)
-    masks = np.array([0 if cell.codec == "LZW GeoTIFF" else len(pack_mask(v)) for v in series.valid])
+    masks = mask_sizes(place) * (cell.codec != UNMASKED)
     total, every = coded.nbytes + int(masks.sum()), np.ones(len(series), bool)
     largest, index = cell.bound
     return Point(
@@ -111,6 +111,7 @@ def _classical(cell: Cell, place: Place) -> Point:
         unseen=errors(series, coded.pixels, place.unseen),
         violations=violations(series, coded.pixels, max_error=largest, index_max=index) if any(cell.bound) else None,
         seconds=round(time.monotonic() - begun, 2),
+        facts={"mask_bytes": int(masks.sum())},
     )
 
 
@@ -150,7 +151,7 @@ class Workshop:
         for cell in cells:
             path = self._path(cell)
             if path.exists():
-                yield cell, Point.from_dict(json.loads(path.read_text()))
+                yield cell, _kept(path)
             else:
                 todo.append(cell)
         if self.workers is None:
@@ -183,6 +184,14 @@ class Workshop:
         fresh.write_text(json.dumps(result.to_dict()))
         fresh.replace(path)
         return result
+
+
+def _kept(path: Path) -> Point:
+    """What was measured before, its masks counted as they are kept today."""
+    point = Point.from_dict(json.loads(path.read_text()))
+    place = place_of(point.place)
+    assert place is not None, "only cells of places that are here are planned"
+    return recounted(point, place)
 
 
 def _attempt(cell: Cell) -> Point | str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from bench.harness import Bench, median
 from bench.rd_curves import SETTINGS_MIN, Point, Size, bytes_at, curves, error_at, smallest
+from bench.rd_masks import mask_sizes
 from bench.rd_ours import OWN
 from bench.rd_places import Place
 from bench.rd_plan import (
@@ -20,7 +21,6 @@ from bench.rd_plan import (
     PSNR_TARGETS,
     VIDEO,
 )
-from geostore.storage import pack_mask
 
 SHIPPED = "geostore klt-av1"  # KLT + AV1 as the package does it
 KLT_DCT = "geostore klt-dct"
@@ -236,7 +236,7 @@ def without_masks(found: Found) -> Found:
     """The same points, their unseen dates without masks, which every codec that is compared pays alike."""
     out: list[Point] = []
     for place in found.places:
-        masks = sum(len(pack_mask(valid)) for valid in place.series.valid[place.unseen])
+        masks = float(mask_sizes(place)[place.unseen].sum())
         out += [replace(p, unseen_bytes=p.unseen_bytes - masks) for p in found.of(place)]
     return Found(found.places, out)
 

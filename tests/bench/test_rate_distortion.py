@@ -15,10 +15,11 @@ from bench.harness import RESULTS
 from bench.rd_cells import Cell, Workshop
 from bench.rd_curves import Errors, Point, Size, bytes_at, errors, front, violations
 from bench.rd_figures import EVERYTHING, UNSEEN, Found, without_masks
+from bench.rd_masks import recounted
 from bench.rd_places import Place, part
 from bench.rd_plan import VIDEO
 from geostore.certificate import measure
-from geostore.storage import pack_mask
+from geostore.storage import pack_mask, pack_rows
 from geostore.testing.codecs import synthetic_series
 
 SERIES = synthetic_series((5, 4, 24, 32), indices=("NDVI",))
@@ -228,6 +229,23 @@ def test_masks_are_left_out_of_both_sides() -> None:
     for kept in without_masks(Found([PLACE], points)).points:
         assert kept.unseen_bytes == pytest.approx(1000 - masks)
         assert kept.nbytes == 4000
+
+
+def test_cells_measured_before_are_recounted_with_the_masks_of_today() -> None:
+    """What told no masks, or those of formats 1 and 2, gives exactly what measuring again would; LZW has none."""
+    now, before = ([len(pack(valid)) for valid in SERIES.valid] for pack in (pack_mask, pack_rows))
+    assert sum(now) < sum(before)
+    for facts in (None, {"mask_bytes": sum(before), "family": "vae"}):
+        old = replace(point("JPEG XL", 4000 + sum(before), 1e-3), facts=facts, unseen_bytes=1000.0 + before[3])
+        new = recounted(old, PLACE)
+        assert (new.nbytes, new.marginal) == (4000 + sum(now), 4000 + sum(now))
+        assert new.unseen_bytes == 1000 + now[3]
+        assert new.facts == {**(facts or {}), "mask_bytes": sum(now)}
+        assert recounted(new, PLACE) == new
+    lzw = point("LZW GeoTIFF", 4000, 0)
+    assert recounted(lzw, PLACE) == lzw
+    with pytest.raises(ValueError, match="measure it again"):
+        recounted(replace(point("geostore vae", 4000, 1e-3), facts={"mask_bytes": 7}), PLACE)
 
 
 def test_the_index_term_is_compared_at_equal_bytes() -> None:
