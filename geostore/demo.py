@@ -71,7 +71,8 @@ def demo(out: Path, *, steps: int = 900, seed: int = 0, progress: Progress | Non
         errors = {p.title: ndvi_errors(client, originals[p.title]) for p in places}
         rows = [{"place": p.title, **_of_place(client, p), **percentile(errors[p.title])} for p in places]
         whole = {**account(client.status()), **percentile(np.concatenate(list(errors.values())))}
-        report(client, out / "report", originals=originals[places[0].title].get, progress=progress)
+        every = {key: raster for found in originals.values() for key, raster in found.items()}
+        report(client, out / "report", originals=every.get, progress=progress)
     return {**whole, "seconds": round(time.monotonic() - begun, 1), "verified": verified, "places": rows}
 
 
