@@ -11,7 +11,7 @@ from rasterio.io import MemoryFile
 from geostore.errors import BadScene, InvalidInput, StorageFull
 from geostore.raster import Band, Bands, Grid, Raster
 from geostore.scene import writer
-from geostore.scene.writer import cog_bytes, jxl_size, lzw_size, read_cog, write_cog
+from geostore.scene.writer import Hidden, cog_bytes, jxl_size, lzw_size, read_cog, write_cog
 
 SINUSOIDAL = "+proj=sinu +lon_0=0 +x_0=0 +y_0=0 +R=6371007.181 +units=m +no_defs"
 
@@ -58,6 +58,25 @@ def test_a_cog_to_hand_out_says_what_it_is(tmp_path: Path) -> None:
         assert file.overviews(1) == [2, 4]
         assert (file.dataset_mask() != 0).tolist() == raster.valid.tolist()
         assert np.array_equal(file.read(), np.where(raster.valid, raster.pixels, 0))
+
+
+@pytest.mark.parametrize("hidden", ["nodata", "keep"])
+def test_a_cog_is_laid_out_as_one(tmp_path: Path, hidden: Hidden) -> None:
+    """GDAL's own check, by offsets in the file: directories first, overviews before the tiles of what they are of."""
+    path = tmp_path / "out.tif"
+    write_cog(path, _raster("uint16", size=1300), hidden=hidden)
+    directories, tiles = [], []
+    for level in (None, 0, 1, 2):
+        with rasterio.open(path, **({} if level is None else {"overview_level": level})) as file:
+            assert file.block_shapes[0] == (256, 256)
+            directories.append(int(file.get_tag_item("IFD_OFFSET", "TIFF", bidx=1)))
+            rows, cols = (-(-n // 256) for n in file.shape)
+            places = [(row, col) for row in range(rows) for col in range(cols)]
+            tiles.append([int(file.get_tag_item(f"BLOCK_OFFSET_{c}_{r}", "TIFF", bidx=1)) for r, c in places])
+    assert directories == sorted(directories)
+    assert directories[-1] < min(map(min, tiles))
+    assert all(offsets == sorted(offsets) for offsets in tiles)
+    assert [min(offsets) for offsets in tiles] == sorted((min(offsets) for offsets in tiles), reverse=True)
 
 
 @pytest.mark.parametrize(
