@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from geostore.amounts import counted
+from geostore.cli.cancel import said
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +117,10 @@ def test_what_was_asked_is_in_the_answer(run, world, tmp_path, arguments, told):
     assert done.code != 0
     assert told.format(tmp=tmp_path) in done.err
     assert not (world.store / "kept").exists()
+
+
+def test_cancel_says_what_became_of_the_job():
+    """One that runs is asked; one that waited, or had ended, is told as it is now."""
+    assert said("4f2a", "running") == "asked job 4f2a to stop"
+    assert said("4f2a", "cancelled") == "job 4f2a is cancelled"
+    assert said("4f2a", "done") == "job 4f2a is done"
