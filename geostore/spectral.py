@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,9 @@ def spectral_index(name: str) -> SpectralIndex:
     import spyndex
 
     if name not in spyndex.indices:
-        raise InvalidInput(f"no spectral index {name!r}; NDVI, NDWI, NDBI are built in, spyndex lists the others")
+        raise InvalidInput(
+            f"no spectral index {name!r}{_nearest(name)}; NDVI, NDWI, NDBI are built in, spyndex lists the others"
+        )
     names = {letter: common for common, letter in LETTERS.items()}
     needed = [b for b in spyndex.indices[name].bands if b in names]
     other = [b for b in spyndex.indices[name].bands if b not in names and spyndex.constants.get(b) is None]
@@ -87,6 +90,15 @@ def spectral_index(name: str) -> SpectralIndex:
             f"spectral index {name!r} needs {other or 'no optical band'}; choose one of optical bands only"
         )
     return SpectralIndex(name, tuple(names[b] for b in needed))
+
+
+def _nearest(name: str) -> str:
+    """The name that was probably meant, by its letters in whichever case; nothing where none is near."""
+    import spyndex
+
+    known = {n.upper(): n for n in (*spyndex.indices, *_DIFFERENCES)}
+    near = get_close_matches(name.upper(), known, 1)
+    return f"; the nearest is {known[near[0]]}" if near else ""
 
 
 def evaluate_index(name: str, reflectance: npt.NDArray[np.float32], bands: tuple[str, ...]) -> npt.NDArray[np.float32]:

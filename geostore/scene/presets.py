@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from geostore.collection import Collection, band_of, check_keys, check_shapes, collection_from_dict, collection_of
 from geostore.errors import InvalidInput, NotFound
 from geostore.raster import Band, Bands
+from geostore.spectral import spectral_index
 
 STEP_MAX = 0.05  # reflectance between two whole numbers, at most
 
@@ -43,19 +44,33 @@ def load_collection(source: str | Path) -> Collection:
         NotFound: there is neither such a file nor such a preset.
         InvalidInput: the file is not TOML, or a key or value is not allowed; the message names it.
     """
-    path = Path(source)
-    if str(source) in preset_names():
-        return _collection(_preset(str(source)), f"preset {source!r}")
+    path, where = Path(source), str(source)
+    if where in preset_names():
+        return _collection(_preset(where), f"preset {where!r}")
     if not path.is_file():
-        raise NotFound(
-            f"no collection file {str(source)!r} and no such preset; presets are {', '.join(preset_names())}"
-        )
+        raise NotFound(f"no collection file {where!r} and no such preset; presets are {', '.join(preset_names())}")
     if path.suffix == ".json":
         from geostore.scene.stac import collection_from_stac, read_json
 
         table = read_json(path)
-        return collection_from_dict(table) if _is_own(table) else collection_from_stac(table)
-    return _collection(_with_preset(_parse(path.read_bytes(), str(path)), str(path)), str(path))
+        table.pop("geostore:check", None)  # of a file taken out of a store
+        found = collection_from_dict(table) if _is_own(table) else collection_from_stac(table)
+        return _measured(found, table.get("geostore:indices", ()), where)
+    table = _parse(path.read_bytes(), where)
+    return _measured(_collection(_with_preset(table, where), where), table.get("indices", ()), where)
+
+
+def _measured(collection: Collection, indices: Iterable[str], where: str) -> Collection:
+    """`collection`, if each of the spectral indices that its file names can be measured in some band group."""
+    for name in indices:
+        needed = spectral_index(name).bands
+        if not any(name in collection.indices_of(group) for group in collection.groups):
+            held = "; ".join(f"{group}: {', '.join(bands.names)}" for group, bands in collection.groups.items())
+            raise InvalidInput(
+                f"{where}: {name} needs {', '.join(needed)} in one band group; there are {held}; "
+                f"add what is missing, give those bands one gsd_m, or leave {name} out of `indices`"
+            )
+    return collection
 
 
 def _is_own(table: Mapping[str, Any]) -> bool:

@@ -14,6 +14,8 @@ from geostore.collection import Collection, Files, collection_from_dict, collect
 from geostore.errors import InvalidInput, NotFound
 from geostore.raster import Band
 from geostore.scene import collection_from_stac, load_collection, preset_names
+from geostore.storage.files import open_files
+from geostore.storage.header import add_collection
 
 PRESETS = [name for name in preset_names() if name != "generic"]
 
@@ -53,7 +55,7 @@ def test_nan_nodata_and_every_field_survive_json(tmp_path: Path) -> None:
         precision = 6
         crs = "EPSG:3035"
         version = 3
-        indices = ["NDVI"]
+        indices = []
         time_pattern = "([0-9]{8})|%Y%m%d"
         masks = [{ source = "QA", values = [1], bits = [3, 4] }]
         bands = [{ name = "red", nodata = nan }, { name = "nir", group = "odd", kind = "counts" }]
@@ -129,6 +131,8 @@ def test_a_preset_is_changed_band_by_band(tmp_path: Path) -> None:
         ('preset = "modis-09"\nbands = [{ name = "red", width = 1 }]', ["red", "'width'", "wavelength_um"]),
         ('preset = "modis-09"\nbands = 5', ["bands", "list"]),
         ('preset = "modis-09"\npolicy = 5', ["policy", "table"]),
+        ('preset = "modis-09"\nindices = ["ndvi"]', ["'ndvi'", "nearest is NDVI"]),
+        ('preset = "sentinel-2-l2a"\nindices = ["NDBI"]', ["NDBI needs swir16, nir", "10m: blue", "gsd_m"]),
         ("preset = modis", ["not TOML"]),
     ],
 )
@@ -143,6 +147,22 @@ def test_an_unknown_name_lists_the_presets() -> None:
     """Fault: neither a file nor a preset."""
     with pytest.raises(NotFound, match="sentinel-2-l2a"):
         load_collection("sentinel-9")
+
+
+def test_an_index_of_spyndex_by_its_name(tmp_path: Path) -> None:
+    """EVI is measured in the group that has its bands; NDBI where B8A is taken for nir, beside swir16."""
+    nir = '{ name = "nir", source = "B8A", gsd_m = 20 }'
+    text = f'preset = "sentinel-2-l2a"\nbands = ["swir16", {nir}, "nir08"]\nindices = ["NDBI"]'
+    assert load_collection(written(tmp_path, text)).indices_of("20m") == ("NDBI",)
+    text = 'preset = "sentinel-2-l2a"\nindices = ["NDVI", "EVI"]'
+    assert load_collection(written(tmp_path, text)).indices_of("10m") == ("NDVI", "EVI")
+
+
+def test_a_collection_out_of_a_store_is_a_collection_file(tmp_path: Path) -> None:
+    """The JSON that a store keeps, with its check, declares the same collection elsewhere."""
+    declared = load_collection("modis-09")
+    add_collection(open_files(tmp_path / "store"), declared)
+    assert load_collection(tmp_path / "store" / "collections" / "modis-09" / "1.json") == declared
 
 
 def test_unknown_members_of_a_stored_collection_are_refused() -> None:
