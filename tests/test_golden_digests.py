@@ -21,6 +21,7 @@ MODES = (
     "masks",
     "klt-av1",
     "klt-av1-bounded",
+    "klt-av1-stretched",
     "klt-dct",
     "vae-grid",
     "vae-chain",

@@ -13,20 +13,42 @@ import numpy.typing as npt
 
 from geostore.certificate import Certificate, measure
 from geostore.classical.av1 import CRF_MIN, Planes, decode_frames, encode_frames
+from geostore.classical.bend import Longs
 from geostore.classical.body import Body, unpack
 from geostore.classical.fill import fill
 from geostore.classical.mosaic import Mosaic
 from geostore.classical.payload import DIGEST, Part
 from geostore.classical.quality import coarsest, share_used
+from geostore.classical.stretch import MOST, ONE, needed, stretched, unstretched
 from geostore.codec import Encoded, Member, Progress, Series, quiet
 from geostore.coding.residual import tightest, unpack_sparse_steps
 from geostore.errors import Corrupt
 from geostore.raster import Mask, Pixels
 
-MAGIC, VERSION = b"GSKLT", 2  # 1: pictures alone; 2: residuals on them
+MAGIC, VERSION = b"GSKLT", 3  # 1: pictures alone; 2: residuals on them; 3: stretched pictures
 TIER = 6.0  # crf by which rasters that missed the policy are coded finer, together, once more
+_ROUNDS, _SETTLED = 6, 2  # tries at stretches, and of them those in which they may also shrink
 _LAYERS, _RESIDUAL = ("klt", "av1"), ("klt", "av1", "residual")
 _EMPTY = Encoded(payload=b"", layers=("empty",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Take:
+    """One try at a group.
+
+    Attributes:
+        stream: all its pictures.
+        first: the first of them, (H, W), as it decodes.
+        stretches: (N,) in 16ths.
+        seen: components that each raster decodes to.
+        used: (N,) shares of their bounds that they use up.
+    """
+
+    stream: bytes
+    first: Planes
+    stretches: Longs
+    seen: list[Planes]
+    used: npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +56,8 @@ class KltAv1Codec(Body):
     """One partition's fitted codec.
 
     A group is one AV1 stream, a picture a raster, the first a key picture; its rasters share it, and each one's
-    payload is a check of what it decodes to and its place. A raster alone keeps its stream in its payload. Under a
+    payload is a check of what it decodes to, its place and its stretch. A raster alone keeps its stream in its payload.
+    Under a
     bound on every value a raster's payload also holds what its picture misses, in steps that keep the bound.
 
     Attributes:
@@ -43,6 +66,7 @@ class KltAv1Codec(Body):
         preset: of the encoder.
         dates: rasters of a group at most.
         layered: payloads may hold residuals; of a policy with a bound on every value.
+        stretches: pictures of a group may be stretched, see `geostore.classical.stretch`.
     """
 
     family: ClassVar[str] = "klt-av1"
@@ -50,6 +74,7 @@ class KltAv1Codec(Body):
     preset: int
     dates: int
     layered: bool = False
+    stretches: bool = False
 
     @cached_property
     def mosaic(self) -> Mosaic:
@@ -73,7 +98,7 @@ class KltAv1Codec(Body):
     def encode_series(self, series: Series, progress: Progress = quiet) -> list[Encoded]:
         """Encode all rasters in groups; those that miss the policy are taken out and coded finer, group by group.
 
-        With residuals none has to leave its group.
+        With residuals none has to leave its group, with stretched pictures few.
         """
         self.check(series.valid[0], series.pixels[0])
         planes = self.planes(series)
@@ -100,29 +125,73 @@ class KltAv1Codec(Body):
             out[date] = self.mosaic.join(self.klt.forward(raster))
         return out
 
-    def _group(self, series: Series, planes: Planes, run: Sequence[int], crf: float) -> dict[int, Encoded]:
-        """The rasters of `run` that keep the policy, in one stream of them alone."""
-        members = list(run)
-        while members:
-            stream, seen = self.code(planes[members], crf)
-            if self.layered:
-                return self._members(series, stream, members, seen)
-            kept = [i for i, parts in zip(members, seen, strict=True) if self.share_used(series, i, parts) <= 1]
-            if len(kept) == len(members):
-                return self._members(series, stream, members, seen)
-            members = kept
-        return {}
+    def _group(self, series: Series, planes: Planes, run: list[int], crf: float) -> dict[int, Encoded]:
+        """The rasters of `run` that keep the policy, in one stream: of them alone, or each stretched as it needs."""
+        members, take = list(run), self._take(series, planes, run, crf)
+        while not self.layered and (take.used > 1).any():
+            if self.stretches:
+                members, take = self._evened(series, planes, members, crf, take)
+                kept = [(i, place) for place, i in enumerate(members) if take.used[place] <= 1]
+                return self._members(series, take, kept)
+            members = [i for i, share in zip(members, take.used, strict=True) if share <= 1]
+            if not members:
+                return {}
+            take = self._take(series, planes, members, crf)
+        return self._members(series, take, [(i, place) for place, i in enumerate(members)])
 
-    def _members(self, series: Series, stream: bytes, members: list[int], seen: list[Planes]) -> dict[int, Encoded]:
-        """The rasters of one stream; one that is alone in it keeps it to itself."""
-        alone, found = len(members) == 1, {}
-        for place, (date, components) in enumerate(zip(members, seen, strict=True)):
-            layer = self.layer(series, date, components)
-            check = _digest(components)
-            where = Part(check=check, stream=stream) if alone else Part(check=check, place=place)
+    def _evened(
+        self, series: Series, planes: Planes, members: list[int], crf: float, take: Take
+    ) -> tuple[list[int], Take]:
+        """Those of `members` that no stretch is too much for, in one stream, most of them within the policy.
+
+        At first all come nearer to their bounds, from either side, then only what misses them.
+        """
+        for number in range(_ROUNDS):
+            missed = take.used > 1
+            if not missed.any():
+                break
+            wanted = needed(take.stretches, take.used)
+            wanted = wanted if number < _SETTLED else np.where(missed, wanted, take.stretches)
+            near = wanted <= MOST
+            if not near.any():
+                break
+            members = [i for i, is_near in zip(members, near, strict=True) if is_near]
+            take = self._take(series, planes, members, crf, take.first, wanted[near])
+        return members, take
+
+    def _take(
+        self,
+        series: Series,
+        planes: Planes,
+        members: list[int],
+        crf: float,
+        first: Planes | None = None,
+        stretches: Longs | None = None,
+    ) -> Take:
+        """A stream of pictures, stretched from `first` if told how far, and what it decodes to."""
+        pictures = planes[members]
+        if first is None or stretches is None:
+            stretches = np.full(len(members), ONE)
+        else:
+            stretches[0] = ONE
+            pictures = stretched(pictures, first, stretches)
+        stream = encode_frames(pictures, crf=crf, preset=self.preset)
+        decoded = list(decode_frames(stream, len(members), self.mosaic.shape))
+        back = [unstretched(p, decoded[0], int(s)) for p, s in zip(decoded, stretches, strict=True)]
+        seen = [self.mosaic.split(p) for p in back]
+        used = [self.share_used(series, i, components) for i, components in zip(members, seen, strict=True)]
+        return Take(stream=stream, first=decoded[0], stretches=stretches, seen=seen, used=np.array(used))
+
+    def _members(self, series: Series, take: Take, kept: Sequence[tuple[int, int]]) -> dict[int, Encoded]:
+        """Some rasters, (date, place), of a stream; one that is alone in it keeps it to itself."""
+        alone, found = len(take.seen) == 1, {}
+        for date, place in kept:
+            components, stretch = take.seen[place], int(take.stretches[place])
+            layer, check = self.layer(series, date, components), _digest(components)
+            where = Part(check=check, stream=take.stream) if alone else Part(check=check, place=place, stretch=stretch)
             found[date] = Encoded(
                 payload=replace(where, layer=layer).to_bytes(layered=self.layered),
-                shared=b"" if alone else stream,
+                shared=b"" if alone else take.stream,
                 layers=_RESIDUAL if layer else _LAYERS,
             )
         return found
@@ -139,18 +208,16 @@ class KltAv1Codec(Body):
         """One raster alone, as coarse as the policy allows."""
         if self.layered:
             return self._group(series, planes, [date], self.crf)[date]
-        tried: dict[float, tuple[bytes, Planes]] = {}
+        tried: dict[float, Take] = {}
 
         def used(crf: float) -> float:
-            stream, (components,) = self.code(planes[[date]], crf)
-            tried[crf] = stream, components
-            return self.share_used(series, date, components)
+            tried[crf] = self._take(series, planes, [date], crf)
+            return float(tried[crf].used[0])
 
         found = coarsest(used, self.crf)
         if found is None and CRF_MIN not in tried:
             used(CRF_MIN)
-        stream, components = tried[CRF_MIN if found is None else found]
-        return self._members(series, stream, [date], [components])[date]
+        return self._members(series, tried[CRF_MIN if found is None else found], [(date, 0)])[date]
 
     def code(self, planes: Planes, crf: float) -> tuple[bytes, list[Planes]]:
         """The stream of (T, H, W) pictures, and the components each of them decodes to."""
@@ -178,16 +245,22 @@ class KltAv1Codec(Body):
         for _, valid in members:
             self.check(valid)
         parts = [self._part(payload, shared) for payload, _ in members]
-        pictures = self._pictures(shared, {p.place for p in parts if p is not None and p.place is not None})
+        pictures = self._pictures(shared, {p.place: p.stretch for p in parts if p is not None and p.place is not None})
         return [self._pixels(part, valid, pictures) for part, (_, valid) in zip(parts, members, strict=True)]
 
     def _part(self, payload: bytes, shared: bytes) -> Part | None:
         return Part.read(payload, layered=self.layered, grouped=bool(shared)) if payload else None
 
-    def _pictures(self, stream: bytes, places: set[int]) -> dict[int, Planes]:
-        """Components at some places of a group's stream, decoded up to the last of them."""
-        frames = decode_frames(stream, max(places) + 1, self.mosaic.shape) if places else ()
-        return {place: self.mosaic.split(p) for place, p in enumerate(frames) if place in places}
+    def _pictures(self, stream: bytes, stretches: Mapping[int, int]) -> dict[int, Planes]:
+        """Components at places of a group's stream with a stretch each, decoded up to the last of them."""
+        found: dict[int, Planes] = {}
+        first: Planes | None = None
+        frames = decode_frames(stream, max(stretches) + 1, self.mosaic.shape) if stretches else ()
+        for place, picture in enumerate(frames):
+            first = picture if first is None else first
+            if place in stretches:
+                found[place] = self.mosaic.split(unstretched(picture, first, stretches[place]))
+        return found
 
     def _pixels(self, part: Part | None, valid: Mask, pictures: Mapping[int, Planes]) -> Pixels:
         if part is None:
@@ -209,13 +282,14 @@ class KltAv1Codec(Body):
 
     def to_bytes(self) -> bytes:
         """The codec itself: bands, policy, scale and transform."""
-        return self.pack(MAGIC + bytes([2 if self.layered else 1]), (self.crf, self.preset, self.dates))
+        version = 2 if self.layered else 3 if self.stretches else 1
+        return self.pack(MAGIC + bytes([version]), (self.crf, self.preset, self.dates))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> KltAv1Codec:
         """The inverse of `to_bytes`. Raises Corrupt or UnsupportedFormat."""
         found = unpack(data, cls.family, MAGIC, VERSION, ("crf", "preset", "dates"))
-        return cls(**found, layered=data[len(MAGIC)] == 2)
+        return cls(**found, layered=data[len(MAGIC)] == 2, stretches=data[len(MAGIC)] == 3)
 
 
 def runs(dates: npt.NDArray[np.int64], most: int) -> Iterator[list[int]]:

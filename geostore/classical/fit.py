@@ -69,15 +69,21 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     guess = replace(make_codec(scout, policy, scale), crf=crf)
     chosen = _choose_coding(guess, scout, _most(series), progress)
     whole = _first(make_codec(series, policy, scale), chosen.klt.components)
-    final = replace(whole, crf=chosen.crf, dates=chosen.dates, preset=_preset(series, effort))
+    final = replace(
+        whole, crf=chosen.crf, dates=chosen.dates, preset=_preset(series, effort), stretches=chosen.stretches
+    )
     if scout is not series or final.dates == 1:
         return final
     sizes = {chosen.dates, min(whole.dates, _most(series))}  # a slower preset may like other groups than a fast one
     faster = replace(final, preset=final.preset + 2)
     tried = [_better_crf(replace(faster, dates=dates), series, progress) for dates in sorted(sizes)]
-    size, best = min(tried, key=lambda item: item[0])
+    size, best = min(tried, key=_bytes_of)
     slow = [replace(best, preset=final.preset, crf=crf) for crf in _beside(best.crf)]
-    return min([(size, best), *((coded_bytes(c.encode_series(series)), c) for c in slow)], key=lambda item: item[0])[1]
+    return min([(size, best), *((coded_bytes(c.encode_series(series)), c) for c in slow)], key=_bytes_of)[1]
+
+
+def _bytes_of(item: tuple[float, KltAv1Codec]) -> float:
+    return item[0]
 
 
 def _beside(crf: float) -> list[float]:
@@ -140,7 +146,7 @@ def _fit_layered(series: Series, policy: Policy, effort: Effort, progress: Progr
             found.append(_better_layered(codec, scout, progress))
         else:
             found.append((0.0, codec))
-    _, best = min(found, key=lambda item: item[0])
+    _, best = min(found, key=_bytes_of)
     if effort.steps >= _HASTY and best.dates > 1:
         alone = replace(best, dates=1)
         best = min((best, alone), key=lambda c: _layered_bytes(c, scout))
@@ -237,6 +243,8 @@ def _choose_coding(codec: KltAv1Codec, series: Series, most: int, progress: Prog
     if count == 1:
         return codec
     size, best = _better_crf(replace(codec, dates=min(count, most)), series, progress)
+    if _asks_indices(series, codec.policy):  # errors of an index differ more from date to date than squared ones
+        size, best = min((size, best), _better_crf(replace(best, stretches=True), series, progress), key=_bytes_of)
     if best.dates > 2 * _DATES and (short := coded_bytes(replace(best, dates=_DATES).encode_series(series))) < size:
         size, best = short, replace(best, dates=_DATES)
     if _alone_bytes(best, series) < size:

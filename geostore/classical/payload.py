@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 
+from geostore.classical.stretch import ONE
 from geostore.errors import Corrupt
 
 DIGEST = 2  # bytes of the SHA-256 over a raster's components
@@ -20,17 +21,19 @@ class Part:
         place: in the group's stream; None for a raster with a stream of its own.
         stream: its own; empty in a group.
         layer: a residual over the picture; empty where there is none.
+        stretch: of the picture in its group, see `geostore.classical.stretch`.
     """
 
     check: bytes
     place: int | None = None
     stream: bytes = b""
     layer: bytes = b""
+    stretch: int = ONE
 
     def to_bytes(self, *, layered: bool) -> bytes:
         """As it is stored; a codec that is not `layered` knows no residual, and its payloads no kind."""
         if not layered:
-            return self.check + (self.stream if self.place is None else _pack_place(self.place))
+            return self.check + (self.stream if self.place is None else _pack_place(self.place, self.stretch))
         number = len(self.stream) if self.place is None else self.place
         kind = _CORRECTED if self.layer else _PICTURE
         return bytes([kind]) + self.check + _pack(number) + self.stream + self.layer
@@ -40,7 +43,10 @@ class Part:
         """The inverse of `to_bytes`, told whether there is a group. Raises Corrupt."""
         if not layered:
             check, rest = payload[:DIGEST], payload[DIGEST:]
-            return cls(check=check, place=_unpack_place(rest)) if grouped else cls(check=check, stream=rest)
+            if not grouped:
+                return cls(check=check, stream=rest)
+            place, stretch = _unpack_place(rest)
+            return cls(check=check, place=place, stretch=stretch)
         kind, check = payload[0], payload[1 : 1 + DIGEST]
         number, at = _unpack(payload, 1 + DIGEST)
         size = 0 if grouped else number
@@ -50,16 +56,18 @@ class Part:
         return cls(check=check, place=number if grouped else None, stream=stream, layer=layer)
 
 
-def _pack_place(place: int) -> bytes:
-    return bytes([place]) if place < 255 else b"\xff" + struct.pack("<H", place)
+def _pack_place(place: int, stretch: int) -> bytes:
+    where = bytes([place]) if place < 255 else b"\xff" + struct.pack("<H", place)
+    return where if stretch == ONE else where + bytes([stretch])
 
 
-def _unpack_place(place: bytes) -> int:
-    if len(place) == 1 and place[0] < 255:
-        return place[0]
-    if len(place) == 3 and place[0] == 255:
-        return int.from_bytes(place[1:], "little")
-    raise Corrupt(f"a payload of {len(place) + DIGEST} bytes names no place in its group; restore the raster")
+def _unpack_place(data: bytes) -> tuple[int, int]:
+    """(place, stretch)."""
+    size = 3 if data[:1] == b"\xff" else 1
+    stretch = data[size] if len(data) > size else ONE
+    if not size <= len(data) <= size + 1 or not stretch:
+        raise Corrupt(f"a payload of {len(data) + DIGEST} bytes names no place in its group; restore the raster")
+    return int.from_bytes(data[1:3], "little") if size == 3 else data[0], stretch
 
 
 def _pack(number: int) -> bytes:

@@ -157,6 +157,64 @@ def test_a_bound_on_every_value_costs_less_than_half_of_the_lossless_rasters() -
     assert size < 0.5 * sum(len(raw.encode(p, v).payload) for p, v in zip(series.pixels, series.valid, strict=True))
 
 
+EVEN = Policy(mse_max=None, index_mae_max=0.014)
+
+
+def noisy_place(side: int, dates: int = 12) -> Series:
+    """A place of which every other date is twice as noisy as the others."""
+    series = soft_place(dates, side=side, clouds=False)
+    rng = np.random.default_rng(2)
+    physical = series.bands.to_physical(series.pixels) * rng.normal(1, 0.03, series.pixels.shape)
+    pixels = series.pixels.copy()
+    pixels[::2] = series.bands.to_stored(physical[::2].astype(np.float32))
+    return replace(series, pixels=pixels)
+
+
+def test_dates_that_need_another_quality_are_stretched_and_stay_in_the_group() -> None:
+    """Under a bound on NDVI noisy dates keep it within one stream, in less than where they have to leave it."""
+    series = noisy_place(40)
+    plain = replace(make_codec(series, EVEN, Scale(10, 8)), crf=40.0)
+    codec = replace(plain, stretches=True)
+    encoded = codec.encode_series(series)
+    size, pixels = decoded(KltAv1Codec.from_bytes(codec.to_bytes()), series)
+    for t, seen in enumerate(pixels):
+        assert measure(series.pixels[t], seen, series.valid[t], series.bands, series.indices).keeps(EVEN)
+    assert size < 0.8 * decoded(plain, series)[0]
+    assert len({e.shared for e in encoded}) == 1
+    assert len({len(e.payload) for e in encoded}) == 2  # some name a stretch
+    assert KltAv1Codec.from_bytes(codec.to_bytes()).stretches
+    with pytest.raises(Corrupt, match="no place"):
+        codec.decode(encoded[0].payload + b"\x10\x10", series.valid[0], encoded[0].shared)
+
+
+def _write_golden_stretched() -> None:
+    series = noisy_place(24, 6)
+    codec = replace(make_codec(series, EVEN, Scale(10, 8)), crf=40.0, stretches=True)
+    items = [
+        {
+            "payload": e.payload.hex(),
+            "shared": e.shared.hex(),
+            "valid": np.packbits(mask).tobytes().hex(),
+            "sha256": sha256(codec.decode(e.payload, mask, e.shared).tobytes()).hexdigest(),
+        }
+        for mask, e in zip(series.valid, codec.encode_series(series), strict=True)
+    ]
+    golden = {"codec": codec.to_bytes().hex(), "rasters": items}
+    (GOLDEN / "klt-av1-stretched.json").write_text(json.dumps(golden, indent=1) + "\n")
+
+
+def test_golden_stretched_rasters_decode_to_the_same_bytes() -> None:
+    """A codec of format 3 and its payloads decode to the digests written down then, some of them stretched."""
+    if os.environ.get("GEOSTORE_GOLDEN") == "write":
+        _write_golden_stretched()
+    golden = json.loads((GOLDEN / "klt-av1-stretched.json").read_text())
+    codec = FAMILY.from_bytes(bytes.fromhex(golden["codec"]))
+    assert len({len(item["payload"]) for item in golden["rasters"]}) == 2
+    for item in golden["rasters"]:
+        seen = codec.decode(bytes.fromhex(item["payload"]), np.ones((24, 24), bool), bytes.fromhex(item["shared"]))
+        assert sha256(seen.tobytes()).hexdigest() == item["sha256"]
+
+
 def _write_golden_bounded() -> None:
     series = soft_place(4, side=24, seed=5)
     codec = replace(make_codec(series, BOUNDS["both"], Scale(0, 1)), crf=30.0)

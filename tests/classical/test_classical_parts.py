@@ -14,6 +14,7 @@ from geostore.classical.body import error_weights
 from geostore.classical.fill import fill
 from geostore.classical.klt import Klt
 from geostore.classical.mosaic import Mosaic
+from geostore.classical.stretch import LEAST, MOST, ONE, stretched, unstretched
 from geostore.errors import InvalidInput
 from geostore.testing.codecs import reflectance_bands
 
@@ -86,6 +87,18 @@ def test_weighed_bands_come_back_and_their_index_comes_nearest() -> None:
         away.append(measure(series.pixels[0], klt.inverse(coarse), series.valid[0], series.bands, ("NDVI",)))
     assert away[1].indices["NDVI"].mae < 0.8 * away[0].indices["NDVI"].mae
     assert away[1].mse > away[0].mse
+
+
+@pytest.mark.parametrize("stretch", [LEAST, 13, ONE, 37, MOST])
+def test_stretched_pictures_come_back(stretch: int) -> None:
+    """A picture comes back to within its steps, exactly where it was made larger, and the first one is itself."""
+    rng = np.random.default_rng(3)
+    first = rng.integers(400, 600, (1, 8, 8)).astype(np.uint16)
+    picture = (first + rng.integers(-90, 90, first.shape)).astype(np.uint16)
+    there = stretched(np.concatenate([first, picture]), first[0], np.array([ONE, stretch]))
+    np.testing.assert_array_equal(there[0], first[0])
+    off = np.abs(unstretched(there[1], first[0], stretch).astype(int) - picture[0])
+    assert off.max() <= (0 if stretch >= ONE else ONE / stretch / 2 + 0.5)
 
 
 def test_dropped_components_take_their_middle() -> None:
