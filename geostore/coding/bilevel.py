@@ -176,7 +176,7 @@ def _learn(models: Longs, at: int, bit: int, moves: Ints, memory: int) -> None:
     models[at, 1] = min(seen + 1, memory)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _code(data: Bytes, state: Longs, plane: Bytes, known: Prior, encode: bool) -> None:
     """All bits of a padded plane, row by row.
 
