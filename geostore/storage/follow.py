@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import lmdb
@@ -28,11 +28,15 @@ Change = tuple[int, Snapshot, list[tuple[str, Values]]]
 
 
 def follow(view: View, tables: Mapping[int, SlotTable]) -> bool:
-    """Bring `view` to the newest version of every table; False if it must be built anew instead."""
+    """Bring `view` to the newest version of every table; False if it must be built anew instead.
+
+    Raises:
+        Corrupt: a table ends before what the view has seen.
+    """
     changes: list[Change] = []
     for slot, table in tables.items():
         state, _ = view.state(slot)
-        if table.latest() == state.version:
+        if _latest(table, state.version) == state.version:
             continue
         change = _advance(table, state)
         if change is None:
@@ -41,6 +45,17 @@ def follow(view: View, tables: Mapping[int, SlotTable]) -> bool:
     if changes:
         view.apply(changes)
     return True
+
+
+def _latest(table: SlotTable, seen: int) -> int:
+    """The newest version of a table; raises Corrupt where files of it are gone that were there before."""
+    latest = table.latest()
+    if latest < seen:
+        raise Corrupt(
+            f"{table.root} ends at version {latest}, but version {seen} was seen here before: its files are gone; "
+            "restore the store from a backup, or run `geostore rebuild` to go on with what is left"
+        )
+    return latest
 
 
 def _advance(table: SlotTable, state: Snapshot) -> Change | None:
@@ -54,11 +69,11 @@ def _advance(table: SlotTable, state: Snapshot) -> Change | None:
     for commit in commits:
         parts, seal = _live(parts, commit), after(seal, commit)
         fresh += commit.adds if commit.verb == "put" and not commit.stale else ()
-    gone = [p for p in fresh if p not in parts]
-    if gone:
-        return None
     version = commits[-1].version if commits else state.version
-    return table.slot, Snapshot(version, seal, parts), read_rows(table, fresh)
+    try:
+        return table.slot, Snapshot(version, seal, parts), read_rows(table, fresh)
+    except Corrupt:  # gone, perhaps: joined with others since, and deleted
+        return None
 
 
 def _live(parts: tuple[str, ...], commit: Commit) -> tuple[str, ...]:
@@ -186,8 +201,14 @@ def open_shared(folder: Path, size_bytes: int, store_id: str) -> View | None:
 
 
 def is_level(view: View, tables: Mapping[int, SlotTable]) -> bool:
-    """True if `view` holds the newest version of every table."""
-    return all(view.state(slot)[0].version >= table.latest() for slot, table in tables.items())
+    """True if `view` holds the newest version of every table. Raises Corrupt where a table ends before it."""
+    return all(seen == _latest(table, seen) for table, seen in _seen(view, tables))
+
+
+def _seen(view: View, tables: Mapping[int, SlotTable]) -> Iterator[tuple[SlotTable, int]]:
+    """Each table, and the version of it that `view` holds."""
+    for slot, table in tables.items():
+        yield table, view.state(slot)[0].version
 
 
 def compare(view: View, tables: Mapping[int, SlotTable], store_id: str, size_bytes: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,3 +145,20 @@ def _from_bytes(raw: bytes) -> dict[str, Any]:
 def _check(members: dict[str, Any]) -> str:
     text = json.dumps(members, sort_keys=True, separators=(",", ":"))
     return xxhash.xxh3_64_hexdigest(text.encode())
+
+
+def check_meaning(old: Collection, new: Collection, stored: Iterable[str]) -> None:
+    """Raise Conflict where stored numbers of these band groups, or their cells, would change their meaning."""
+    step = "give the new declaration a name of its own"
+    if new.precision != old.precision:
+        raise Conflict(f"collection {old.name!r} holds cells of precision {old.precision}, not {new.precision}; {step}")
+    for group in stored:
+        there, asked = (_numbers(c, group) for c in (old, new))
+        if there != asked:
+            raise Conflict(f"collection {old.name!r} holds rasters of {group} as {there}, not as {asked}; {step}")
+
+
+def _numbers(collection: Collection, group: str) -> str:
+    """What the stored numbers of a band group mean, in words."""
+    bands = collection.groups.get(group, ())
+    return ", ".join(f"{b.name} ({b.dtype} x {b.scale:g} + {b.offset:g})" for b in bands) or "nothing"

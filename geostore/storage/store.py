@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -17,7 +19,7 @@ from typing import Any, Self, TypeVar
 from geostore.codec import Progress, quiet
 from geostore.collection import Collection
 from geostore.dht.ring import check_slots
-from geostore.errors import Conflict, Forbidden, StorageFull
+from geostore.errors import Conflict, Forbidden, GeostoreError, StorageFull
 from geostore.keys import RasterKey
 from geostore.settings import Settings
 from geostore.storage import audit, backup, follow, header, upkeep, witness
@@ -33,6 +35,7 @@ from geostore.storage.tables import Owner, SlotTable, Snapshot
 from geostore.storage.view import View
 
 T = TypeVar("T")
+_log = logging.getLogger(__name__)
 _WRITERS = 8  # slots committed at once: each waits for the disk
 _WAIT_S, _STEP_S = 0.5, 0.005  # a reader's patience with a writer between its commit and its view
 
@@ -240,8 +243,18 @@ class Store(Reading):
             numbers[slot] = batch.numbers
             changes.append((slot, future.result(), batch.ordered()))
         self._sight.learn(changes, numbers)
+        for slot, snapshot, _ in changes:
+            self._join_crowds(slot, snapshot)
         if first is not None:
             raise first
+
+    def _join_crowds(self, slot: int, snapshot: Snapshot) -> None:
+        """Join small part files; what was committed stands, so trouble is only told: the next commit meets it too."""
+        try:
+            upkeep.join_crowds(self, slot, snapshot)
+        except (GeostoreError, OSError) as error:
+            self._doubtful.add(slot)
+            _log.warning("part files of slot %d stay apart: %s", slot, error)
 
     def _check_room(self) -> None:
         if self.files.local is None:
@@ -290,7 +303,7 @@ class Store(Reading):
         self.check_writable()
         stored = {partition.group for partition in self.partitions(collection.name)}
         if stored and header.collection_versions(self.files, collection.name):
-            _check_meaning(self.collection(collection.name), collection, stored)
+            header.check_meaning(self.collection(collection.name), collection, stored)
         return header.add_collection(self.files, collection)
 
     # --- whole tables and blobs
@@ -355,13 +368,22 @@ class Store(Reading):
 
     def compact(self, progress: Progress = quiet, *, retain_days: float | None = None) -> None:
         """Merge small table files, write checkpoints, delete files superseded `retain_days` ago (settings: 7)."""
-        with self._changing:
+        with self._changing, self._doubting():
             upkeep.compact(self, progress, retain_days=retain_days)
 
     def prune(self, progress: Progress = quiet, *, retain_days: float | None = None) -> None:
         """Drop superseded rows at once, and the files and blobs only they needed after `retain_days` (settings: 7)."""
-        with self._changing:
+        with self._changing, self._doubting():
             upkeep.prune(self, progress, retain_days=retain_days)
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """After an error a rewrite may be in a log all the same: look before the next commit."""
+        try:
+            yield
+        except BaseException:
+            self._doubtful.update(self.tables)
+            raise
 
     def backup(
         self, url: str | os.PathLike[str], options: Mapping[str, str] | None = None, progress: Progress = quiet
@@ -374,20 +396,3 @@ class Store(Reading):
     def adopt(self, slot: int, snapshot: Snapshot) -> None:
         """Note in the view that a rewrite brought a slot to `snapshot` without a change of what rows say."""
         self._sight.learn([(slot, snapshot, [])], {})
-
-
-def _check_meaning(old: Collection, new: Collection, stored: Iterable[str]) -> None:
-    """Raise Conflict where stored numbers of these band groups, or their cells, would change their meaning."""
-    step = "give the new declaration a name of its own"
-    if new.precision != old.precision:
-        raise Conflict(f"collection {old.name!r} holds cells of precision {old.precision}, not {new.precision}; {step}")
-    for group in stored:
-        there, asked = (_numbers(c, group) for c in (old, new))
-        if there != asked:
-            raise Conflict(f"collection {old.name!r} holds rasters of {group} as {there}, not as {asked}; {step}")
-
-
-def _numbers(collection: Collection, group: str) -> str:
-    """What the stored numbers of a band group mean, in words."""
-    bands = collection.groups.get(group, ())
-    return ", ".join(f"{b.name} ({b.dtype} x {b.scale:g} + {b.offset:g})" for b in bands) or "nothing"

@@ -22,6 +22,9 @@ from geostore.storage.records import TABLE_SCHEMA, Values, from_arrow, to_arrow
 
 EPOCH_APP = "geostore-epoch"
 CHECKPOINT_EVERY = 64
+JOIN_EVERY = 32  # versions between two looks at whether there are
+CROWD = 32  # part files of like size, which are joined
+_JOINED_BYTES_MAX = 2**20  # larger ones are left as they are, until `compact`
 _SCHEMA = Schema.from_arrow(TABLE_SCHEMA)
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _CONFIGURATION = {"delta.dataSkippingNumIndexedCols": "0", "delta.logRetentionDuration": "interval 7 days"}
@@ -79,7 +82,7 @@ class SlotTable:
         handle = self._open(there[-1] if there else None)  # a torn log file after the last whole one is passed over
         try:  # what a checkpoint holds is read only now
             version, epoch = handle.version(), handle.transaction_version(EPOCH_APP) or 0
-            paths = _live(handle)
+            paths = [path for path, _ in _sizes(handle)]
         except (DeltaError, ValueError, OSError) as error:
             raise Corrupt(f"{self.root}: the log does not read ({_first(error)}); restore it from a backup") from error
         seal, skipped, check = self._replay(version, epoch)
@@ -156,12 +159,33 @@ class SlotTable:
 
     def rewrite(self, verb: str, rows: Mapping[str, Sequence[Values]], state: Snapshot) -> Snapshot:
         """Replace every part file of `state` by these rows: compaction, pruning, removing what a stale owner added."""
-        return self._commit(verb, rows, state)
+        return self._commit(verb, rows, state, None)
 
-    def _commit(self, verb: str, rows: Mapping[str, Sequence[Values]], state: Snapshot) -> Snapshot:
+    def join(self, rows: Mapping[str, Sequence[Values]], parts: Sequence[str], state: Snapshot) -> Snapshot:
+        """Replace some part files of `state` by their rows."""
+        return self._commit("compact", rows, state, parts)
+
+    def crowds(self, state: Snapshot) -> list[list[str]]:
+        """Part files to be joined: CROWD or more of one kind, none 16 times as large as another, none large.
+
+        It looks every JOIN_EVERY versions only.
+        """
+        if state.version % JOIN_EVERY != JOIN_EVERY - 1:
+            return []
+        self._pin(state)
+        counted, found = set(state.parts), dict[tuple[str, int], list[str]]()
+        for path, size in _sizes(self._handle):
+            if path in counted and size < _JOINED_BYTES_MAX:
+                found.setdefault((part_kind(path), size.bit_length() // 4), []).append(path)
+        return [paths for paths in found.values() if len(paths) >= CROWD]
+
+    def _commit(
+        self, verb: str, rows: Mapping[str, Sequence[Values]], state: Snapshot, parts: Sequence[str] | None = ()
+    ) -> Snapshot:
+        """Commit rows in the place of `parts`: of none, or of every live part file if None, stale ones too."""
         assert self.owner is not None, "a table opened for reading is not written"
         self._pin(state)
-        live = _live(self._handle) if verb != "put" else ()
+        live = [path for path, _ in _sizes(self._handle)] if parts is None else parts
         encoded = {
             _part_path(kind, data): (kind, data, len(v))
             for kind, v in rows.items()
@@ -172,12 +196,12 @@ class SlotTable:
         removes = [path for path in live if path not in encoded]
         if not adds and not removes:
             return state
-        kept = state.parts if verb == "put" else tuple(p for p in live if p in encoded)
-        parts = (*kept, *(a.path for a in adds))
-        version = self._publish(verb, adds, removes, parts, state)
+        kept = (path for path in ((*live,) if parts is None else state.parts) if path not in removes)
+        there = (*kept, *(a.path for a in adds))
+        version = self._publish(verb, adds, removes, there, state)
         if version is None:  # only a sealed-off owner's commit was in the way
-            return self._commit(verb, rows, self._caught_up(state))
-        result = Snapshot(version, Seal(self._epoch, self.owner.run), parts)
+            return self._commit(verb, rows, self._caught_up(state), parts)
+        result = Snapshot(version, Seal(self._epoch, self.owner.run), there)
         if verb == "put" and version % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
             self.checkpoint(result)
         return result
@@ -305,6 +329,7 @@ class SlotTable:
         for name in names:
             self.files.flush(f"{self.root}/{LOG}/{name}")
         witness.note(self.files, self.root, names)
+        self._handle = None  # it would go on from the log files before; opened anew it begins with the checkpoint
 
     def sweep(self, state: Snapshot, *, before_s: float) -> int:
         """Delete part and log files last changed before `before_s` (seconds since 1970) that `state` does not need.
@@ -365,8 +390,9 @@ def encode_part(kind: str, rows: Sequence[Values]) -> bytes:
     return out.getvalue()
 
 
-def _live(handle: DeltaTable | None) -> tuple[str, ...]:
+def _sizes(handle: DeltaTable | None) -> list[tuple[str, int]]:
+    """Path and bytes of every live part file, those of stale commits too, by path."""
     if handle is None:
-        return ()
-    paths = handle.get_add_actions(flatten=True).column("path").to_pylist()
-    return tuple(sorted(paths))
+        return []
+    found = handle.get_add_actions(flatten=True)
+    return sorted(zip(found.column("path").to_pylist(), found.column("size_bytes").to_pylist(), strict=True))

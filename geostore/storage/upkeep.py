@@ -85,6 +85,17 @@ def compact(store: Store, progress: Progress, *, retain_days: float | None) -> N
     progress("compact", 1.0)
 
 
+def join_crowds(store: Store, slot: int, state: Snapshot) -> None:
+    """Join part files where a slot has many small ones, and delete what was superseded `vacuum_days` ago."""
+    table = store.tables[slot]
+    crowds = table.crowds(state)
+    for parts in crowds:
+        state = table.join(_sorted(follow.read_rows(table, parts)), parts, state)
+        store.adopt(slot, state)
+    if crowds:
+        table.sweep(state, before_s=_before(store, None))
+
+
 def _tidy(table: SlotTable, snapshot: Snapshot, before_s: float) -> None:
     log = [(p, size) for p, size, _ in table.files.walk(f"{table.root}/{LOG}") if p.endswith(".json")]
     if sum(size for _, size in log) > _LOG_BYTES_MAX:

@@ -24,6 +24,7 @@ from geostore.node import Node
 from geostore.query import messages
 from geostore.query.messages import GridFields, Piece, SceneFields
 from geostore.settings import Settings
+from geostore.storage import tables
 
 PUT_CELLS = ("u2ed1b", "u2ed1c", "u2ed1f", "u2ed1g", "u2ed40", "u2ed41")
 PUT_SHAPE = (80, 90)
@@ -188,6 +189,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
 def main() -> None:
     """Open, work, report the largest resident size."""
     args = arguments()
+    tables.JOIN_EVERY = tables.CROWD = 2  # part files are joined all the time
     if args.no_flush:
         break_flush()
     if args.boot:
