@@ -51,6 +51,7 @@ def decode(
         raise InvalidInput(f"-o {out} is a folder; name a file in it, as {out / 'decoded.tif'}")
     if out.suffix.lower() in NOT_WRITTEN:
         raise InvalidInput(f"-o {out}: decode writes GeoTIFF alone; name it {out.with_suffix('.tif')}")
+    session.check_outside(out)
     names = [b.strip() for b in bands.split(",") if b.strip()] if bands else None
     place: Any = geohash if area is None else read_area(area)
     with session.reader() as client, session.progress("decode") as progress:

@@ -21,6 +21,7 @@ def report(
     """Original, decoded and error side by side; ratios; errors over time; a map of the cells."""
     from geostore.report import report as write_report
 
+    session.check_outside(out)
     with session.reader() as client, session.progress("report") as progress:
         page = write_report(client, out, collection=collection, partitions=partitions, dates=dates, progress=progress)
     session.answer({"page": str(page)}, lambda console: console.print(f"report at {page}"))

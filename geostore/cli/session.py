@@ -79,6 +79,11 @@ class Session:
         """True if the store is a local folder that holds none yet."""
         return not self.remote and "://" not in self.target and not (Path(self.target) / "geostore.json").exists()
 
+    def check_outside(self, out: Path) -> None:
+        """Raise InvalidInput if `out` lies in the store, whose files are counted and copied."""
+        if not self.remote and "://" not in self.target and out.resolve().is_relative_to(Path(self.target).resolve()):
+            raise InvalidInput(f"-o {out} lies in the store {self.target}; name a place outside it")
+
     def reader(self) -> Client:
         """A client for verbs that change nothing: it stands beside a writer."""
         return self._connect(readonly=True)

@@ -154,6 +154,16 @@ def test_export_is_what_decode_and_join_give(world, tmp_path):
         assert (file.read() == expected.pixels).all()
 
 
+def test_nothing_is_written_into_the_store(run, world):
+    """A report or a decoded file under the store's root would count as durable: exit code 2, and no file is made."""
+    before = sorted(world.store.rglob("*"))
+    for verb in (["decode", "u2pc0", "-o", world.store / "a.tif"], ["report", "-o", world.store / "report"]):
+        done = run(*verb, "--store", world.store)
+        assert done.code == 2
+        assert "lies in the store" in done.err
+    assert sorted(world.store.rglob("*")) == before
+
+
 def test_the_demo_pools_ndvi_errors_over_all_pixels(world):
     """Its 99th percentile is that of every pixel of every raster, computed by hand from the scenes and what decodes."""
     from geostore.demo import ndvi_errors, percentile
