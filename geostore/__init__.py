@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from geostore.client import Client
     from geostore.collection import Collection, Policy
-    from geostore.connection import connect
+    from geostore.connection import connect, connect_async
     from geostore.errors import GeostoreError
     from geostore.index.labels import AtLeast, Exactly, Some
     from geostore.index.spatial import Circle
@@ -35,6 +35,7 @@ _HOMES = {
     "Settings": "settings",
     "Some": "index.labels",
     "connect": "connection",
+    "connect_async": "connection",
 }
 
 __all__ = [
@@ -55,6 +56,7 @@ __all__ = [
     "Some",
     "__version__",
     "connect",
+    "connect_async",
 ]
 
 
