@@ -125,6 +125,9 @@ class Sight:
                 return view
         except (Rotten, OSError):
             pass
+        except Corrupt:
+            view.close()
+            raise
         view.close()
         return None
 
