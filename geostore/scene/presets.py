@@ -55,13 +55,26 @@ def load_collection(source: str | Path) -> Collection:
         table = read_json(path)
         table.pop("geostore:check", None)  # of a file taken out of a store
         found = collection_from_dict(table) if _is_own(table) else collection_from_stac(table)
-        return _measured(found, table.get("geostore:indices", ()), where)
+        return _measured(found, table.get("geostore:indices", ()), table.get("geostore:policy", {}), where)
     table = _parse(path.read_bytes(), where)
-    return _measured(_collection(_with_preset(table, where), where), table.get("indices", ()), where)
+    made = _collection(_with_preset(table, where), where)
+    return _measured(made, table.get("indices", ()), table.get("policy", {}), where)
 
 
-def _measured(collection: Collection, indices: Iterable[str], where: str) -> Collection:
-    """`collection`, if each of the spectral indices that its file names can be measured in some band group."""
+def _measured(collection: Collection, indices: Iterable[str], policy: Mapping[str, Any], where: str) -> Collection:
+    """`collection`, if what its file asks of spectral indices can be measured in some band group.
+
+    Args:
+        collection: made of the file.
+        indices: those the file names.
+        policy: the bounds the file gives.
+        where: what to call the file in an error.
+    """
+    bound = [key for key in ("index_mae_max", "index_p99_max", "index_max") if policy.get(key)]
+    if bound and not any(collection.indices_of(group) for group in collection.groups):
+        raise InvalidInput(
+            f'{where}, policy: {bound[0]} bounds no index; name one, as indices = ["NDVI"], or leave it out'
+        )
     for name in indices:
         needed = spectral_index(name).bands
         if not any(name in collection.indices_of(group) for group in collection.groups):

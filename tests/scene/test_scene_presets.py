@@ -133,6 +133,7 @@ def test_a_preset_is_changed_band_by_band(tmp_path: Path) -> None:
         ('preset = "modis-09"\npolicy = 5', ["policy", "table"]),
         ('preset = "modis-09"\nindices = ["ndvi"]', ["'ndvi'", "nearest is NDVI"]),
         ('preset = "sentinel-2-l2a"\nindices = ["NDBI"]', ["NDBI needs swir16, nir", "10m: blue", "gsd_m"]),
+        ('preset = "modis-13q1-ndvi"\n[policy]\nindex_mae_max = 0.02', ["index_mae_max bounds no index"]),
         ("preset = modis", ["not TOML"]),
     ],
 )
