@@ -62,7 +62,7 @@ def _questions(levels: Levels) -> Iterator[Callable[[], object]]:
     query = _query(segment)
     for wanted in _filters(segment):
         yield lambda f=wanted: ranked([index], query, HITS, wanted=f)  # type: ignore[misc]
-    yield lambda: ranked([index], query, HITS, radius=8)
+    yield lambda: ranked([index], query, HITS, radius=2)  # small: looked up by key lists, where there are any
     yield lambda: elected(_layers(levels), query, query.descriptor[None], HITS, wanted=_here(segment))
 
 
