@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import rasterio
 
-from geostore.errors import BadScene
+from geostore.errors import BadScene, OutOfRange
 from geostore.keys import from_time_us
 from geostore.scene import find_scenes, load_collection, open_scene
 
@@ -114,7 +114,7 @@ def test_other_scales(data, declare):
 
 
 def test_modis_index_series(data):
-    """12 dates of JPEG 2000 in the sinusoidal CRS by the preset alone."""
+    """JPEG 2000 in the sinusoidal CRS by the preset alone; where lossy coding smeared nodata, the date is refused."""
     collection = load_collection("modis-13q1-ndvi")
     found = list(find_scenes([f"{data}/modis_mato_grosso_timeseries/*.jp2"], collection))
     assert len(found) == 12
@@ -122,6 +122,9 @@ def test_modis_index_series(data):
     raster = scene.read("250m", scene.grids["250m"])
     assert f"{from_time_us(scene.time_us):%Y-%m-%d}" == "2013-09-14"
     assert np.array_equal(raster.pixels[:, raster.valid], raw(Path(found[0].files[0]))[:, raster.valid])
+    smeared = open_scene(found[1], collection)
+    with pytest.raises(OutOfRange, match=r"2013-10-16.jp2: band 'ndvi' holds -3"):
+        smeared.read("250m", smeared.grids["250m"])
 
 
 def test_landsat_stacks(data, declare):
