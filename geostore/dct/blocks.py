@@ -18,7 +18,7 @@ Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 CLASSES = 10
 LARGEST = float(1 << 21)  # of a coefficient a damaged stream may give
-_SIDE = 32  # of a block, pixels at least where the plane has them; below twice that
+SIDE = 32  # of a block unless told otherwise
 _BITS = 14  # of the matrices' fraction
 _HALF_WAY = 6  # bits dropped after the first of two passes
 _EDGES = (3, 8, 13, 18, 25, 35, 45, 65, 85)  # of classes, in 1/160 of the highest frequency
@@ -30,20 +30,22 @@ class Blocks:
 
     Attributes:
         height, width: of a plane, pixels.
+        least: side of a block, pixels at least where the plane has them; below twice that.
     """
 
     height: int
     width: int
+    least: int = SIDE
 
     @property
     def rows(self) -> int:
         """Blocks below one another."""
-        return max(1, self.height // _SIDE)
+        return max(1, self.height // self.least)
 
     @property
     def columns(self) -> int:
         """Blocks beside one another."""
-        return max(1, self.width // _SIDE)
+        return max(1, self.width // self.least)
 
     @property
     def side(self) -> tuple[int, int]:

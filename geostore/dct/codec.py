@@ -17,14 +17,14 @@ from geostore.classical.fill import fill
 from geostore.classical.payload import DIGEST, Part
 from geostore.classical.quality import share_used
 from geostore.codec import Encoded, Member, Progress, Series, quiet
-from geostore.dct.blocks import Blocks
+from geostore.dct.blocks import SIDE, Blocks
 from geostore.dct.components import FRACTION, components_of, stored_of
 from geostore.dct.shift import shifts
 from geostore.dct.stream import Doubles, Longs, decode_group, encode_group
 from geostore.errors import Corrupt
 from geostore.raster import Mask, Pixels
 
-MAGIC, VERSION = b"GSDCT", 1
+MAGIC, VERSION = b"GSDCT", 2  # 1: blocks of SIDE; 2: of any
 _LAYERS = ("klt", "dct")
 _EMPTY = Encoded(payload=b"", layers=("empty",))
 
@@ -40,16 +40,18 @@ class KltDctCodec(Body):
         policy: rasters that would miss it are quantised finer.
         step: number of the quantiser's step, see `stream.step_of`.
         dates: rasters of a group at most.
+        side: of a block, see `Blocks.least`.
     """
 
     family: ClassVar[str] = "klt-dct"
     step: int
     dates: int
+    side: int = SIDE
 
     @cached_property
     def blocks(self) -> Blocks:
         """How components are cut."""
-        return Blocks(self.height, self.width)
+        return Blocks(self.height, self.width, self.side)
 
     # --- encode
 
@@ -157,12 +159,15 @@ class KltDctCodec(Body):
 
     def to_bytes(self) -> bytes:
         """The codec itself: bands, policy, scale and transform."""
-        return self.pack(MAGIC + bytes([VERSION]), (self.step, self.dates))
+        if self.side == SIDE:
+            return self.pack(MAGIC + b"\x01", (self.step, self.dates))
+        return self.pack(MAGIC + b"\x02", (self.step, self.dates, self.side))
 
     @classmethod
     def from_bytes(cls, data: bytes) -> KltDctCodec:
         """The inverse of `to_bytes`. Raises Corrupt or UnsupportedFormat."""
-        return cls(**unpack(data, cls.family, MAGIC, VERSION, ("step", "dates")))
+        first = data[len(MAGIC) : len(MAGIC) + 1] == b"\x01"
+        return cls(**unpack(data, cls.family, MAGIC, VERSION, ("step", "dates", "side")[: 2 if first else 3]))
 
 
 def _digest(components: Doubles) -> bytes:

@@ -27,6 +27,7 @@ _NEAR = 3  # steps beside that one which the series is coded at, every raster wi
 _EVEN = ((0, 1),)  # (bend, weight of what an index sees) tried without a bound on an index,
 _BOTH = ((100, 1), (0, 1), (100, 2))  # with one beside a bound on the squared error,
 _INDEX = ((10, 2), (10, 4), (10, 8), (10, 16))  # and with nothing else
+_SMALLER = (16, 8)  # pixels of a block's side, tried for what is not smooth
 _HOPELESS = 1.1  # of what a rival takes: a first trial that takes more is the last
 _SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24
 _ACCESS = 2**22  # samples that are decoded for one raster at most
@@ -77,8 +78,9 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     """
     progress("prepare", 0.0)
     scout, hasty = scouted(series, _SCOUT_SAMPLES, _SCOUT_DATES), effort.steps < _HASTY
-    scale, step = _best_scale(scout, policy, progress, hasty=hasty)
-    codec = replace(make_codec(series, policy, *scale), step=step)
+    best = _best_scale(scout, policy, progress, hasty=hasty)
+    codec, step = make_codec(series, policy, best.klt.bend.per_mille, best.weight), best.step
+    codec = replace(codec, step=step, side=best.side)
     if hasty or not codec.asks:
         return codec
     whole, sizes = Prepared.of(codec, series), dict[int, int]()
@@ -111,19 +113,32 @@ def make_codec(series: Series, policy: Policy, per_mille: int, weight: int = 1) 
     )
 
 
-def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bool) -> tuple[tuple[int, int], int]:
-    """((bend, weight), step) at which `series` takes the fewest bytes, most of it within the policy."""
+def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bool) -> KltDctCodec:
+    """The scale, step and blocks at which `series` takes the fewest bytes, most of it within the policy: as a codec."""
     scales, at = _scales(series, policy), None
     if not series.valid.any():
-        return scales[0], _START
-    found: list[tuple[float, tuple[int, int], int]] = []  # cost, scale, step
+        return make_codec(series, policy, *scales[0])
+    found: list[tuple[float, Prepared]] = []  # cost first
     for number, scale in enumerate(scales[:1] if hasty else scales):
         ready = Prepared.of(make_codec(series, policy, *scale), series, at)
         (step, mse), at = _step_for(ready, 2 if hasty else _TRIES), ready.at
-        found.append((cost(ready.size(step), mse, policy) if len(scales) > 1 and not hasty else 0, scale, step))
+        ready = replace(ready, codec=replace(ready.codec, step=step))
+        found.append((cost(ready.size(step), mse, policy) if len(scales) > 1 and not hasty else 0, ready))
         progress("choose a scale", 0.1 + number / 10)
-    _, scale, step = min(found)
-    return scale, step
+    best = min(found, key=lambda item: item[0])[1]
+    return best.codec if hasty or not best.codec.asks else _better_blocks(best)
+
+
+def _better_blocks(ready: Prepared) -> KltDctCodec:
+    """The codec, with smaller blocks as long as these take fewer bytes."""
+    best, size = ready.codec, ready.size(ready.codec.step)
+    for side in _SMALLER:
+        codec = replace(best, side=side)
+        now = replace(ready, codec=codec).size(codec.step)
+        if now >= size:
+            break
+        best, size = codec, now
+    return best
 
 
 def _scales(series: Series, policy: Policy) -> tuple[tuple[int, int], ...]:

@@ -49,10 +49,11 @@ def drifting(count: int = 9, side: int = 48) -> tuple[np.ndarray, np.ndarray]:
     return np.stack(seen), at
 
 
+@pytest.mark.parametrize("side", [32, 16, 5])
 @pytest.mark.parametrize("shape", [(1, 1), (5, 63), (64, 64), (96, 40), (21, 130)])
-def test_blocks_turn_back(shape: tuple[int, int]) -> None:
+def test_blocks_turn_back(shape: tuple[int, int], side: int) -> None:
     """Proves that whole-number coefficients of any plane give it back to within a level's sixteenths."""
-    blocks = Blocks(*shape)
+    blocks = Blocks(*shape, side)
     planes = np.random.default_rng(1).integers(-8000, 8000, (2, *blocks.padded)).astype(np.float64)
     there = blocks.forward(planes)
     assert np.array_equal(there, np.rint(there))
@@ -153,6 +154,34 @@ def test_every_raster_keeps_the_policy() -> None:
     assert sizes[0] < sizes[1]
 
 
+def fields() -> np.ndarray:
+    """(6, 2, 64, 64) reflectance of rectangles that are laid on one another, some more at each date."""
+    rng, place, dates = np.random.default_rng(4), np.full((2, 64, 64), 0.1, np.float32), []
+    for _ in range(6):
+        for _ in range(6):
+            (y, x), (height, width) = rng.integers(0, 58, 2), rng.integers(4, 14, 2)
+            place[:, y : y + height, x : x + width] = rng.uniform(0.02, 0.5, (2, 1, 1))
+        dates.append(place.copy())
+    return np.stack(dates)
+
+
+def test_smaller_blocks_are_taken_where_edges_are_hard() -> None:
+    """Proves that a fit of fields of which some change at each date takes smaller blocks, which format 2 tells."""
+    soft = synthetic_series((6, 2, 64, 64))
+    hard = replace(soft, pixels=soft.bands.to_stored(fields()), valid=np.ones_like(soft.valid))
+    codec = FAMILY.fit(hard, policy=POLICY, effort=Effort(steps=400), progress=quiet)
+    assert isinstance(codec, KltDctCodec)
+    assert codec.side < 32
+    assert codec.to_bytes()[5] == 2
+    again = FAMILY.from_bytes(codec.to_bytes())
+    encoded = codec.encode_series(hard)
+    pairs = [(e.shared, (e.payload, v)) for e, v in zip(encoded, hard.valid, strict=True)]
+    for date, pixels in enumerate(decode_many(again, pairs)):
+        assert measure(hard.pixels[date], pixels, hard.valid[date], hard.bands).keeps(POLICY)
+    assert coded_bytes(encoded) < coded_bytes(replace(codec, side=32).encode_series(hard))
+    assert replace(codec, side=32).to_bytes()[5] == 1
+
+
 def test_what_is_not_for_it_is_left() -> None:
     """Proves that bounds on every value get the lossless codec, floats a refusal, newer formats and damage an error."""
     series = synthetic_series((3, 2, 16, 16))
@@ -198,8 +227,8 @@ def _write_golden() -> None:
     series = synthetic_series((7, 4, 24, 24), indices=("NDVI",))
     series = replace(series, valid=np.ones_like(series.valid))
     items, codecs = [], {}
-    for name, scale in (("even", (0, 1)), ("bent", (30, 4))):
-        codec = replace(make_codec(series, POLICY, *scale), step=48)
+    for name, scale, side in (("even", (0, 1), 32), ("bent", (30, 4), 32), ("small", (0, 1), 8)):
+        codec = replace(make_codec(series, POLICY, *scale), step=48, side=side)
         codecs[name] = codec.to_bytes().hex()
         alone = codec.encode(series.pixels[1], series.valid[1])
         for mask, e in zip((*series.valid, series.valid[1]), (*codec.encode_series(series), alone), strict=True):
