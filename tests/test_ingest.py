@@ -102,7 +102,10 @@ def _plain(bands: Bands) -> Bands:
 
 
 def test_pieces_of_one_overpass_are_mosaicked_and_a_new_processing_replaces(tmp_path: Path) -> None:
-    """Two scenes of one overpass over one cell become one raster, the first on top; hours later is another raster."""
+    """Two scenes of one overpass over one cell become one raster, the first on top; hours later is another raster.
+
+    Withdrawn, one takes the mosaic with it, and the other is incomplete until it is ingested again.
+    """
     with connect(tmp_path / "store", create=True, settings=SETTINGS) as client:
         client.put_collection(collection())
         cell = Grid("EPSG:32634", 0.0, 4000.0, 40.0, 40.0, 100, 100)
@@ -123,8 +126,12 @@ def test_pieces_of_one_overpass_are_mosaicked_and_a_new_processing_replaces(tmp_
         assert len(client.rasters(collection="place")) == 1
         _put(client, cell, "later", 3 * 3600 * 1_000_000, 0, right, west, 0)
         assert len(client.rasters(collection="place")) == 2
-        client.withdraw("place", "b")
+        assert client.withdraw("place", "b")["incomplete"] == ["a"]
         assert [i.scene for i in client.rasters(collection="place")] == ["later"]
+        assert {s["id"]: s["complete"] for s in client.scenes("place")} == {"a": False, "later": True}
+        _put(client, cell, "a", 0, 0, left, west, 0)
+        assert [i.scene for i in client.rasters(collection="place")] == ["a", "later"]
+        assert {s["id"]: s["complete"] for s in client.scenes("place")} == {"a": True, "later": True}
 
 
 def _put(client, cell, scene, time_us, col, pixels, footprint, revision) -> None:  # type: ignore[no-untyped-def]

@@ -26,6 +26,8 @@ def withdraw(
     session.answer(
         {"collection": name, "scene": scene, **fields}, lambda out: out.print(f"withdrew {scene} from {name}")
     )
+    if fields.get("incomplete"):
+        session.note(f"rasters it shared are gone with it; ingest again: {', '.join(fields['incomplete'])}")
 
 
 def _home_of(client: Client, scene: str) -> str:

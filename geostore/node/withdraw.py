@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 def withdraw(node: Node, request: messages.Withdraw, arrays: tuple[Array, ...], progress: Progress) -> Reply:
     """Write withdrawal rows for the scene and each of its current rasters, mosaics it is a piece of included.
 
+    Pixels of a mosaic belong to no scene any more, so the other scenes of one lose it too: they are `incomplete`, which
+    an ingest of them mends.
+
     Raises:
         NotFound: no such scene, or it was withdrawn before.
     """
@@ -34,5 +37,8 @@ def withdraw(node: Node, request: messages.Withdraw, arrays: tuple[Array, ...], 
             )
             if scene.id in row.scene.split(JOIN)
         ]
+        others = sorted({name for row in gone for name in row.scene.split(JOIN)} - {scene.id})
+        torn = [found for name in others if (found := node.store.scene(request.collection, name)) is not None]
+        node.store.commit([replace(found, complete=False) for found in torn if found.op == "put"])
         node.store.commit([*gone, replace(scene, op="withdraw", complete=False, put_us=time.time_ns() // 1000)])
-    return Reply({"withdrawn": len(gone)})
+    return Reply({"withdrawn": len(gone), "incomplete": others})
