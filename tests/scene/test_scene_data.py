@@ -123,7 +123,7 @@ def test_modis_index_series(data):
     assert f"{from_time_us(scene.time_us):%Y-%m-%d}" == "2013-09-14"
     assert np.array_equal(raster.pixels[:, raster.valid], raw(Path(found[0].files[0]))[:, raster.valid])
     smeared = open_scene(found[1], collection)
-    with pytest.raises(OutOfRange, match=r"2013-10-16.jp2: band 'ndvi' holds -3"):
+    with pytest.raises(OutOfRange, match=r"2013-10-16.jp2: band 'ndvi' holds -[23]"):
         smeared.read("250m", smeared.grids["250m"])
 
 
