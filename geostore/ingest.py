@@ -14,7 +14,9 @@ from pathlib import Path
 
 from geostore.client import Client, steps
 from geostore.collection import Collection
-from geostore.errors import BadScene, GeostoreError
+from geostore.errors import BadScene, GeostoreError, InvalidInput
+from geostore.keys import from_time_us, time_us
+from geostore.node.acquisition import APART_US
 from geostore.partition.split import Split
 from geostore.query.messages import SCENES_MAX, SceneFields
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
@@ -64,18 +66,20 @@ def ingest(
         client: where to put them.
         sources: files, folders, globs, STAC items or catalogues.
         collection: declared in the store first, if it is not yet.
-        acquired: time of the scene, for files that tell none.
+        acquired: time of the scene, for files that tell none; of a single scene it wins over what its files tell.
         keep_going: note a scene that is refused in `errors` and go on, instead of raising.
         progress: told (scene, share of the scenes); may raise Cancelled between scenes.
 
     Raises:
         BadScene, BandMismatch, OutOfRange: a scene cannot be taken in; scenes before it are stored, of it at most
             some cells, marked incomplete: ingest it again when it is mended.
+        InvalidInput: one time is given for several scenes that tell others.
     """
     begun = time.monotonic()
     found = list(find_scenes(sources, collection))
     if not found:
         raise BadScene(f"no scene found in {[str(s) for s in sources]}; name files, folders, globs or STAC items")
+    check_times(found, collection, acquired)
     if not keep_going:
         _check_fit(client, collection, found[0], acquired)
     intake = Intake(client, client.put_collection(collection), acquired, keep_going=keep_going)
@@ -95,6 +99,27 @@ def _check_fit(client: Client, collection: Collection, first: SceneSource, acqui
     known = [replace(c, version=collection.version) for c in client.collections() if c.name == collection.name]
     if collection not in known:
         open_scene(first, collection, time=acquired).close()
+
+
+def check_times(found: Sequence[SceneSource], collection: Collection, acquired: datetime | None) -> None:
+    """Raise if one of several scenes tells another time: at one time they would be mosaicked, as of one overpass.
+
+    Raises:
+        InvalidInput: one does.
+    """
+    if acquired is None or len(found) == 1:
+        return
+    for source in found:
+        try:
+            told = open_scene(source, collection)
+        except GeostoreError:  # it tells no time, or will be refused by name
+            continue
+        told.close()
+        if abs(told.time_us - time_us(acquired)) > APART_US:
+            raise InvalidInput(
+                f"one time, {acquired:%Y-%m-%d %H:%M}, is given for {len(found)} scenes, and {source.name} tells "
+                f"{from_time_us(told.time_us):%Y-%m-%d %H:%M}; leave --time out, or give one scene at a time"
+            )
 
 
 @dataclass(frozen=True)

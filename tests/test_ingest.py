@@ -11,7 +11,7 @@ import pytest
 
 from geostore.collection import Collection, Files, Policy
 from geostore.connection import connect
-from geostore.errors import BadScene
+from geostore.errors import BadScene, InvalidInput
 from geostore.ingest import ingest
 from geostore.partition.join import join, seam
 from geostore.query import messages
@@ -150,3 +150,15 @@ def test_nothing_found_declares_nothing(tmp_path: Path) -> None:
         with pytest.raises(BadScene):
             ingest(client, [tmp_path / "scenes"], collection())
         assert client.ask(messages.Collections()).fields["collections"] == []
+
+
+def test_one_time_for_scenes_of_several_is_refused(tmp_path: Path) -> None:
+    """Six dates under one --time would be laid over each other as one overpass; a single date may be overruled."""
+    write_scenes(PLACE, tmp_path / "scenes")
+    day = datetime(2021, 6, 1, tzinfo=UTC)
+    with connect(tmp_path / "store", create=True, settings=SETTINGS) as client:
+        with pytest.raises(InvalidInput, match=r"2021-06-01 00:00, is given for 6 scenes, and .* tells 20"):
+            ingest(client, [tmp_path / "scenes"], collection(), acquired=day)
+        assert client.scenes() == []
+        ingest(client, [min((tmp_path / "scenes").iterdir())], collection(), acquired=day)
+        assert [s["time_us"] for s in client.scenes()] == [int(day.timestamp() * 1e6)]
