@@ -49,7 +49,8 @@ class Exported:
     Attributes:
         path: where.
         time_us: of the acquisition.
-        width, height: pixels; bands: names in file order; cells: how many were joined.
+        width, height: pixels; usable: those that are not nodata; bands: names in file order; cells: how many were
+            joined.
         exact: True if every cell decoded bit for bit; mse (on n1, weighed by pixels) and max_error (physical units)
             are of the certificates, over all bands of the band group.
     """
@@ -59,6 +60,7 @@ class Exported:
     platform: str
     width: int
     height: int
+    usable: int
     bands: tuple[str, ...]
     cells: int
     exact: bool
@@ -221,6 +223,7 @@ def _export_one(
         platform=acquisition.platform,
         width=raster.grid.width,
         height=raster.grid.height,
+        usable=int(raster.valid.sum()),
         bands=raster.bands.names,
         cells=len(infos),
         exact=all(i.exact for i in infos),

@@ -114,8 +114,14 @@ def read_time(text: str | None) -> str | slice | None:
 
 def _show(console: Console, made: list[Exported]) -> None:
     for m in made:
-        error = "exact" if m.exact else f"MSE {number(m.mse, '.2e')}, largest error {number(m.max_error)}"
         console.print(
             f"{m.path}: {m.width} x {m.height}, {', '.join(m.bands)}, {counted(m.cells, 'cell')}, "
-            f"{show.when(m.time_us)}, {error}"
+            f"{show.when(m.time_us)}, {said_error(m)}"
         )
+
+
+def said_error(made: Exported) -> str:
+    """How far the file may be from the original."""
+    if not made.usable:
+        return "no usable pixel"
+    return "exact" if made.exact else f"MSE {number(made.mse, '.2e')}, largest error {number(made.max_error)}"

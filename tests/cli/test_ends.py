@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,10 @@ import xarray as xr
 from PIL import Image
 from pyproj import Transformer
 
+from geostore.cli.decode import said_error
 from geostore.connection import connect
 from geostore.errors import InvalidInput
-from geostore.export import choose, crop, export
+from geostore.export import Exported, choose, crop, export
 from geostore.partition.join import join
 from geostore.raster import Raster
 from geostore.report import report
@@ -104,6 +106,18 @@ def test_an_area_is_cropped_and_masked_as_rasterio_does(run, world, tmp_path):
         row, col = round((scene.grid.top - file.transform.f) / 10), round((file.transform.c - left) / 10)
         window = scene.pixels[:, row : row + file.height, col : col + file.width]
         assert (file.read()[:, kept] == window[:, kept]).all()
+        assert done.json["files"][0]["usable"] == kept.sum()
+
+
+def test_a_date_under_clouds_is_not_called_right():
+    """A file of nodata alone has neither errors nor exactness."""
+    made = Exported(
+        path="o.tif", time_us=0, platform="", width=2, height=2, usable=0, bands=("red",), cells=1, exact=False,
+        mse=0.0, max_error=0.0,
+    )  # fmt: skip
+    assert said_error(made) == "no usable pixel"
+    assert said_error(replace(made, usable=1, exact=True)) == "exact"
+    assert said_error(replace(made, usable=1, mse=1e-4, max_error=0.02)).startswith("MSE 1.00e-04")
 
 
 def test_crop_refuses_an_area_without_pixels(world):
