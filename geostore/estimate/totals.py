@@ -23,7 +23,7 @@ from geostore.query.messages import SCENES_MAX
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
 
 PILOT_STEPS = 150
-FIT_LOW, FIT_HIGH = 0.5, 1.6  # a whole fit against its pilot, as measured on real and synthetic series
+FIT_LOW, FIT_HIGH = 0.5, 1.8  # a whole fit against its pilot, as measured on real and synthetic series
 LEAST = 0.02  # half an interval where everything was read: a fit puts rasters on the window of their partition
 SLOT_BYTES = 32_768  # tables beyond payloads, after compact: a touched slot, and a raster
 RASTER_BYTES = 120
