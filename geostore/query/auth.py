@@ -183,7 +183,7 @@ def secure_client(socket: zmq.Socket[bytes], pair: KeyPair, server_key: str) -> 
     """Make `socket` speak CURVE as `pair` to the daemon whose public key is `server_key`."""
     socket.curve_secretkey = pair.secret.encode()
     socket.curve_publickey = pair.public.encode()
-    what = f"server_key, {len(server_key)} characters (`geostore keys new server` prints the right one)"
+    what = f"server_key, {len(server_key)} characters (the right one is `public_key` in the daemon's server.key)"
     socket.curve_serverkey = _check_key(server_key, what).encode()
 
 
@@ -268,6 +268,8 @@ def _write_private(path: Path, text: str) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError as error:
-        raise InvalidInput(f"{path} exists; remove it first if its key shall be replaced") from error
+        raise InvalidInput(
+            f"{path} exists and holds its public_key; remove it only if the key shall be replaced"
+        ) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(text)

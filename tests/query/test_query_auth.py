@@ -66,7 +66,7 @@ def test_key_files_are_for_their_owner_only(folder):
 def test_keys_are_never_replaced_silently(folder):
     """Making a key that exists is refused and changes nothing."""
     before = (folder / "server.key").read_text()
-    with pytest.raises(InvalidInput, match="exists"):
+    with pytest.raises(InvalidInput, match="exists and holds its public_key"):
         new_server_key(folder)
     with pytest.raises(InvalidInput, match="exists"):
         new_client_key(folder, "read", "admin")
