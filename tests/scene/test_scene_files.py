@@ -99,6 +99,7 @@ def test_groups_keep_their_own_grids(write, declare):
     write("s/v_B04.tif", fine)
     path = write("s/v_B11.tif", coarse, res=20, left=599_990)
     text = RED_NIR.replace('{ name = "nir", source = "B08" }', '{ name = "swir16", source = "B11", gsd_m = 20 }')
+    text = text.replace('["NDVI"]', "[]")
     scene = open_scene(path.parent, declare(text), time=WHEN)
     assert list(scene.grids) == ["10m", "20m"]
     assert np.array_equal(scene.read("10m", scene.grids["10m"]).pixels, fine)
