@@ -21,13 +21,15 @@ from geostore.dct.shift import shifts
 from geostore.dct.stream import STEP_MAX, Doubles, Longs
 
 _START = 56  # number of the step from which the search begins
-_TRIES = 4  # of steps, to find the one at which the middle raster uses up its bound
+_TRIES = 4  # of steps, to find the one at which the middle raster uses up its bound,
+_AGAIN = 2  # and where it is known for blocks of another size
 _SLOPE = 0.14  # of log error by the number of a step: error goes with about 1.6th power of the step
 _NEAR = 3  # steps beside that one which the series is coded at, every raster within the policy
 _EVEN = ((0, 1),)  # (bend, weight of what an index sees) tried without a bound on an index,
 _BOTH = ((100, 1), (0, 1), (100, 2))  # with one beside a bound on the squared error,
 _INDEX = ((10, 2), (10, 4), (10, 8), (10, 16))  # and with nothing else
-_SMALLER = (16, 8)  # pixels of a block's side, tried for what is not smooth
+_SMALLER = (16, 8)  # pixels of a block's side, tried for what is not smooth,
+_WORTH = 0.95  # and taken for so much of the bytes: they are decoded more slowly
 _HOPELESS = 1.1  # of what a rival takes: a first trial that takes more is the last
 _SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24
 _ACCESS = 2**22  # samples that are decoded for one raster at most
@@ -79,11 +81,12 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     progress("prepare", 0.0)
     scout, hasty = scouted(series, _SCOUT_SAMPLES, _SCOUT_DATES), effort.steps < _HASTY
     best = _best_scale(scout, policy, progress, hasty=hasty)
-    codec, step = make_codec(series, policy, best.klt.bend.per_mille, best.weight), best.step
-    codec = replace(codec, step=step, side=best.side)
+    codec = replace(make_codec(series, policy, best.klt.bend.per_mille, best.weight), step=best.step)
     if hasty or not codec.asks:
         return codec
     whole, sizes = Prepared.of(codec, series), dict[int, int]()
+    codec = _better_blocks(whole)  # of the whole: a scout has few blocks, and likes them small
+    whole, step = replace(whole, codec=codec), codec.step
     for near in (step, step + _NEAR, step - _NEAR):
         better = near < step and sizes.get(step + _NEAR, sizes[step]) < sizes[step]  # the other side is
         if 0 <= near <= STEP_MAX and not better:
@@ -114,7 +117,7 @@ def make_codec(series: Series, policy: Policy, per_mille: int, weight: int = 1) 
 
 
 def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bool) -> KltDctCodec:
-    """The scale, step and blocks at which `series` takes the fewest bytes, most of it within the policy: as a codec."""
+    """The scale and step at which `series` takes the fewest bytes, most of it within the policy: as a codec."""
     scales, at = _scales(series, policy), None
     if not series.valid.any():
         return make_codec(series, policy, *scales[0])
@@ -125,19 +128,19 @@ def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bo
         ready = replace(ready, codec=replace(ready.codec, step=step))
         found.append((cost(ready.size(step), mse, policy) if len(scales) > 1 and not hasty else 0, ready))
         progress("choose a scale", 0.1 + number / 10)
-    best = min(found, key=lambda item: item[0])[1]
-    return best.codec if hasty or not best.codec.asks else _better_blocks(best)
+    return min(found, key=lambda item: item[0])[1].codec
 
 
 def _better_blocks(ready: Prepared) -> KltDctCodec:
-    """The codec, with smaller blocks as long as these take fewer bytes."""
+    """The codec, with smaller blocks while these take clearly fewer bytes, each at the step that keeps the policy."""
     best, size = ready.codec, ready.size(ready.codec.step)
     for side in _SMALLER:
-        codec = replace(best, side=side)
-        now = replace(ready, codec=codec).size(codec.step)
-        if now >= size:
+        other = replace(ready, codec=replace(best, side=side))
+        step, _ = _step_for(other, _AGAIN, best.step)
+        now = other.size(step)
+        if now >= _WORTH * size:
             break
-        best, size = codec, now
+        best, size = replace(other.codec, step=step), now
     return best
 
 
@@ -148,9 +151,9 @@ def _scales(series: Series, policy: Policy) -> tuple[tuple[int, int], ...]:
     return _INDEX if policy.mse_max is None else _BOTH
 
 
-def _step_for(ready: Prepared, tries: int) -> tuple[int, float]:
+def _step_for(ready: Prepared, tries: int, start: int = _START) -> tuple[int, float]:
     """The step at which the middle raster uses up its bound, by the secant rule on log(share); about its MSE there."""
-    step, seen, mse = _START, dict[int, float](), 0.0
+    step, seen, mse = start, dict[int, float](), 0.0
     for _ in range(tries if ready.codec.asks else 0):
         share, mse = ready.used(step)
         seen[step] = math.log(max(share, 1e-9))
