@@ -244,7 +244,9 @@ def _choose_coding(codec: KltAv1Codec, series: Series, most: int, progress: Prog
         return codec
     size, best = _better_crf(replace(codec, dates=min(count, most)), series, progress)
     if _asks_indices(series, codec.policy):  # errors of an index differ more from date to date than squared ones
-        size, best = min((size, best), _better_crf(replace(best, stretches=True), series, progress), key=_bytes_of)
+        stretched = replace(best, stretches=True)
+        if coded_bytes(stretched.encode_series(series)) < size:
+            size, best = _better_crf(stretched, series, progress)
     if best.dates > 2 * _DATES and (short := coded_bytes(replace(best, dates=_DATES).encode_series(series))) < size:
         size, best = short, replace(best, dates=_DATES)
     if _alone_bytes(best, series) < size:
