@@ -70,6 +70,7 @@ def test_flipped_bits_in_durable_files_are_detected(sound: tuple[Path, dict[str,
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("view", ["with its view", "without a view"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_flipped_bits_are_detected(sound: tuple[Path, dict[str, str]], kind: str, view: str) -> None:
