@@ -245,8 +245,8 @@ def _choose_coding(codec: KltAv1Codec, series: Series, most: int, progress: Prog
     size, best = _better_crf(replace(codec, dates=min(count, most)), series, progress)
     if _asks_indices(series, codec.policy):  # errors of an index differ more from date to date than squared ones
         stretched = replace(best, stretches=True)
-        if coded_bytes(stretched.encode_series(series)) < size:
-            size, best = _better_crf(stretched, series, progress)
+        if (now := coded_bytes(stretched.encode_series(series))) < size:
+            size, best = _better_crf(stretched, series, progress, now)
     if best.dates > 2 * _DATES and (short := coded_bytes(replace(best, dates=_DATES).encode_series(series))) < size:
         size, best = short, replace(best, dates=_DATES)
     if _alone_bytes(best, series) < size:
@@ -271,9 +271,14 @@ def _first(codec: KltAv1Codec, components: int) -> KltAv1Codec:
     return replace(codec, klt=codec.klt.first(components))
 
 
-def _better_crf(codec: KltAv1Codec, series: Series, progress: Progress) -> tuple[int, KltAv1Codec]:
-    """(bytes, codec) by steps from the codec's crf to better ones; a coarser one leaves more to be coded again."""
-    best, sizes = codec.crf, {codec.crf: coded_bytes(codec.encode_series(series))}
+def _better_crf(
+    codec: KltAv1Codec, series: Series, progress: Progress, known: int | None = None
+) -> tuple[int, KltAv1Codec]:
+    """(bytes, codec) by steps from the codec's crf, at which it takes `known` bytes, to better ones.
+
+    A coarser one leaves more to be coded again.
+    """
+    best, sizes = codec.crf, {codec.crf: coded_bytes(codec.encode_series(series)) if known is None else known}
     for stride in _STRIDES:
         moved = True
         while moved:

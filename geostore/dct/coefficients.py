@@ -13,6 +13,7 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
+from geostore.coding.logistic import logistic
 from geostore.coding.rangecoder import Bytes, decode_bit, encode_bit
 from geostore.dct.blocks import CLASSES
 from geostore.dct.contexts import (
@@ -24,7 +25,7 @@ from geostore.dct.contexts import (
     value_contexts,
 )
 from geostore.dct.learnt import Learnt
-from geostore.dct.mixing import guess, logistic, mixed_bit, rates
+from geostore.dct.mixing import guess, mixed_bit, rates
 
 Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]

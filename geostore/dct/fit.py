@@ -85,15 +85,16 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     if hasty or not codec.asks:
         return codec
     whole, sizes = Prepared.of(codec, series), dict[int, int]()
-    codec = _better_blocks(whole)  # of the whole: a scout has few blocks, and likes them small
+    codec, size = _better_blocks(whole)  # of the whole: a scout has few blocks, and likes them small
+    if effort.bytes_max is not None and size > _HOPELESS * effort.bytes_max:
+        return None
     whole, step = replace(whole, codec=codec), codec.step
-    for near in (step, step + _NEAR, step - _NEAR):
-        better = near < step and sizes.get(step + _NEAR, sizes[step]) < sizes[step]  # the other side is
+    sizes[step] = size
+    for near in (step + _NEAR, step - _NEAR):
+        better = near < step and sizes.get(step + _NEAR, size) < size  # the other side is
         if 0 <= near <= STEP_MAX and not better:
             sizes[near] = whole.size(near)
             progress("choose a step", 0.6 + len(sizes) / 10)
-        if effort.bytes_max is not None and sizes[step] > _HOPELESS * effort.bytes_max:
-            return None
     return replace(codec, step=min(sizes, key=lambda s: sizes[s]))
 
 
@@ -131,8 +132,8 @@ def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bo
     return min(found, key=lambda item: item[0])[1].codec
 
 
-def _better_blocks(ready: Prepared) -> KltDctCodec:
-    """The codec, with smaller blocks while these take clearly fewer bytes, each at the step that keeps the policy."""
+def _better_blocks(ready: Prepared) -> tuple[KltDctCodec, int]:
+    """(codec, bytes), with smaller blocks while these take clearly fewer, each at the step that keeps the policy."""
     best, size = ready.codec, ready.size(ready.codec.step)
     for side in _SMALLER:
         other = replace(ready, codec=replace(best, side=side))
@@ -141,7 +142,7 @@ def _better_blocks(ready: Prepared) -> KltDctCodec:
         if now >= _WORTH * size:
             break
         best, size = replace(other.codec, step=step), now
-    return best
+    return best, size
 
 
 def _scales(series: Series, policy: Policy) -> tuple[tuple[int, int], ...]:

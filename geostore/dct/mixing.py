@@ -8,38 +8,19 @@ References:
 
 from __future__ import annotations
 
-from decimal import Context, Decimal
 from functools import lru_cache
 
 import numba
 import numpy as np
-import numpy.typing as npt
 
+from geostore.coding.logistic import LEAST, REACH, Ints
 from geostore.coding.rangecoder import Bytes, Longs, decode_bit, encode_bit
 
-Ints = npt.NDArray[np.int32]
-_NAT = 256  # steps of the logistic domain for a factor e
-_REACH = 11 * _NAT  # of it, to either side
-_LEAST = 4  # of 65536, what a bit's probability is at least
 _FINE = 6  # bits that a model's probability has beyond 16
 _FIRST = 7500  # of 65536, a weight before anything is known
 _BIAS = 77  # 0.3 in the logistic domain: what the last weight is for
 _RATE = 16  # 2^-16 of error times guess: how fast weights learn
 _MEMORY = 250  # bits that a model's probability remembers at most
-
-
-@lru_cache(maxsize=1)
-def logistic() -> tuple[Ints, Ints]:
-    """(65536,) logarithm of the odds of a probability in 1/65536, in 1/256; and (2 * 2816 + 1,) the inverse."""
-    context = Context(prec=30)
-    back = np.empty(2 * _REACH + 1, np.int32)
-    ratio, power = context.exp(context.divide(Decimal(-1), Decimal(_NAT))), Decimal(1)
-    for i in range(_REACH + 1):  # 1 / (1 + exp(-i / 256))
-        share = int(context.divide(Decimal(65536), context.add(Decimal(1), power)))
-        back[_REACH + i], back[_REACH - i] = share, 65536 - share
-        power = context.multiply(power, ratio)
-    odds = np.searchsorted(back, np.arange(65536), side="right").astype(np.int32) - 1 - _REACH
-    return np.clip(odds, -_REACH, _REACH), np.clip(back, _LEAST, 65536 - _LEAST)
 
 
 @lru_cache(maxsize=1)
@@ -69,7 +50,7 @@ def guess(models: Ints, weights: Ints, contexts: Longs, chosen: int, beside: int
     for i in range(len(contexts)):
         if models[i, contexts[i], 1] > 0:
             total += (np.int64(first[i]) + second[i]) * odds[models[i, contexts[i], 0] >> _FINE]
-    at = min(max((total >> 16) + _REACH, 0), 2 * _REACH)
+    at = min(max((total >> 16) + REACH, 0), 2 * REACH)
     share: int = back[at]
     return share
 
@@ -92,7 +73,7 @@ def learn(
         else:
             model[0] = share << _FINE
         step = (((aim << _FINE) - np.int64(model[0])) * moves[model[1]]) >> 16
-        model[0] = min(max(model[0] + step, _LEAST << _FINE), (65536 - _LEAST) << _FINE)
+        model[0] = min(max(model[0] + step, LEAST << _FINE), (65536 - LEAST) << _FINE)
         model[1] = min(model[1] + 1, _MEMORY)
     move = (error * _BIAS + (1 << (_RATE - 1))) >> _RATE
     first[len(contexts)] += move

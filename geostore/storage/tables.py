@@ -196,7 +196,8 @@ class SlotTable:
         removes = [path for path in live if path not in encoded]
         if not adds and not removes:
             return state
-        kept = (path for path in ((*live,) if parts is None else state.parts) if path not in removes)
+        gone = set(removes)
+        kept = (path for path in (live if parts is None else state.parts) if path not in gone)
         there = (*kept, *(a.path for a in adds))
         version = self._publish(verb, adds, removes, there, state)
         if version is None:  # only a sealed-off owner's commit was in the way

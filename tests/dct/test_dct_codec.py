@@ -15,13 +15,13 @@ from scipy import ndimage
 from geostore.certificate import measure
 from geostore.classical.fit import coded_bytes
 from geostore.codec import Effort, RawCodec, Series, decode_many, quiet
+from geostore.coding.logistic import logistic
 from geostore.collection import Policy
 from geostore.dct import KltDctFamily
 from geostore.dct.blocks import CLASSES, Blocks
 from geostore.dct.codec import KltDctCodec
 from geostore.dct.contexts import spreads
 from geostore.dct.fit import make_codec
-from geostore.dct.mixing import logistic
 from geostore.dct.order import STANDING, turns
 from geostore.dct.predict import taught, teach
 from geostore.dct.shift import PARTS, move, shifts
