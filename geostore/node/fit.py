@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -264,7 +263,6 @@ def _stop(pool: ProcessPoolExecutor, running: dict[Future[Fitted | None], Plan])
 def _begin_worker(reports: Any) -> None:
     global _worker_queue
     _worker_queue = reports
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch

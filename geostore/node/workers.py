@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,7 +21,8 @@ class Workers(ProcessPoolExecutor):
     """A pool of spawned processes for work that can be imported, as all of ours can.
 
     A spawned process runs the main script first, to have what it defines. A script that asks for work at its top level,
-    as most do, would ask for it again in every worker; so workers are started as if there were no script.
+    as most do, would ask for it again in every worker; so workers are started as if there were no script. They take no
+    notice of Ctrl-C from their first moment on, which a terminal sends to all: whoever asked for the work ends them.
     """
 
     def __init__(
@@ -30,7 +32,7 @@ class Workers(ProcessPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `ProcessPoolExecutor.submit`, which is where processes start."""
-        with _without_main():
+        with _without_main(), _uninterrupted():
             return super().submit(fn, *args, **kwargs)
 
 
@@ -44,3 +46,13 @@ def _without_main() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """While inside, a SIGINT waits; processes started inside never see one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

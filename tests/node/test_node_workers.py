@@ -1,4 +1,4 @@
-"""Workers do not run the script that asks for them, however it asks."""
+"""Workers do not run the script that asks for them, however it asks, and leave Ctrl-C to it."""
 
 from __future__ import annotations
 
@@ -24,3 +24,23 @@ def test_a_script_without_a_guard_runs_once(tmp_path: Path) -> None:
             [sys.executable, *arguments], input=given, capture_output=True, text=True, timeout=120, check=True
         )
         assert done.stdout.splitlines() == ["begun __main__", "[-2, -1, 0]"]
+
+
+INTERRUPTED = """
+import operator, os, signal
+from geostore.node.workers import Workers
+signal.signal(signal.SIGINT, lambda *_: print("told", flush=True))
+with Workers(2) as pool:
+    asked = [pool.submit(operator.neg, n) for n in range(4)]
+    os.killpg(0, signal.SIGINT)
+    print([a.result() for a in asked], flush=True)
+"""
+
+
+def test_ctrl_c_reaches_the_one_that_asked_alone() -> None:
+    """SIGINT to the whole group while workers begin: the caller is told once, workers answer all the same."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=120, check=True,
+        start_new_session=True,
+    )  # fmt: skip
+    assert (done.stdout.splitlines(), done.stderr) == (["told", "[0, -1, -2, -3]"], "")
