@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from geostore.amounts import counted, number
-from geostore.cli import options, show, wanted
+from geostore.cli import options, show, wanted, written
 from geostore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -33,9 +33,10 @@ def changes(
     group: options.Group = None,
     only: Annotated[bool, typer.Option("--only", help="Show just the changes.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw likeness and shift to this PNG.")] = None,
+    overwrite: written.Overwrite = False,
 ) -> None:
     """When one place changed, and when it looked like an example."""
-    show.check_picture(plot)
+    written.check_picture(plot, overwrite=overwrite)
     filters = wanted.filters(
         collection=collection, group=group, time=time, season=season, sensor=sensor, cloud=cloud, valid=valid,
         certificate=certificate, labels=labels, match=match,

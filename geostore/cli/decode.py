@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from geostore.amounts import counted, number
-from geostore.cli import options, show
+from geostore.cli import options, show, written
 from geostore.cli.session import Session
 from geostore.errors import InvalidInput, NotFound
 
@@ -41,9 +41,10 @@ def decode(
     pick: Annotated[
         Literal["all", "first", "last", "clearest"], typer.Option(help="Which of several acquisitions.")
     ] = "all",
+    overwrite: written.Overwrite = False,
 ) -> None:
     """Decode to GeoTIFF, one file an acquisition; cells are joined, nodata, scale and offset are set."""
-    from geostore.export import choose, export
+    from geostore.export import choose, export, name_files
 
     if (geohash is None) == (area is None):
         raise InvalidInput("give either a GEOHASH or --area polygon.geojson")
@@ -56,6 +57,7 @@ def decode(
     place: Any = geohash if area is None else read_area(area)
     with session.reader() as client, session.progress("decode") as progress:
         chosen = choose(client, place, collection=collection, time=read_time(time), bands=names, group=group, pick=pick)
+        written.check_free("-o", name_files(out, chosen), overwrite=overwrite)
         made = export(
             client,
             chosen,

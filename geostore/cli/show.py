@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geostore.amounts import NOTHING
-from geostore.errors import InvalidInput
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,21 +22,6 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
     for row in rows:
         made.add_row(*(NOTHING if cell is None or cell == "" else str(cell) for cell in row))
     return made
-
-
-PICTURES = (".png", ".svg", ".pdf", ".jpg", ".jpeg")
-
-
-def check_picture(path: Path | None) -> None:
-    """Refuse a name that no picture can be drawn to, before anything is asked.
-
-    Raises:
-        InvalidInput: its end is none of a picture's, or its folder is not there.
-    """
-    if path is not None and path.suffix.lower() not in PICTURES:
-        raise InvalidInput(f"--plot {path}: cannot draw to {path.suffix or 'a name without an end'!r}; name it .png")
-    if path is not None and not path.parent.is_dir():
-        raise InvalidInput(f"--plot {path}: no folder {path.parent}; make it, or name another")
 
 
 def when(time_us: int) -> str:

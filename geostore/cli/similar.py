@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from geostore.amounts import counted
-from geostore.cli import options, show, wanted
+from geostore.cli import options, show, wanted, written
 from geostore.cli.session import Session
 
 if TYPE_CHECKING:
@@ -54,9 +54,10 @@ def similar(
         bool, typer.Option("--explain", help="Show how the hits were found, with exact counts.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the hits to this PNG.")] = None,
+    overwrite: written.Overwrite = False,
 ) -> None:
     """The rasters, chips or cells that look most like the examples."""
-    show.check_picture(plot)
+    written.check_picture(plot, overwrite=overwrite)
     filters = wanted.filters(
         collection=collection, group=group, time=time, within=within, season=season, sensor=sensor, cloud=cloud,
         valid=valid, certificate=certificate, labels=labels, match=match,

@@ -168,6 +168,32 @@ def test_export_is_what_decode_and_join_give(world, tmp_path):
         assert (file.read() == expected.pixels).all()
 
 
+def test_no_file_is_written_over_by_a_slip(run, world, tmp_path):
+    """Where a scene, a dated file, a report or a picture lies, a verb that would write there leaves with 2 and all
+    bytes stay; with --overwrite they are replaced."""
+    scene = tmp_path / "scene.tif"
+    scene.write_bytes(sorted(world.scenes.iterdir())[0].read_bytes())
+    (tmp_path / "m-20200503T090000.tif").write_text("mine")
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "index.html").write_text("mine")
+    (tmp_path / "c.png").write_text("mine")
+    verbs = (
+        ("decode", "u2pc0", "--pick", "first", "-o", scene),
+        ("decode", "u2pc0", "--time", "2020-05/2020-06", "-o", tmp_path / "m.tif"),
+        ("report", "--partitions", 1, "-o", tmp_path / "r"),
+        ("changes", "u2pc0", "--plot", tmp_path / "c.png"),
+        ("similar", "u2pc0", "--plot", tmp_path / "c.png"),
+    )
+    before = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    for verb in verbs:
+        done = run(*verb, "--store", world.store)
+        assert (done.code, "exists already; name another place, or add --overwrite" in done.err) == (2, True), verb
+    assert {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()} == before
+    for verb in verbs[:3]:
+        assert run(*verb, "--overwrite", "--store", world.store).code == 0, verb
+    assert all(path.read_bytes() != data for path, data in before.items() if path.name != "c.png")
+
+
 def test_nothing_is_written_into_the_store(run, world):
     """A report or a decoded file under the store's root would count as durable: exit code 2, and no file is made."""
     before = sorted(world.store.rglob("*"))
