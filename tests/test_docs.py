@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from geostore.cli import exit_codes
+from geostore import exit_codes
 from geostore.cli.app import app
 from geostore.errors import KINDS
 from geostore.query.messages import VERBS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def main() -> None:
-    """The entry point of the `geostore` command; exits by `geostore.cli.exit_codes`. SIGTERM is as Ctrl-C."""
+    """The entry point of the `geostore` command; exits by `geostore.exit_codes`. SIGTERM is as Ctrl-C."""
     import signal
 
     from geostore.cli.app import app

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from geostore import exit_codes
 from geostore.amounts import counted, duration, size
-from geostore.cli import exit_codes, options
+from geostore.cli import options
 from geostore.cli.session import Session
 
 if TYPE_CHECKING:

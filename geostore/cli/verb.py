@@ -13,7 +13,8 @@ from typing import Any, NoReturn, get_type_hints
 
 import typer
 
-from geostore.cli import exit_codes, options
+from geostore import exit_codes
+from geostore.cli import options
 from geostore.cli.session import Session
 from geostore.errors import GeostoreError, InvalidInput
 

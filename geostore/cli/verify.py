@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from geostore import exit_codes
 from geostore.amounts import counted, size
-from geostore.cli import exit_codes, show
+from geostore.cli import show
 from geostore.cli.session import Session
 
 if TYPE_CHECKING:

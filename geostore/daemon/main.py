@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
+from geostore import exit_codes
 from geostore.daemon.logs import log_to_stderr
 from geostore.daemon.memory import keep_freed_memory
 from geostore.daemon.service import Service
-from geostore.errors import GeostoreError, InvalidInput, NotFound, StoreLocked
+from geostore.errors import GeostoreError, InvalidInput
 from geostore.settings import Settings, unknown_variables
 
-EXIT_OK, EXIT_FAULT, EXIT_USAGE, EXIT_LOCKED, EXIT_NOT_DRAINED = 0, 1, 2, 3, 4
 _log = logging.getLogger("geostore.daemon")
 _SETTINGS = ("store", "listen", "http", "keys", "workers", "threads", "device", "drain_s", "seed")
 
@@ -28,8 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until SIGTERM or SIGINT.
 
     Returns:
-        0 after a clean stop; 1 a fault; 2 wrong settings; 3 another process has the store open for writing;
-        4 work had to be given up when `drain_s` was over (nothing acknowledged is lost).
+        A code of `geostore.exit_codes`: 0 after a clean stop, 6 where work had to be given up when `drain_s` was over
+        (nothing acknowledged is lost), that of the error where it could not start.
     """
     args = _parser().parse_args(argv)
     log_to_stderr(args.log_level)
@@ -37,12 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         settings = _settings(args)
         service = Service(settings, readonly=args.readonly, create=args.create)
-    except StoreLocked as error:
-        return _refused(error, EXIT_LOCKED)
-    except (InvalidInput, NotFound) as error:
-        return _refused(error, EXIT_USAGE)
     except GeostoreError as error:
-        return _refused(error, EXIT_FAULT)
+        return _refused(error)
     return _serve(service, settings, args.port_file)
 
 
@@ -64,10 +60,10 @@ def _serve(service: Service, settings: Settings, port_file: Path | None) -> int:
         if not service.router.alive:
             _log.error("the router ended by itself; stopping")
             service.close()
-            return EXIT_FAULT
+            return exit_codes.INTERNAL
     calm = service.close(settings.drain_s)
     _log.info("stopped", extra={"drained": calm})
-    return EXIT_OK if calm else EXIT_NOT_DRAINED
+    return exit_codes.OK if calm else exit_codes.UNAVAILABLE
 
 
 def _announce(port_file: Path, addresses: dict[str, str]) -> None:
@@ -77,13 +73,13 @@ def _announce(port_file: Path, addresses: dict[str, str]) -> None:
     part.replace(port_file)
 
 
-def _refused(error: GeostoreError, code: int) -> int:
-    """Say why once: a plain line to a person at a terminal, a line of the log elsewhere."""
+def _refused(error: GeostoreError) -> int:
+    """Say why once: a plain line to a person at a terminal, a line of the log elsewhere. Returns the exit code."""
     if sys.stderr.isatty():
         sys.stderr.write(f"geostore-node: {error}\n")
     else:
         _log.error("not started", extra={"reason": str(error), "kind": error.kind})
-    return code
+    return exit_codes.code_of(error)
 
 
 def _settings(args: argparse.Namespace) -> Settings:
@@ -93,6 +89,8 @@ def _settings(args: argparse.Namespace) -> Settings:
         _log.warning(line)
     if not settings.store:
         raise InvalidInput("no store; name one with --store, GEOSTORE_STORE or in geostore.toml")
+    if args.port_file is not None and not args.port_file.parent.is_dir():
+        raise InvalidInput(f"--port-file {args.port_file}: no folder {args.port_file.parent}; make it, or name another")
     return settings
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from geostore.cli import exit_codes
+from geostore import exit_codes
 from geostore.cli.app import app
 from geostore.connection import connect
 from geostore.errors import KINDS

@@ -15,8 +15,9 @@ import xarray as xr
 from daemon_process import Daemon
 from small_store import CELL, DATES, fill
 
+from geostore import exit_codes
 from geostore.connection import connect, connect_async
-from geostore.daemon.main import EXIT_LOCKED, EXIT_USAGE, main
+from geostore.daemon.main import main
 from geostore.errors import Cancelled, Forbidden, InvalidInput, NotFound, Unreachable
 from geostore.query import messages
 from geostore.query.auth import new_client_key, new_server_key, read_pair
@@ -208,7 +209,7 @@ def test_a_second_daemon_on_the_store_is_refused(store: Path, daemon: Daemon) ->
     """Exit code 3 and a message that says why; the first goes on."""
     command = [sys.executable, "-m", "geostore.daemon", "--store", str(store), "--listen", "tcp://127.0.0.1:0"]
     second = subprocess.run([*command, "--http", "127.0.0.1:0"], capture_output=True, text=True, timeout=60)
-    assert second.returncode == EXIT_LOCKED
+    assert second.returncode == exit_codes.CONFLICT
     (line,) = second.stderr.splitlines()
     assert json.loads(line)["kind"] == "store-locked"
     with connect(daemon.address) as client:
@@ -220,14 +221,16 @@ def test_a_second_daemon_on_the_store_is_refused(store: Path, daemon: Daemon) ->
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flags", "said", "code"),
     [
-        ((), "no store"),
-        (("--store", "nowhere"), "nowhere"),
-        (("--store", "{store}", "--listen", "tcp://0.0.0.0:0"), "--insecure"),
-        (("--store", "{store}", "--http", "0.0.0.0:0"), "loopback"),
-        (("--store", "{store}", "--threads", "0"), "setting threads = '0': Input should be greater"),
-        (("--store", "{store}", "--keys", "nowhere"), "geostore keys new"),
+        ((), "no store", 2),
+        (("--store", "nowhere"), "nowhere", 4),
+        (("--store", "{newer}"), "format 999", 10),
+        (("--store", "{store}", "--listen", "tcp://0.0.0.0:0"), "--insecure", 2),
+        (("--store", "{store}", "--http", "0.0.0.0:0"), "loopback", 2),
+        (("--store", "{store}", "--threads", "0"), "setting threads = '0': Input should be greater", 2),
+        (("--store", "{store}", "--keys", "nowhere"), "geostore keys new", 4),
+        (("--store", "{store}", "--port-file", "nowhere/port"), "no folder nowhere", 2),
     ],
 )
 def test_wrong_settings_are_told(
@@ -235,15 +238,19 @@ def test_wrong_settings_are_told(
     tmp_path: Path,
     flags: tuple[str, ...],
     said: str,
+    code: int,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Exit code 2, one line that names the value, and nothing is served."""
+    """The exit code that the command line has for it too, one line that names the value, and nothing is served."""
     monkeypatch.chdir(tmp_path)
+    newer = tmp_path / "newer"
+    newer.mkdir()
+    (newer / "geostore.json").write_text('{"format": "geostore", "version": 999}')
     handlers, level = logging.root.handlers[:], logging.root.level
     try:
-        given = [f.format(store=store) for f in flags]
-        assert main([*given, *(() if "--listen" in flags else ("--listen", "tcp://127.0.0.1:0"))]) == EXIT_USAGE
+        given = [f.format(store=store, newer=newer) for f in flags]
+        assert main([*given, *(() if "--listen" in flags else ("--listen", "tcp://127.0.0.1:0"))]) == code
     finally:
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
