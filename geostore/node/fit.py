@@ -23,6 +23,7 @@ from geostore.keys import PartitionKey
 from geostore.node.decode import exact_row, read_original
 from geostore.node.encode import Fitted, encode_series, families_lent, fit_series
 from geostore.node.lending import Lending
+from geostore.node.survey import Survey
 from geostore.node.workers import Workers
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
@@ -70,7 +71,9 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
         NotFound: no such partition. Cancelled: `progress` said so; partitions committed before stay fitted.
         Unavailable: a worker was killed; run it again.
     """
-    chosen = _choose(node, request)
+    partitions = _wanted(node, request)
+    survey = Survey(node, partitions)
+    chosen = [p for p in partitions if request.refit or p in survey.waiting]
     effort = Effort(
         steps=node.settings.fit_steps if request.steps is None else request.steps,
         seconds=request.seconds or node.settings.fit_seconds,
@@ -80,41 +83,28 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
     workers = request.workers or node.settings.workers or os.cpu_count() or 1
     summary: dict[str, Any] = {"partitions": 0, "fitted": 0, "encoded": 0, "lossless": 0, "rasters": 0}
     begun = time.monotonic()
-    lending = Lending(node)
+    lending = Lending(node, survey.counts, chosen)
     for plan, fitted in _run(node, chosen, effort, lending, request.refit, min(workers, max(len(chosen), 1)), progress):
         with node.changing:
             _commit(node, plan, fitted)
         lending.note(plan.work.partition, fitted)
+        survey.note(plan.rows, fitted, plan.work.policy)
         summary["partitions"] += 1
         summary["rasters"] += len(plan.rows)
         kind = "encoded" if fitted.facts.get("frozen") else "lossless" if fitted.family == "raw" else "fitted"
         summary[kind] += 1
     summary["left"] = len(chosen) - summary["partitions"]  # no original is at hand
-    summary |= {**_beyond(node, request), "superseded": node.store.bytes_superseded()}
+    summary |= {**survey.beyond(), "superseded": node.store.bytes_counted()[1]}
     return Reply({**summary, "seconds": round(time.monotonic() - begun, 3)})
 
 
-def _choose(node: Node, request: messages.Fit) -> list[PartitionKey]:
+def _wanted(node: Node, request: messages.Fit) -> list[PartitionKey]:
     partitions = node.store.partitions(request.collection, request.geohash or "")
     if request.collection is not None:
         node.store.collection(request.collection)
     if not partitions and request.geohash:
         raise NotFound(f"no partition {request.geohash!r} to fit; `geostore status` lists what is stored")
-    return [
-        p for p in partitions if request.refit or any(r.generation == 0 for r in node.store.rasters(p, payload=False))
-    ]
-
-
-def _beyond(node: Node, request: messages.Fit) -> dict[str, int]:
-    """Rasters that miss the policy as it is now, and of these the ones with no original at hand to fit again."""
-    beyond = [
-        row
-        for partition in node.store.partitions(request.collection, request.geohash or "")
-        for policy in (node.store.collection(partition.collection).policy,)
-        for row in node.store.rasters(partition, payload=False)
-        if row.generation and row.certificate is not None and not row.certificate.keeps(policy)
-    ]
-    return {"beyond": len(beyond), "beyond_left": sum(exact_row(node, row) is None for row in beyond)}
+    return partitions
 
 
 def _plan(node: Node, partition: PartitionKey, effort: Effort, refit: bool, folder: Path) -> Plan | None:

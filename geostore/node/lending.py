@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from geostore.keys import PartitionKey
@@ -19,15 +20,20 @@ class Lending:
     rasters; from then on the network costs nobody anything.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, counts: Mapping[PartitionKey, int], chosen: Iterable[PartitionKey]) -> None:
+        """For a fit of the `chosen` partitions; `counts` has the rasters of those that were counted."""
         self._node = node
+        self._collections = {c.name: c for c in node.store.collections()}
+        self._counts = dict(counts)
         self._rasters: Counter[tuple[str, ...]] = Counter()
         self._paid: set[tuple[str, ...]] = set()
-        for partition in node.store.partitions():
+        wanted = {self._bands(partition) for partition in chosen}
+        for partition in node.store.partitions() if wanted else ():
             bands = self._bands(partition)
-            self._rasters[bands] += self._count(partition)
-            if node.store.codec(partition).facts.get("networks"):
-                self._paid.add(bands)
+            if bands in wanted:
+                self._rasters[bands] += self._count(partition)
+                if node.store.generations(partition, data=False)[-1].facts.get("networks"):
+                    self._paid.add(bands)
 
     def share(self, partition: PartitionKey) -> float:
         """Which part of a network's bytes counts against `partition`, 0 to 1."""
@@ -40,7 +46,9 @@ class Lending:
             self._paid.add(self._bands(partition))
 
     def _bands(self, partition: PartitionKey) -> tuple[str, ...]:
-        return self._node.store.collection(partition.collection).groups[partition.group].names
+        return self._collections[partition.collection].groups[partition.group].names
 
     def _count(self, partition: PartitionKey) -> int:
-        return len(self._node.store.rasters(partition, payload=False))
+        if partition not in self._counts:
+            self._counts[partition] = len(self._node.store.current_values(partition))
+        return self._counts[partition]

@@ -112,8 +112,10 @@ def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], prog
     partitions = node.store.partitions(request.collection)
     total, fields = Tally(), []
     codec_bytes, shared = 0, set[str]()
+    policies = {c.name: c.policy for c in node.store.collections()}
     for partition in partitions:
-        part, codecs = _tally(node, partition), node.store.generations(partition, data=False)
+        policy = policies[partition.collection]
+        part, codecs = _tally(node, partition, policy), node.store.generations(partition, data=False)
         total.join(part)
         codec_bytes += sum(c.data_bytes for c in codecs)
         shared |= {d for c in codecs for d in str(c.facts.get("networks", "")).split(",") if d}
@@ -133,13 +135,11 @@ def status(node: Node, request: messages.Status, arrays: tuple[Array, ...], prog
         "quality": total.quality(),
         **account,
     }
-    reply["bytes"]["superseded"] = node.store.bytes_superseded()
     reply["bytes"]["index"] = node.following.size()
     return Reply({**reply, "per_partition": fields} if request.partitions else reply)
 
 
-def _tally(node: Node, partition: PartitionKey) -> Tally:
-    policy = node.store.collection(partition.collection).policy
+def _tally(node: Node, partition: PartitionKey, policy: Policy) -> Tally:
     part, shared = Tally(), dict[str, int]()  # what several rasters need, counted once
     for row in node.store.rasters(partition, payload=False):
         part.add(row, policy)
@@ -154,12 +154,12 @@ def _account(node: Node, total: Tally, codec_bytes: int, bases: int) -> dict[str
 
     `durable` is the whole store whatever is asked for. A ratio is None while there is nothing to divide by.
     """
-    durable = dict(node.store.bytes_durable())
+    durable, superseded = node.store.bytes_counted()
     whole = sum(durable.values())
     lzw, payloads = total.bytes["source_lzw"], total.bytes["embeddings"] + total.bytes["lossless"]
     stored = payloads + total.bytes["masks"] + codec_bytes + bases
     sizes = {**total.bytes, "codecs": codec_bytes, "bases": bases, "stored": stored}
-    sizes |= {**{f"durable_{k}": v for k, v in durable.items()}, "durable": whole}
+    sizes |= {**{f"durable_{k}": v for k, v in durable.items()}, "durable": whole, "superseded": superseded}
     fitted = payloads > 0 and total.tiers["waiting"] == 0
     return {
         "bytes": sizes,

@@ -353,9 +353,9 @@ class Store(Reading):
         """Sum of file sizes under the root by part; the disposable view is left out (see `bytes_view`)."""
         return upkeep.bytes_durable(self.files)
 
-    def bytes_superseded(self) -> int:
-        """Of `bytes_durable`, those that no current row needs: `prune` frees them."""
-        return upkeep.bytes_superseded(self)
+    def bytes_counted(self) -> tuple[dict[str, int], int]:
+        """`bytes_durable`, and of them those that no current row needs: `prune` frees them."""
+        return upkeep.bytes_counted(self)
 
     def bytes_view(self) -> int:
         """Bytes of the disposable view on this machine's disk."""

@@ -37,34 +37,44 @@ _DAY_S = 86_400.0
 _LOG_BYTES_MAX = 16_384  # a log beyond this outweighs a checkpoint
 PARTS = ("tables", "collections", "blobs/codecs", "blobs/streams", "blobs/models", "blobs/rasters")
 Rows = dict[str, list[Values]]
+Listed = tuple[str, int, float]  # path, bytes, modification time
 
 
 def bytes_durable(files: Files) -> dict[str, int]:
     """Sum of file sizes by part; "other" is what belongs to none."""
+    return _by_part(files.walk())
+
+
+def bytes_counted(store: Store) -> tuple[dict[str, int], int]:
+    """`bytes_durable`, and of them those that no current row needs: `prune` frees them. The files are listed once."""
+    listed = store.files.walk()
+    return _by_part(listed), _superseded(store, [f for f in listed if f[0].startswith(("blobs/", "tables/"))])
+
+
+def _by_part(listed: Iterable[Listed]) -> dict[str, int]:
     sums = dict.fromkeys((*PARTS, "other"), 0)
-    for path, size, _ in files.walk():
+    for path, size, _ in listed:
         part = next((p for p in PARTS if path.startswith(f"{p}/")), "other")
         sums[part] += size
     return sums
 
 
-def bytes_superseded(store: Store) -> int:
+def _superseded(store: Store, listed: Iterable[Listed]) -> int:
     """Bytes in blobs and tables that no current row needs, but for those of withdrawn rows: `prune` frees them."""
     used: Counter[str] = Counter()
     whole: set[str] = set()
     inline = 0
     for partition in store.partitions():
         rows = _current_of(store, partition)
-        inline += _inline(_all_of(store, partition)) - _inline(rows)
+        inline += _inline(_all_of(store, partition, rows)) - _inline(rows)
         for piece in {p for kind, v in rows if has_payload(kind) and (p := piece_of(kind, v)) is not None}:
             used[blob_path("streams", piece.stream)] += piece.length
         whole |= _blobs_of(_sorted(rows))
     for slot, table in store.tables.items():
         whole |= {f"{table.root}/{part}" for part in store.see(lambda view, slot=slot: view.state(slot)[0]).parts}  # type: ignore[misc]
-    found = ((path, size) for area in ("blobs", "tables") for path, size, _ in store.files.walk(area))
     return inline + sum(
         max(size - used[path], 0) if path in used else size
-        for path, size in found
+        for path, size, _ in listed
         if (path in used or path not in whole) and not path.startswith("blobs/models/") and LOG not in path
     )
 
@@ -173,13 +183,13 @@ def _current_of(store: Store, partition: Any) -> list[tuple[str, Values]]:
     return keep + [("codec", v) for v in codecs if v[codec_at] in used]
 
 
-def _all_of(store: Store, partition: Any) -> list[tuple[str, Values]]:
-    """Raster and codec rows of every generation of a partition, and the groups of the current ones."""
+def _all_of(store: Store, partition: Any, current: list[tuple[str, Values]]) -> list[tuple[str, Values]]:
+    """Raster and codec rows of every generation of a partition, and the groups of the `current` ones."""
     at = AT["raster"]["generation"]
     rows = store.see(lambda view: view.rasters(partition, None, None))
     found = [("embedding" if v[at] else "raster", v) for _, v in rows]
     found += [("codec", v) for v in store.see(lambda view: view.codecs(partition))]
-    return found + [(kind, v) for kind, v in _current_of(store, partition) if kind == "group"]
+    return found + [(kind, v) for kind, v in current if kind == "group"]
 
 
 def _inline(rows: list[tuple[str, Values]]) -> int:

@@ -87,12 +87,12 @@ def test_a_base_nobody_has_yet_is_borne_by_all_and_then_by_nobody(node: Node, tm
         pixels, valid = series(3)
         for t in range(3):
             put(fresh, t, pixels[t], valid[t])
-        lending = Lending(fresh)
+        lending = Lending(fresh, {}, [PARTITION])
         assert lending.share(PARTITION) == 1.0
         codec = node.store.codec(PARTITION)
         lending.note(PARTITION, Fitted(family="vae", codec=codec.data, rasters=(), facts={}))
         assert lending.share(PARTITION) == 0.0
-    assert Lending(node).share(PARTITION) == 0.0
+    assert Lending(node, {}, [PARTITION]).share(PARTITION) == 0.0
     assert len(node.store.blob("models", digest)) > 0
 
 
