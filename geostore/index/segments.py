@@ -240,12 +240,19 @@ class Segments:
 def _open_part(folder: Path, entry: dict[str, Any]) -> Part:
     try:
         segment = Segment.open(folder / f"{entry['number']:06d}.segment")
-        alive = open_arrays(folder / entry["dead"]).arrays["alive"] if entry["dead"] else None
+        alive = _read_dead(folder / entry["dead"]) if entry["dead"] else None
     except NotFound as error:
         raise Corrupt(f"{folder} lacks a file that its manifest names ({error}); build the index again") from error
     if len(segment) != entry["rows"]:
         raise Corrupt(f"{segment.file.path} has {len(segment)} rows, its manifest says {entry['rows']}; build again")
     return Part(entry["number"], segment, alive, entry["dead"])
+
+
+def _read_dead(path: Path) -> Words:
+    """The bitmap of rows that count; small, so always held to its checksum: a flipped bit brings back what is gone."""
+    found = open_arrays(path)
+    found.verify()
+    return found.arrays["alive"]
 
 
 def _checked(folder: Path, raw: bytes) -> dict[str, Any]:

@@ -65,6 +65,7 @@ def index_build(node: Node, request: messages.IndexBuild, arrays: tuple[Array, .
     """Bring every index level; what no raster needs any more goes."""
     begun = time.monotonic()
     rasters, chips = 0, 0
+    node.following.forget_lost()
     for model, _ in node.following.models().values():
         levels = node.following.level(model, progress, anew=request.anew)
         rasters += sum(map(len, levels.at(RASTER)))

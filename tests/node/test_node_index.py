@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from search_store import BANDS, CELLS, brute, contents, fill, hits, key, new_node, put, similar
 
-from geostore.errors import Cancelled, Forbidden, InvalidInput, NotComparable, NotFound
+from geostore.errors import Cancelled, Forbidden, InvalidInput, NotComparable, NotFound, Unavailable
 from geostore.node import Node
-from geostore.node.search import training
+from geostore.node.search import following, training
 from geostore.node.search.levels import Levels
 from geostore.query import messages
 from geostore.settings import Settings
@@ -141,6 +141,31 @@ def test_readers_beside_the_writer_see_the_last_commit(node: Node) -> None:
                 reader.answer(request)
 
 
+def test_an_index_deleted_under_an_open_store_is_made_again(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`.index` goes before a question, a build, an upgrade, and while rows are written: made again, or refused once."""
+    root = node.following.root
+    similar(node, FIRST)
+    shutil.rmtree(root)
+    put(node, "u8hks", "2021-10-10")
+    assert hits(similar(node, FIRST, k=100)) == [hit for _, hit in brute(node, FIRST)]
+    shutil.rmtree(root)
+    assert node.answer(messages.IndexBuild()).fields["rasters"] == 13
+    shutil.rmtree(root)
+    assert node.answer(messages.IndexUpgrade(head="rotation", bits=64)).fields["indexes"][0]["rows"] > 13
+    append = Levels.append
+
+    def harmed(levels: Levels, *rows: object) -> None:
+        shutil.rmtree(root, ignore_errors=True)
+        append(levels, *rows)
+
+    put(node, "u8hkt", "2021-10-10")
+    with monkeypatch.context() as patch:
+        patch.setattr(Levels, "append", harmed)
+        with pytest.raises(Unavailable, match="ask again"):
+            similar(node, FIRST)
+    assert len(hits(similar(node, FIRST, k=100))) == 13
+
+
 def test_where_the_store_cannot_be_written_the_index_goes_with_the_process(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -157,6 +182,53 @@ def test_where_the_store_cannot_be_written_the_index_goes_with_the_process(
     assert not folder.exists()
     monkeypatch.undo()
     assert hits(similar(node, FIRST)) == found
+
+
+def test_a_folder_of_its_own_goes_on_from_the_store_s_index(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `.index` can only be read: level, it is searched there; behind, only the difference is described."""
+    described: list[int] = []
+    gather = following.gather
+
+    def counted(node: Node, model: object, keys: list, stamps: object) -> dict:
+        described.append(len(keys))
+        return gather(node, model, keys, stamps)
+
+    own = node.following.root
+    monkeypatch.setattr("geostore.node.search.following.usable", lambda _: None)
+    monkeypatch.setattr(following, "gather", counted)
+    with Node.open(node.store.url, settings=Settings(workers=1), readonly=True) as reader:
+        status = reader.answer(messages.IndexStatus()).fields
+        assert (status["disposable"], status["indexes"][0]["behind"], status["indexes"][0]["rasters"]) == (
+            True,
+            False,
+            12,
+        )
+        assert hits(similar(reader, FIRST)) == hits(similar(node, FIRST))
+        assert described == []
+        put(node, "u8hks", "2021-10-10")
+        assert hits(similar(reader, FIRST, k=100)) == [hit for _, hit in brute(node, FIRST)]
+        assert described == [1]
+        assert hits(similar(node, FIRST, k=100)) == hits(similar(reader, FIRST, k=100))
+        put(node, "u8hkt", "2021-10-10")
+        next(reader.following.root.rglob("raster-5/*.segment")).unlink()  # as where the writer merged its own meanwhile
+        described.clear()
+        assert hits(similar(reader, FIRST, k=100)) == [hit for _, hit in brute(node, FIRST)]
+        assert described == [1]
+        assert reader.following.root != own
+
+
+def test_a_rotten_index_answers_nothing(node: Node) -> None:
+    """A flipped byte in rows, or in what says which of them count, is found when a process opens it: made again."""
+    node.answer(messages.Withdraw(collection="farm", scene="u8hks-2021-01-10-0"))
+    wanted = hits(similar(node, FIRST, k=100))
+    (dead,) = node.following.root.rglob("raster-5/*.dead")
+    (segment,) = node.following.root.rglob("raster-5/*.segment")
+    for path in (dead, segment):
+        raw = bytearray(path.read_bytes())
+        raw[-3 if path == dead else len(raw) // 2] ^= 255
+        path.write_bytes(raw)
+        with Node.open(node.store.url, settings=Settings(workers=1), readonly=True) as other:
+            assert hits(similar(other, FIRST, k=100)) == wanted
 
 
 def test_damage_is_thrown_away_and_made_again(node: Node) -> None:

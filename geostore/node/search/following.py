@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import threading
 from collections.abc import Mapping, Sequence
@@ -10,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geostore.codec import quiet
-from geostore.errors import Corrupt, Unavailable
+from geostore.errors import Corrupt, Unavailable, UnsupportedFormat
 from geostore.index.rows import Rows
 from geostore.keys import PartitionKey, RasterKey
 from geostore.node.search.describe import gather
 from geostore.node.search.labelling import Labelling, labelling_of, relabelled
-from geostore.node.search.levels import FOLDER, LETTERS, RASTER, Levels, locked, usable
+from geostore.node.search.levels import FOLDER, LETTERS, RASTER, Levels, borrow, locked, usable
 from geostore.node.search.models import SearchModel, bands_digest, newest_model
 from geostore.query.messages import Progress
 from geostore.raster import Bands
@@ -44,7 +45,7 @@ class Following:
     """The indexes of one node. Threads may share it; one brings an index level while others wait for that.
 
     A store's index lies in `.index` of a local store, where any process that may write there brings it level, one at a
-    time; else in a temporary folder of this process.
+    time; else in a temporary folder of this process, which goes on from what lies in the store.
     """
 
     def __init__(self, node: Node) -> None:
@@ -170,13 +171,28 @@ class Following:
             kept = self._levels.get(model.name)
             if kept is None or anew or not kept.holds(now):
                 with locked(folder):
-                    kept = Levels.open(folder, model.space, self._node.store.id)
+                    kept = self._lying(model, now)
+                    if kept.folder != folder and (anew or not kept.holds(now)):
+                        borrow(kept.folder, folder)
+                        kept = Levels.open(folder, model.space, self._node.store.id)
                     if anew or kept.damage:
                         kept.clear()
                     if not kept.holds(now):
                         self._follow(model, kept, now, partitions, progress)
                 self._levels[model.name] = kept
             return kept.frozen()
+
+    def _lying(self, model: SearchModel, now: State) -> Levels:
+        """The indexes of a model as they lie: in the folder of this process, or in the store, if these know more."""
+        mine = Levels.open(self.root / model.name, model.space, self._node.store.id)
+        local = self._node.store.files.local
+        if mine.holds(now) or local is None or not self.disposable:
+            return mine
+        with contextlib.suppress(UnsupportedFormat):  # a newer geostore's is left alone
+            theirs = Levels.open(local / FOLDER / model.name, model.space, self._node.store.id)
+            if theirs.state and not mine.holds(theirs.state):
+                return theirs
+        return mine
 
     def _own_lock(self, name: str) -> threading.RLock:
         """The lock of one model: while one is made, questions are answered by another."""
@@ -185,8 +201,9 @@ class Following:
 
     def on_disk(self, model: SearchModel) -> tuple[Levels, bool]:
         """The indexes of a model as they lie, and whether they are behind the tables."""
-        found = Levels.open(self.root / model.name, model.space, self._node.store.id)
-        return found, not found.holds(state_of(self._node.store))
+        now = state_of(self._node.store)
+        found = self._lying(model, now)
+        return found, not found.holds(now)
 
     def convert(self, levels: Levels, newer: SearchModel) -> None:
         """Make the indexes of `newer`, which has the same descriptors, out of those of the model before it."""
@@ -205,23 +222,40 @@ class Following:
     def forget_others(self) -> None:
         """Remove the folders of models that no raster needs any more."""
         kept = self.models()
-        for path in self.root.iterdir():
+        for path in self.root.glob("*"):
             if path.is_dir() and path.name not in kept:
                 shutil.rmtree(path, ignore_errors=True)
                 path.with_suffix(".lock").unlink(missing_ok=True)
         with self._lock:
             self._levels = {name: levels for name, levels in self._levels.items() if name in kept}
 
+    def forget_lost(self) -> None:
+        """Let go of indexes whose folder was deleted, which questions would go on to read from memory."""
+        with self._lock:
+            self._levels = {name: levels for name, levels in self._levels.items() if levels.folder.is_dir()}
+
     def _follow(
         self, model: SearchModel, levels: Levels, now: State, mine: Sequence[PartitionKey] | None, progress: Progress
     ) -> None:
-        """Bring `levels` to `now`."""
-        labelling = self.spoken().labelling
+        """Bring `levels` to `now`.
+
+        Raises:
+            Unavailable: the index was upgraded, or its folder deleted, meanwhile.
+        """
         if mine is None:
             found = self.models().get(model.name)
             if found is None:
                 raise Unavailable(f"the index of {model.name} was upgraded meanwhile; ask again")
             mine = found[1]
+        try:
+            self._catch_up(model, levels, now, mine, progress)
+        except FileNotFoundError as error:
+            raise Unavailable(f"the index in {levels.folder} was deleted while it was made; ask again") from error
+
+    def _catch_up(
+        self, model: SearchModel, levels: Levels, now: State, mine: Sequence[PartitionKey], progress: Progress
+    ) -> None:
+        labelling = self.spoken().labelling
         truth, known = self._compared(levels, now, mine)
         wanted = {key: (number, labelling.stamp(key.to_bytes())) for key, number in truth.items()}
         levels.drop(known.keys() - {key.to_bytes() for key in truth})

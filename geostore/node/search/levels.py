@@ -26,6 +26,7 @@ from geostore.storage.tables import Snapshot
 FOLDER = ".index"
 STATE = "state.json"
 RASTER, CHIP, FINE = "raster", "chip", "fine"
+VERIFIED_MAX = 2**26  # bytes; read in some ten milliseconds
 LETTERS = {RASTER: 0, CHIP: 1, FINE: 2}  # more than a raster's cell has
 _FORMAT = 3
 Name = tuple[str, int]  # (of LETTERS, letters of its cells)
@@ -55,6 +56,9 @@ class Levels:
     def open(cls, folder: Path, space: Space, store: str) -> Levels:
         """What is in `folder`; nothing of it, where some is damaged or belongs elsewhere.
 
+        An index of up to VERIFIED_MAX bytes is held to its checksums; of a larger one only what leads to the rows, as
+        reading it takes longer than a question may: `verify` does so.
+
         Raises:
             UnsupportedFormat: a newer geostore wrote it.
         """
@@ -64,6 +68,8 @@ class Levels:
                 kind, precision = path.name.split("-")
                 index = Segments.open(path)
                 index.space.check(space)
+                if _size(path) <= VERIFIED_MAX:
+                    index.verify()
                 found.indexes[kind, int(precision)] = index
             found.state = _read_state(folder / STATE, store)
         except (Corrupt, NotComparable, KeyError, TypeError, ValueError) as error:
@@ -122,7 +128,11 @@ class Levels:
 
     def size(self) -> int:
         """Bytes of its files."""
-        return sum(p.stat().st_size for p in self.folder.rglob("*") if p.is_file())
+        return _size(self.folder)
+
+
+def _size(folder: Path) -> int:
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
 
 
 _NONE = Snapshot()
@@ -146,12 +156,30 @@ def _check(members: Mapping[str, Any]) -> str:
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
     """While inside, no other process changes the indexes in `folder`; waits for one that does."""
+    folder.parent.mkdir(parents=True, exist_ok=True)  # it may have been deleted since it was found
     handle = os.open(folder.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
+
+
+def borrow(theirs: Path, mine: Path) -> None:
+    """Make `mine` what `theirs` is, and let it go on from there: rows are links, which never change, the rest copies.
+
+    What goes meanwhile is missed by whoever opens `mine`, as damage.
+    """
+
+    def taken(source: str, target: str) -> str:
+        if source.endswith((".segment", ".dead")):
+            Path(target).symlink_to(Path(source).resolve())
+            return target
+        return str(shutil.copyfile(source, target))
+
+    shutil.rmtree(mine, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        shutil.copytree(theirs, mine, copy_function=taken)
 
 
 def usable(store_root: Path | None) -> Path | None:
