@@ -14,9 +14,8 @@ from pathlib import Path
 
 from geostore.client import Client, steps
 from geostore.collection import Collection
-from geostore.errors import BadScene, GeostoreError, InvalidInput
-from geostore.keys import from_time_us, time_us
-from geostore.node.acquisition import APART_US
+from geostore.errors import BadScene, GeostoreError
+from geostore.node.acquisition import check_one_time
 from geostore.partition.split import Split
 from geostore.query.messages import SCENES_MAX, SceneFields
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
@@ -73,16 +72,17 @@ def ingest(
     Raises:
         BadScene, BandMismatch, OutOfRange: a scene cannot be taken in; scenes before it are stored, of it at most
             some cells, marked incomplete: ingest it again when it is mended.
-        InvalidInput: one time is given for several scenes that tell others.
+        InvalidInput: one time is given for several scenes, and one of them tells another: at one time they would be
+            mosaicked, as of one overpass.
     """
     begun = time.monotonic()
     found = list(find_scenes(sources, collection))
     if not found:
         raise BadScene(f"no scene found in {[str(s) for s in sources]}; name files, folders, globs or STAC items")
-    check_times(found, collection, acquired)
     if not keep_going:
-        _check_fit(client, collection, found[0], acquired)
+        _check_fit(client, collection, found, acquired)
     intake = Intake(client, client.put_collection(collection), acquired, keep_going=keep_going)
+    intake.check = lambda scene: check_one_time(scene, acquired, len(found))
     told = count(1)
     if progress is not None:
         intake.told = lambda source: progress(source.name, next(told) / len(found))
@@ -94,32 +94,17 @@ def ingest(
     return intake.summary
 
 
-def _check_fit(client: Client, collection: Collection, first: SceneSource, acquired: datetime | None) -> None:
+def _check_fit(client: Client, collection: Collection, found: Sequence[SceneSource], acquired: datetime | None) -> None:
     """Raise what is wrong with the first scene before a store is told of a collection that it does not hold yet."""
     known = [replace(c, version=collection.version) for c in client.collections() if c.name == collection.name]
     if collection not in known:
-        open_scene(first, collection, time=acquired).close()
+        check_first(found, collection, acquired)
 
 
-def check_times(found: Sequence[SceneSource], collection: Collection, acquired: datetime | None) -> None:
-    """Raise if one of several scenes tells another time: at one time they would be mosaicked, as of one overpass.
-
-    Raises:
-        InvalidInput: one does.
-    """
-    if acquired is None or len(found) == 1:
-        return
-    for source in found:
-        try:
-            told = open_scene(source, collection)
-        except GeostoreError:  # it tells no time, or will be refused by name
-            continue
-        told.close()
-        if abs(told.time_us - time_us(acquired)) > APART_US:
-            raise InvalidInput(
-                f"one time, {acquired:%Y-%m-%d %H:%M}, is given for {len(found)} scenes, and {source.name} tells "
-                f"{from_time_us(told.time_us):%Y-%m-%d %H:%M}; leave --time out, or give one scene at a time"
-            )
+def check_first(found: Sequence[SceneSource], collection: Collection, acquired: datetime | None) -> None:
+    """Raise what is wrong with the first of the scenes found, without a store."""
+    with contextlib.closing(open_scene(found[0], collection, time=acquired)) as scene:
+        check_one_time(scene, acquired, len(found))
 
 
 @dataclass(frozen=True)
@@ -144,6 +129,7 @@ class Intake:
         self.client, self.collection, self.acquired, self.keep_going = client, collection, acquired, keep_going
         self.summary = IngestSummary()
         self.told: Callable[[SceneSource], None] = lambda source: None  # noqa: ARG005 - nobody listens
+        self.check: Callable[[Scene], None] = lambda scene: None  # noqa: ARG005 - raises what is wrong with a scene
         self.cells = Cells()
         self.cells.learn(client.cells(collection.name))
         self.complete = {s["id"] for s in client.scenes(collection.name) if s["complete"]}
@@ -172,7 +158,7 @@ class Intake:
         if self._waiting and not wait([coming], max(0.0, self._since + GROUP_S - time.monotonic())).done:
             self.flush()
         try:
-            cut = coming.result()
+            cut = self._checked(coming.result())
         except GeostoreError as error:
             self.flush()
             self._refuse(source, error)
@@ -180,6 +166,14 @@ class Intake:
             return
         with contextlib.closing(cut.scene):
             self._take(Ready(source, cut.scene, cut.pieces))
+
+    def _checked(self, cut: Cut) -> Cut:
+        try:
+            self.check(cut.scene)
+        except GeostoreError:
+            cut.scene.close()
+            raise
+        return cut
 
     def _take(self, ready: Ready) -> None:
         known = ready.scene.id in self.complete or ready.scene.id in self._named

@@ -12,11 +12,13 @@ import pytest
 from geostore.collection import Collection, Files, Policy
 from geostore.connection import connect
 from geostore.errors import BadScene, InvalidInput
+from geostore.estimate import estimate
 from geostore.ingest import ingest
 from geostore.partition.join import join, seam
 from geostore.query import messages
 from geostore.query.messages import GridFields, Piece, Put, SceneFields
 from geostore.raster import Band, Bands, Grid, Raster
+from geostore.scene import open_scene
 from geostore.scene.synthetic import Synthetic, write_scenes
 from geostore.scene.writer import write_cog
 from geostore.settings import Settings
@@ -152,13 +154,22 @@ def test_nothing_found_declares_nothing(tmp_path: Path) -> None:
         assert client.ask(messages.Collections()).fields["collections"] == []
 
 
-def test_one_time_for_scenes_of_several_is_refused(tmp_path: Path) -> None:
-    """Six dates under one --time would be laid over each other as one overpass; a single date may be overruled."""
+def test_one_time_for_scenes_of_several_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six dates under one --time would be laid over each other as one overpass; a single date may be overruled. An
+    estimate refuses what an ingest would, and a scene is opened once."""
     write_scenes(PLACE, tmp_path / "scenes")
     day = datetime(2021, 6, 1, tzinfo=UTC)
+    told = r"2021-06-01 00:00, is given for 6 scenes, and .*\.tif tells 20"
+    with pytest.raises(InvalidInput, match=told):
+        estimate([tmp_path / "scenes"], collection(), acquired=day)
     with connect(tmp_path / "store", create=True, settings=SETTINGS) as client:
-        with pytest.raises(InvalidInput, match=r"2021-06-01 00:00, is given for 6 scenes, and .* tells 20"):
+        with pytest.raises(InvalidInput, match=told):
             ingest(client, [tmp_path / "scenes"], collection(), acquired=day)
         assert client.scenes() == []
+        opened: list[object] = []
+        for module in ("geostore.ingest", "geostore.scene.ahead"):
+            monkeypatch.setattr(f"{module}.open_scene", lambda *a, **k: opened.append(a) or open_scene(*a, **k))
+        kept = ingest(client, [tmp_path / "scenes"], collection(), acquired=day, keep_going=True)
+        assert (kept.scenes, len(kept.errors), len(opened)) == (0, 6, 6)
         ingest(client, [min((tmp_path / "scenes").iterdir())], collection(), acquired=day)
         assert [s["time_us"] for s in client.scenes()] == [int(day.timestamp() * 1e6)]

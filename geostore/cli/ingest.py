@@ -55,13 +55,12 @@ def ingest(
 
 def _look(sources: list[str], collection: Declaration, moment: datetime | None, *, any_scene: bool) -> None:
     """Raise what is wrong with the sources, or with the first scene; of `any_scene` one may be refused later."""
-    from geostore.ingest import check_times
-    from geostore.scene import find_scenes, open_scene
+    from geostore.ingest import check_first
+    from geostore.scene import find_scenes
 
     found = list(find_scenes(sources, collection))
-    check_times(found, collection, moment)
     if found and not any_scene:
-        open_scene(found[0], collection, time=moment).close()
+        check_first(found, collection, moment)
 
 
 def read_moment(text: str | None) -> datetime | None:

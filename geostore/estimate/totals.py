@@ -18,6 +18,7 @@ from geostore.collection import Collection, Policy
 from geostore.dht.ring import slot_of
 from geostore.errors import BadScene
 from geostore.estimate.sampling import VALUES_MAX, Sample, half_interval, look_at, places_of, spread
+from geostore.node.acquisition import check_one_time
 from geostore.node.pilot import RASTERS_MAX, Pilot, pilot
 from geostore.query.messages import SCENES_MAX
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
@@ -140,10 +141,12 @@ def estimate(
 
     Raises:
         BadScene: there is no scene, or one cannot be taken in.
+        InvalidInput: one time is given for several scenes, and one of them tells another; an ingest refuses that too.
     """
-    scenes = [_looked_at(s, collection, acquired) for s in find_scenes([str(s) for s in sources], collection)]
-    if not scenes:
+    found = list(find_scenes([str(s) for s in sources], collection))
+    if not found:
         raise BadScene(f"no scene found in {[str(s) for s in sources]}; name files, folders, globs or STAC items")
+    scenes = [_looked_at(s, collection, acquired, len(found)) for s in found]
     groups, sampled, read = [], 0, 0
     for i, name in enumerate(collection.groups):
         places = places_of(scenes, name, collection.precision)
@@ -160,10 +163,11 @@ def estimate(
     return _total(collection, len(scenes), groups, (sampled, read), len(slots), workers or os.cpu_count() or 1)
 
 
-def _looked_at(source: SceneSource, collection: Collection, acquired: datetime | None) -> Scene:
-    """The scene with its files closed: there may be more scenes than a process may have files open."""
+def _looked_at(source: SceneSource, collection: Collection, acquired: datetime | None, scenes: int) -> Scene:
+    """One of so many scenes, its files closed: there may be more of them than a process may have files open."""
     scene = open_scene(source, collection, time=acquired)
     scene.close()
+    check_one_time(scene, acquired, scenes)
     return scene
 
 

@@ -7,18 +7,36 @@ from typing import TYPE_CHECKING
 
 import shapely
 
-from geostore.errors import Conflict, NotFound
-from geostore.keys import RasterKey
+from geostore.errors import Conflict, InvalidInput, NotFound
+from geostore.keys import RasterKey, from_time_us, time_us
 from geostore.node.decode import exact_row, read_original
 from geostore.node.mosaic import JOIN, Placed, mosaic
 from geostore.query.messages import SceneFields
 from geostore.storage import RasterRow, SceneRow
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from geostore.node.node import Node
+    from geostore.scene import Scene
 
 APART_US = 600_000_000  # pieces of one acquisition lie at most ten minutes apart
 SAME_PLACE = 0.8  # scenes whose footprints overlap by more are processings of one piece, not two pieces
+
+
+def check_one_time(scene: Scene, given: datetime | None, scenes: int) -> None:
+    """Raise if `given`, the time of one of several `scenes`, is not what it tells: they would be mosaicked as pieces.
+
+    Raises:
+        InvalidInput: the scene tells a time of another acquisition.
+    """
+    if given is None or scenes == 1 or scene.told_us is None:
+        return
+    if abs(scene.told_us - time_us(given)) > APART_US:
+        raise InvalidInput(
+            f"one time, {given:%Y-%m-%d %H:%M}, is given for {scenes} scenes, and {scene.source} tells "
+            f"{from_time_us(scene.told_us):%Y-%m-%d %H:%M}; leave --time out, or give one scene at a time"
+        )
 
 
 def place(node: Node, scene: SceneFields, placed: Placed) -> Placed:

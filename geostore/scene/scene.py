@@ -29,7 +29,7 @@ from geostore.scene.presets import preset_names
 from geostore.scene.resample import resample
 from geostore.scene.stac import ItemFacts, percent, read_item
 from geostore.scene.stack import any_band_holds_data, holds_data, offered, times_of
-from geostore.scene.times import time_of
+from geostore.scene.times import time_of, told_time
 
 CLOUD_TAGS = ("EO:CLOUD_COVER", "CLOUD_COVERAGE_ASSESSMENT", "CLOUD_COVER")  # of files: percent of the scene
 
@@ -41,6 +41,7 @@ class Scene:
     Attributes:
         id: its name within the collection: the file name without bands, and the time if the name lacks it.
         time_us: start of sensing, UTC microseconds since 1970.
+        told_us: what its metadata say of that, whatever was given; None where they say nothing, or several things.
         platform: "sentinel-2a", "landsat-8" ... or "unknown".
         product: the collection's product family.
         baseline: processing baseline or collection number, "" where unknown.
@@ -53,6 +54,7 @@ class Scene:
 
     id: str
     time_us: int
+    told_us: int | None
     platform: str
     product: str
     baseline: str
@@ -243,6 +245,7 @@ def _assemble(
     return Scene(
         id=_id(found.name if found.files else scene_name([f.href for f in files], collection), at),
         time_us=at,
+        told_us=at if time is None else _told_us(found, facts, files, product, collection),
         platform=(facts and facts.platform) or product.platform or "unknown",
         product=collection.product,
         baseline=baseline,
@@ -258,6 +261,16 @@ def _assemble(
         calibrations=calibrations,
         _reader=reader,
     )
+
+
+def _told_us(
+    found: SceneSource, facts: ItemFacts | None, files: list[RasterFile], product: Product, collection: Collection
+) -> int | None:
+    try:
+        told = told_time(found, facts, files, product, collection)
+    except BadScene:  # several times, of which the one that was given decides
+        return None
+    return time_us(told) if told else None
 
 
 def _files(planes: Matched) -> list[RasterFile]:

@@ -33,6 +33,29 @@ def time_of(
     known = given or found.time
     if known:
         return _stacked(found, known)
+    told = told_time(found, facts, files, product, collection)
+    if told:
+        return told
+    raise BadScene(
+        f"{found} has no time: no tag {TIME_TAGS[0]}, no product name; state time_pattern in the collection, "
+        'for example "([0-9]{8})|%Y%m%d", or give --time'
+    )
+
+
+def told_time(
+    found: SceneSource,
+    facts: ItemFacts | None,
+    files: list[RasterFile],
+    product: Product,
+    collection: Collection,
+) -> datetime | None:
+    """The time that a scene tells by itself, in the order of `time_of`; None if it tells none.
+
+    Raises:
+        BadScene: files of one scene tell several.
+    """
+    if found.time:
+        return found.time
     if facts:
         return facts.time
     patterned = [_by_pattern(f, collection.time_pattern) for f in files]
@@ -41,12 +64,7 @@ def time_of(
     if product.time:
         return product.time
     tagged = [next((t for k in TIME_TAGS if (t := time_from_text(f.tags.get(k, "")))), None) for f in files]
-    if any(tagged):
-        return _agreed(tagged, found)
-    raise BadScene(
-        f"{found} has no time: no tag {TIME_TAGS[0]}, no product name; state time_pattern in the collection, "
-        'for example "([0-9]{8})|%Y%m%d", or give --time'
-    )
+    return _agreed(tagged, found) if any(tagged) else None
 
 
 def _stacked(found: SceneSource, known: datetime) -> datetime:
