@@ -42,6 +42,9 @@ def from_time_us(us: int) -> datetime:
     return _EPOCH + timedelta(microseconds=us)
 
 
+_FIRST_US, _LAST_US = (time_us(end.replace(tzinfo=UTC)) for end in (datetime.min, datetime.max))  # noqa: DTZ901
+
+
 @dataclass(frozen=True, order=True)
 class PartitionKey:
     """The unit a codec is fitted for: one cell of one collection at one native resolution.
@@ -82,8 +85,8 @@ class RasterKey:
 
     def __post_init__(self) -> None:
         check_name(self.platform, "platform")
-        if not -_BIAS <= self.time_us < _BIAS:
-            raise InvalidInput(f"time {self.time_us} us does not fit 64 bits")
+        if not _FIRST_US <= self.time_us <= _LAST_US:
+            raise InvalidInput(f"time {self.time_us} us since 1970 is not in the years 1 to 9999; give one that is")
 
     @property
     def partition(self) -> PartitionKey:

@@ -50,6 +50,9 @@ class Band:
     def __post_init__(self) -> None:
         if self.dtype not in STORED_DTYPES:
             raise InvalidInput(f"band {self.name!r}: dtype {self.dtype!r} is not stored; use one of {STORED_DTYPES}")
+        if not (math.isfinite(self.scale) and self.scale and math.isfinite(self.offset)):
+            numbers = f"scale {self.scale}, offset {self.offset}"
+            raise InvalidInput(f"band {self.name!r}: {numbers}; give finite numbers, and a scale that is not 0")
 
 
 @dataclass(frozen=True)

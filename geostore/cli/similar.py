@@ -78,10 +78,10 @@ def similar(
         )
         if plot is not None:
             hits.plot().savefig(plot)
-    session.answer(hits.to_dict(), lambda out: _show(out, hits))
+    session.answer(hits.to_dict(), lambda out: _show(out, hits, radius))
 
 
-def _show(out: Console, hits: Hits) -> None:
+def _show(out: Console, hits: Hits, radius: int | None) -> None:
     for number, part in enumerate(hits.plan):
         out.print(f"part {number}: {counted(part['rows'], 'row')}")
         for step in part["steps"]:
@@ -95,10 +95,13 @@ def _show(out: Console, hits: Hits) -> None:
         if not len(hits):
             out.print(f"none is near it: {UNNAMED}")
     columns = ("cell", "time", "platform", ">score", ">bits", ">usable", "labels", "collection")
-    title = f"{len(hits)} of {counted(hits.count, hits.level)} meeting the conditions"
+    near = "" if radius is None else f", within {counted(radius, 'bit')}"
+    title = f"{len(hits)} of {counted(hits.count, hits.level)} meeting the conditions{near}"
     votes = hits.level == "cell"
     if not hits.count:
         out.print("nothing stored meets all conditions; --explain says what each of them leaves")
+    elif near and not len(hits):
+        out.print(f"none of them lies{near.removeprefix(',')}; give a larger --radius, or none")
     out.print(show.table(title, (*columns, "votes") if votes else columns, [_row(hit, votes) for hit in hits]))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -84,9 +84,10 @@ def wanted_of(filters: Filters) -> Fields:
 
 
 def _several(names: str | Sequence[str] | None) -> list[str]:
-    if names is None:
-        return []
-    return [names] if isinstance(names, str) else list(names)
+    found = [] if names is None else [names] if isinstance(names, str) else names
+    if not isinstance(found, Iterable) or not all(isinstance(name, str) for name in found):
+        raise InvalidInput(f"{names!r} where a name was wanted; give one, or a list of them")
+    return list(found)
 
 
 def _numbers(filters: Filters) -> dict[str, tuple[float | None, float | None]]:
@@ -95,15 +96,22 @@ def _numbers(filters: Filters) -> dict[str, tuple[float | None, float | None]]:
         found["cloud"] = (None, _share(cloud, "cloud"))
     if (least := filters.get("valid_fraction")) is not None:
         found["valid_fraction"] = (_share(least, "valid_fraction"), None)
-    for name, most in (filters.get("certificate") or {}).items():
-        if not np.isfinite(most):
+    certificate = filters.get("certificate") or {}
+    if not isinstance(certificate, Mapping):
+        raise InvalidInput(f'certificate {certificate!r}; give errors at most by name, such as {{"mse": 1e-4}}')
+    for name, most in certificate.items():
+        if not _is_number(most) or not np.isfinite(most):
             raise InvalidInput(f"certificate {name} at most {most}; give a finite number")
-        found[name] = (None, float(most))
+        found[str(name)] = (None, float(most))
     return found
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
 def _share(value: float, what: str) -> float:
-    if not 0 <= value <= 1:
+    if not _is_number(value) or not 0 <= value <= 1:
         raise InvalidInput(f"{what} {value!r}; give a share from 0 to 1")
     return float(value)
 
@@ -126,6 +134,8 @@ def area_of(area: Any) -> Fields:
     if type(area).__name__ == "Circle":
         return {"circle": [area.lon, area.lat, area.radius_km]}
     if hasattr(area, "to_crs"):
+        if area.crs is None:
+            raise InvalidInput("the area has no CRS; say which with its `set_crs`")
         area = area.to_crs(4326)
     area = getattr(area, "__geo_interface__", area)
     if isinstance(area, Mapping):
@@ -139,6 +149,8 @@ def area_of(area: Any) -> Fields:
         ring = [[float(lon), float(lat)] for lon, lat in items]
     except (TypeError, ValueError) as error:
         raise InvalidInput(f"no area in {str(area)[:80]}: give a geohash, box, circle, ring or GeoJSON") from error
+    if not np.isfinite(ring).all():
+        raise InvalidInput(f"no area in {str(area)[:80]}: its points are not all finite")
     if len(ring) < 3:
         raise InvalidInput(f"no area in {str(area)[:80]}: a ring has three points at least")
     return {"geojson": {"type": "Polygon", "coordinates": [[*ring, *ring[:1]]]}}
@@ -217,15 +229,16 @@ def example_of(given: Any, arrays: list[Array], filters: Filters) -> Steps[Examp
 
 def _vector(given: Any, arrays: list[Array], space: str = "") -> Example:
     try:
-        vector = np.asarray(given, np.float32)
-    except (TypeError, ValueError):
-        vector = np.zeros(0, np.float32)
-    if vector.ndim != 1 or not vector.size:
+        vector = np.asarray(given)
+    except ValueError:
+        vector = np.zeros(0)
+    if vector.ndim != 1 or not vector.size or vector.dtype.kind not in "fiu":
         raise InvalidInput(
             f"{str(given)[:80]!r} cannot be looked for; give (geohash, time), a file, a raster, a Dataset of one date, "
-            "a hit, or a descriptor"
+            "a hit, or a descriptor; several of these in a list go into `like`"
         )
-    arrays.append(vector)
+    with np.errstate(over="ignore"):  # what is too large is refused as not finite
+        arrays.append(vector.astype(np.float32))
     return Example(vector=len(arrays) - 1, space=space)
 
 

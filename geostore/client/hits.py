@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 Decoded = tuple[RasterInfo, Raster]
 Fetch = Callable[[Sequence[RasterKey], Sequence[str] | None], list[Decoded]]
 KEY = ("collection", "geohash", "group", "time_us", "platform")
+_COLUMNS = {
+    **dict.fromkeys(("collection", "geohash", "group"), "str"),
+    "time_us": "int64",
+    "platform": "str",
+    "time": "datetime64[us, UTC]",
+    "cell": "str",
+    "score": "float64",
+    "distance": "int64",
+    "valid_fraction": "float64",
+    "labels": "str",
+    "votes": "str",
+}
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,7 @@ class Hits:
 
     Attributes:
         rows: the hits.
-        count: rasters, chips or cells that met the conditions, exact.
+        count: rasters, chips or cells that met the conditions, exact; a radius is looked at later, and not among them.
         level: "raster", "chip" or "cell".
         space: what made the descriptors and signatures.
         vector: (width,) float32, the point that was looked near; with `space` it can be asked for again.
@@ -133,7 +145,9 @@ class Hits:
         return {**found, "plan": [dict(p) for p in self.plan]} if self.plan else found
 
     def to_geodataframe(self) -> geopandas.GeoDataFrame:
-        """A row a hit with its cell as geometry, longitude and latitude.
+        """A row a hit with its cell as geometry, longitude and latitude; the same columns where there is none.
+
+        Labels, and at level "cell" the cells that voted, are joined by commas, so that any file takes them.
 
         Raises:
             NotInstalled: geopandas is not there.
@@ -144,8 +158,11 @@ class Hits:
             raise NotInstalled("geopandas is not installed; `pip install geopandas`, or use `to_dict`") from error
         from shapely import box
 
-        columns = [{**hit.to_dict(), "time": hit.time, "labels": ",".join(hit.labels)} for hit in self.rows]
-        return geopandas.GeoDataFrame(columns, geometry=[box(*hit.bounds) for hit in self.rows], crs="EPSG:4326")
+        types = {name: kind for name, kind in _COLUMNS.items() if name != "votes" or self.level == "cell"}
+        rows = [_table_row(hit) for hit in self.rows]
+        columns = {name: [row[name] for row in rows] for name in types}
+        frame = geopandas.GeoDataFrame(columns, geometry=[box(*hit.bounds) for hit in self.rows], crs="EPSG:4326")
+        return frame.astype(types)
 
     def decode(self, bands: Sequence[str] | None = None) -> list[Decoded]:
         """Facts and stored values of each hit's raster, in order; of a chip's those of the whole raster."""
@@ -166,6 +183,11 @@ class Hits:
 
         first = Hits(self.rows[:most], self.count, self.level, self.space, self.vector, _fetch=self._fetch)
         return draw_hits(first.rows, first.decode(), bands=bands, columns=columns)
+
+
+def _table_row(hit: Hit) -> dict[str, Any]:
+    votes = ",".join(vote.cell for vote in hit.votes)
+    return {**hit.to_dict(), "time": hit.time, "labels": ",".join(hit.labels), "votes": votes}
 
 
 @dataclass(frozen=True)

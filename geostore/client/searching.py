@@ -31,12 +31,12 @@ def similar(
         asked(Example, **{side: fields.pop(side)}) for side in ("text", "location") if fields.get(side) is not None
     ]
     fields = {name: value for name, value in fields.items() if value is not None}
-    liked = [*([] if to is None else [to]), *like]
+    liked = [*([] if to is None else [to]), *_listed("like", like)]
     if not liked and not asked_for and not {"words", "near"} & set(fields):
         raise InvalidInput("nothing to look for; give `to`, examples as `like`, `text`, `words`, `near` or `location`")
     wanted, arrays = wanted_of(filters), list[Array]()
     examples: list[list[Example]] = []
-    for given in (liked, unlike):
+    for given in (liked, _listed("unlike", unlike)):
         found = []
         for item in given:
             example: Example = yield from example_of(item, arrays, filters)
@@ -46,6 +46,18 @@ def similar(
     request = asked(messages.Similar, like=like, unlike=examples[1], wanted=wanted, **fields)
     reply: Reply = yield Send(request, arrays)
     return read_hits(reply, fetch)
+
+
+def _listed(name: str, given: Any) -> list[Any]:
+    """Examples from a list of them.
+
+    Raises:
+        InvalidInput: it is one example, whose parts would be taken for examples.
+    """
+    stored = isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], str) and not Path(given[0]).exists()
+    if stored or not isinstance(given, Iterable) or isinstance(given, str | Path) or hasattr(given, "data_vars"):
+        raise InvalidInput(f"{name} = {str(given)[:80]!r} is one example; give a list of them, or one as `to`")
+    return list(given)
 
 
 def changes(geohash: str, to: Any, filters: Filters) -> Steps[PlaceChanges]:

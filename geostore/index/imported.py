@@ -20,6 +20,7 @@ import numpy as np
 
 from geostore.durable import write_whole
 from geostore.errors import Corrupt, InvalidInput, NotComparable, NotFound
+from geostore.index.encoders import direction
 from geostore.index.filters import ALL, Filter
 from geostore.index.ranked import Query, ranked
 from geostore.index.rerank import quantise
@@ -77,12 +78,10 @@ class Imported:
             NotComparable: a vector of another width. InvalidInput: it is not finite, or the filter names what is not
                 there.
         """
-        vector = np.asarray(vector, np.float32)
+        vector = np.asarray(vector)
         if vector.shape != (self.head.width,):
             raise NotComparable(f"a vector {vector.shape}; those of {self.model} have {self.head.width} components")
-        if not np.isfinite(vector).all() or not vector.any():
-            raise InvalidInput("a vector holds values that are not finite, or only zeros; give finite numbers")
-        unit = vector / float(np.linalg.norm(vector))
+        unit = direction(vector)
         signature = np.ascontiguousarray(signatures(self.head, unit[None]).T)
         query = Query(signature, unit, self.rows.space)
         found = ranked([self.rows], query, k, wanted=wanted, threads=threads).found

@@ -116,7 +116,7 @@ def by_distance(indexes: Sequence[Segments], lon: float, lat: float, k: int, *, 
 
     def score(segment: Segment, rows: Rows) -> Floats:
         cells, which = np.unique(segment.cells[rows], return_inverse=True)
-        return -distances_km(lon, lat, bounds_of(cells, segment.precision)).astype(np.float32)[which]
+        return (0 - distances_km(lon, lat, bounds_of(cells, segment.precision))).astype(np.float32)[which]
 
     return _ordered(indexes, k, wanted, score)
 

@@ -22,7 +22,7 @@ from geostore.index.bits import Rows
 from geostore.index.compiled import compiled
 from geostore.keys import GEOHASH_ALPHABET, check_geohash
 from geostore.partition import geohash as gh
-from geostore.partition.cover import Area, from_geojson, parse_area
+from geostore.partition.cover import Area, from_geojson, parse_area, run_on
 
 Cells = npt.NDArray[np.int64]
 FEW = 64  # rows; fewer are tested one by one, without a finer cut of their cells
@@ -170,10 +170,14 @@ def where(area: Area | Circle | str | Sequence[str] | Where) -> Where:
 
 def _check_simple(area: Any) -> None:
     """Raise InvalidInput if a ring crosses itself: which side was meant cannot be told."""
-    ring = _ring(area) if isinstance(area, Sequence) else from_geojson(area) if isinstance(area, Mapping) else area
-    if isinstance(ring, BaseGeometry) and not ring.is_valid and _spans_little(ring):
-        why = shapely.is_valid_reason(ring)
-        raise InvalidInput(f"the area is no simple polygon ({why}); give its outline without crossings")
+    shape = _ring(area) if isinstance(area, Sequence) else from_geojson(area) if isinstance(area, Mapping) else area
+    if not isinstance(shape, BaseGeometry):
+        return
+    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
+    for outline in [shape] if _spans_little(shape) else [run_on(part) for part in parts]:
+        if not outline.is_valid:
+            why = shapely.is_valid_reason(outline)
+            raise InvalidInput(f"the area is no simple polygon ({why}); give its outline without crossings")
 
 
 def _ring(points: Sequence[Any]) -> Any:

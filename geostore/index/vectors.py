@@ -155,7 +155,7 @@ def _crs(metadata: dict[bytes, bytes], path: Path) -> str:
 def _of_batch(part: Any, found: Convention, acquired: datetime | None, first: int, path: Path) -> Vectors:
     vectors, known = _vectors(part, found, path)
     lon, lat = _places(part, found)
-    size = np.linalg.norm(vectors, axis=1)
+    size = np.linalg.norm(vectors.astype(np.float64), axis=1)
     kept = known & np.isfinite(vectors).all(axis=1) & (size > 0) & (np.abs(lon) <= 180) & (np.abs(lat) <= 90)
     if found.time:
         moments = part.column(found.time)

@@ -9,7 +9,7 @@ import numpy as np
 from geostore.errors import InvalidInput, NotFound
 from geostore.keys import PartitionKey, RasterKey, check_geohash
 from geostore.node.search.chosen import filter_of
-from geostore.node.search.examples import query_of
+from geostore.node.search.examples import check_like, query_of
 from geostore.node.search.labelling import check_asked
 from geostore.node.search.levels import CHIP, RASTER, Levels
 from geostore.node.search.models import SearchModel
@@ -29,13 +29,15 @@ def changes(node: Node, request: messages.Changes, arrays: tuple[Array, ...], pr
     fewer than three of either, seasons taken off where each was seen in two years or more; its peaks are the changes.
 
     Raises:
-        NotFound: nothing is stored there. InvalidInput: several cells are meant. NotComparable: an example of others.
+        NotFound: nothing is stored there, or not the example. InvalidInput: several cells are meant. NotComparable: an
+            example of other bands, or of another space.
     """
     partition = _partition(node, request)
     model = node.following.model(node.store.collection(partition.collection).groups[partition.group])
     levels = node.following.level(model, progress)
     labelling = node.following.spoken().labelling
     check_asked(request.wanted, labelling.legend)
+    example = _example(node, model, levels, request, arrays)
     fine = len(request.geohash) > len(partition.geohash)
     wanted = _within(request.wanted, partition, request.geohash)
     line = _line(levels, CHIP if fine else RASTER, wanted, request.geohash)
@@ -54,7 +56,7 @@ def changes(node: Node, request: messages.Changes, arrays: tuple[Array, ...], pr
         for i, (key, usable) in enumerate(zip(line.keys, line.usable, strict=True))
     ]
     fields = {"space": model.to_fields(), "geohash": request.geohash, "deseasoned": deseasoned, "rasters": rows}
-    return Reply(fields, (_likeness(model, levels, request, arrays, line), steps(line), moved))
+    return Reply(fields, (_likeness(line, example), steps(line), moved))
 
 
 def _partition(node: Node, request: messages.Changes) -> PartitionKey:
@@ -99,12 +101,18 @@ def _where(
     return found
 
 
-def _likeness(
-    model: SearchModel, levels: Levels, request: messages.Changes, arrays: tuple[Array, ...], line: Line
+def _example(
+    node: Node, model: SearchModel, levels: Levels, request: messages.Changes, arrays: tuple[Array, ...]
 ) -> Any:
+    """(D,) float32 of the example; None without one."""
+    if request.to is None:
+        return None
+    check_like(node, model, request.to, request.geohash)
+    return query_of(model, levels, [request.to], (), arrays).descriptor
+
+
+def _likeness(line: Line, example: Any) -> Any:
     """(N,) float32 cosines with the example, or with the newest date."""
     if not len(line):
         return np.zeros(0, np.float32)
-    if request.to is None:
-        return (line.vectors @ line.vectors[-1]).astype(np.float32)
-    return (line.vectors @ query_of(model, levels, [request.to], (), arrays).descriptor).astype(np.float32)
+    return (line.vectors @ (line.vectors[-1] if example is None else example)).astype(np.float32)

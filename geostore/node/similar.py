@@ -29,8 +29,9 @@ def similar(node: Node, request: messages.Similar, arrays: tuple[Array, ...], pr
     The arrays are each hit's distance in bits, its score, and the descriptor that was looked near.
 
     Raises:
-        NotFound: a raster given as an example is not stored. NotComparable: examples of another space.
-        InvalidInput: a filter or an example that is none; an index that is behind is brought level first.
+        NotFound: a raster given as an example is not stored, or no collection or band group has the name asked for.
+        NotComparable: examples of another space. InvalidInput: a filter or an example that is none; an index that is
+            behind is brought level first.
     """
     words = words_of(node, request)
     if words is not None or request.near is not None:

@@ -84,8 +84,8 @@ def parse_area(area: Area) -> BaseGeometry:
     Args:
         area: a box (west, south, east, north) in degrees, where west > east crosses the antimeridian; a ring of
             [lon, lat]; a GeoJSON geometry, Feature or FeatureCollection; or a shapely geometry. An edge of a ring
-            longer than 180 degrees goes the short way, across the antimeridian; a ring that winds once around the
-            Earth holds the pole it is nearer to.
+            or line longer than 180 degrees goes the short way, across the antimeridian; a ring that winds once
+            around the Earth holds the pole it is nearer to.
 
     Raises:
         InvalidInput: it is none of these, has points that are not on Earth, or has too many.
@@ -124,7 +124,8 @@ def from_geojson(item: Mapping[str, Any]) -> BaseGeometry:
             return shapely.GeometryCollection([from_geojson(f) for f in item["features"]])
         if item["type"] == "Feature":
             return from_geojson(item["geometry"])
-        return shapely.geometry.shape(item)
+        with np.errstate(invalid="ignore"):  # what is not finite is refused by whoever takes the shape
+            return shapely.geometry.shape(item)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, shapely.errors.ShapelyError) as error:
         raise InvalidInput(f"no GeoJSON geometry in {str(item)[:80]}: {error!r}; give a Polygon or Feature") from error
 
@@ -138,18 +139,13 @@ def _on_earth(shape: BaseGeometry) -> BaseGeometry:
     parts = shapely.get_parts(shape)
     if any(p.geom_type == "GeometryCollection" for p in parts):
         parts = [q for p in parts for q in shapely.get_parts(p)]
-    whole = shapely.union_all([_unwrapped(p) if p.geom_type == "Polygon" else p for p in parts])
+    whole = shapely.union_all([_unwrapped(p) if p.geom_type in ("Polygon", "LineString") else p for p in parts])
     return whole if len(points) else shapely.Point()
 
 
-def _unwrapped(polygon: BaseGeometry) -> BaseGeometry:
-    """The polygon cut at the antimeridian, where its edges cross it, and closed over the pole it winds around."""
-    shell = _unwrap_ring(shapely.get_coordinates(polygon.exterior))
-    holes = [_unwrap_ring(shapely.get_coordinates(h)) for h in polygon.interiors]
-    middle = shell[:, 0].mean() if len(shell) else 0.0
-    for hole in holes:
-        hole[:, 0] += 360 * np.round((middle - hole[:, 0].mean()) / 360)
-    shape = shapely.make_valid(shapely.Polygon(shell, holes))
+def _unwrapped(part: BaseGeometry) -> BaseGeometry:
+    """A polygon or line cut at the antimeridian, where its edges cross it; a polygon around a pole holds the pole."""
+    shape = shapely.make_valid(run_on(part))
     pieces = []
     for turn in (-2, -1, 0, 1, 2):
         piece = shapely.intersection(shape, shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
@@ -158,18 +154,34 @@ def _unwrapped(polygon: BaseGeometry) -> BaseGeometry:
     return shapely.union_all(pieces)
 
 
+def run_on(part: BaseGeometry) -> BaseGeometry:
+    """A polygon or line with longitudes that run on past 180, where its edges cross the antimeridian; in one piece."""
+    if part.geom_type == "LineString":
+        return shapely.LineString(_unwrap_line(shapely.get_coordinates(part)))
+    shell = _unwrap_ring(shapely.get_coordinates(part.exterior))
+    holes = [_unwrap_ring(shapely.get_coordinates(h)) for h in part.interiors]
+    middle = shell[:, 0].mean() if len(shell) else 0.0
+    for hole in holes:
+        hole[:, 0] += 360 * np.round((middle - hole[:, 0].mean()) / 360)
+    return shapely.Polygon(shell, holes)
+
+
 def _unwrap_ring(ring: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
     """(N, 2) vertices with longitudes that run on past 180; closed over a pole where the ring winds around it."""
-    if not len(ring):
-        return ring
-    steps = np.diff(ring[:, 0])
-    turns = np.where((np.abs(steps) > 180) & (np.abs(steps) < 360), -np.sign(steps), 0)
-    lon = ring[:, 0] + 360 * np.concatenate([[0.0], np.cumsum(turns)])
-    out = np.column_stack([lon, ring[:, 1]])
-    if abs(lon[-1] - lon[0]) < 180:
+    out = _unwrap_line(ring)
+    if not len(out) or abs(out[-1, 0] - out[0, 0]) < 180:
         return out
     pole = 90.0 if ring[:, 1].mean() >= 0 else -90.0
-    return np.vstack([out, [lon[-1], pole], [lon[0], pole], out[:1]])
+    return np.vstack([out, [out[-1, 0], pole], [out[0, 0], pole], out[:1]])
+
+
+def _unwrap_line(points: np.ndarray[Any, np.dtype[np.float64]]) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """(N, 2) vertices with longitudes that run on past 180."""
+    if not len(points):
+        return points
+    steps = np.diff(points[:, 0])
+    turns = np.where((np.abs(steps) > 180) & (np.abs(steps) < 360), -np.sign(steps), 0)
+    return np.column_stack([points[:, 0] + 360 * np.concatenate([[0.0], np.cumsum(turns)]), points[:, 1]])
 
 
 def _refine(shape: BaseGeometry, prefixes: Iterable[str]) -> tuple[list[str], list[str]]:

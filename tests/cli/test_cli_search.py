@@ -35,6 +35,9 @@ def test_similar_lists_explains_and_draws(run, store, place, tmp_path) -> None:
     assert found["count"] == len(found["hits"]) + 1 == found["plan"][0]["left"]
     assert f"{len(found['hits'])} of {found['count']} rasters meeting the conditions" in shown.out
     assert all(f"{hit['score']:.4f}" in shown.out for hit in found["hits"])
+    far = run("similar", example, "--store", store, "--radius", 0)
+    assert "none of them lies within 0 bits" in far.out
+    assert f"0 of {found['count']} rasters meeting the conditions, within 0 bits" in far.out
     assert (tmp_path / "hits.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -175,6 +175,13 @@ def test_a_hit_becomes_a_row_with_its_cell(client: Client) -> None:
     assert frame.crs.to_epsg() == 4326
     assert list(frame.geometry.iloc[0].bounds) == list(bounds(CELL))
     assert len(frame) == 3
+    empty = client.similar(FIRST, within="9q").to_geodataframe()
+    assert (len(empty), list(empty.columns)) == (0, list(frame.columns))
+    assert empty.dtypes.tolist() == frame.dtypes.tolist()
+    cells = client.similar(FIRST, level="cell", k=1).to_geodataframe()
+    assert [part.startswith(CELL) for part in cells.votes.str.split(",").iloc[0]]
+    with pytest.raises(InvalidInput, match="no CRS"):
+        client.similar(FIRST, within=frame.set_crs(None, allow_override=True))
 
 
 REFUSED = [
@@ -196,6 +203,16 @@ REFUSED = [
     (FIRST, {"certificate": {"beauty": 1}}, InvalidInput, "no column"),
     (FIRST, {"seasn": "summer"}, InvalidInput, "no condition"),
     (FIRST, {"time": "yesterday"}, InvalidInput, "not a time"),
+    (FIRST, {"cloud": "0.1"}, InvalidInput, "from 0 to 1"),
+    (FIRST, {"certificate": ["mse"]}, InvalidInput, "by name"),
+    (FIRST, {"certificate": {"mse": "low"}}, InvalidInput, "finite"),
+    (FIRST, {"sensor": 2}, InvalidInput, "a name was wanted"),
+    (FIRST, {"within": [(0, 0), (1, math.nan), (1, 0)]}, InvalidInput, "not all finite"),
+    (FIRST, {"collection": "fram"}, NotFound, "no collection 'fram'"),
+    (FIRST, {"unlike": FIRST}, InvalidInput, "is one example"),
+    (None, {"like": "new.tif"}, InvalidInput, "is one example"),
+    ([FIRST, FIRST], {}, InvalidInput, "go into `like`"),
+    ([1j, 2j], {}, InvalidInput, "cannot be looked for"),
 ]
 
 

@@ -31,6 +31,7 @@ from geostore.index.descriptors.spectral import Spectral
 from geostore.node import Node
 from geostore.partition.geohash import bounds
 from geostore.query import messages
+from geostore.raster import Bands
 
 FIRST = key("u8hks", "2020-01-10")
 
@@ -160,7 +161,7 @@ def test_a_chip_is_an_example_of_its_own(node: Node) -> None:
     assert (mine["cell"], mine["time_us"]) == ("u8hks3", FIRST.time_us)
     assert by_vector.arrays[1][0] == pytest.approx(1.0, abs=1e-6)
     assert by_chip.fields["hits"] == by_vector.fields["hits"][1:]
-    for cell, match in (("u8hkt3", "fewer than 16"), ("u8hks33", "no chip of")):
+    for cell, match in (("u8hkt3", "no chip of"), ("u8hkt", "no chip of"), ("u8hks33", "no chip of")):
         with pytest.raises(InvalidInput, match=match):
             node.answer(messages.Similar(like=[messages.Example(key=FIRST, cell=cell)]))
 
@@ -223,6 +224,47 @@ def test_what_cannot_be_compared_is_refused(node: Node) -> None:
         node.answer(messages.Similar(like=[messages.Example(vector=0, space="0123")]), [np.ones(79, np.float32)])
 
 
+def test_a_place_is_followed_only_with_what_it_can_be_compared_with(node: Node, tmp_path: Path) -> None:
+    """`to` of other bands, in another order or fewer: not-comparable; a raster that is not stored: not-found."""
+    bands = [vars(b) for b in BANDS]
+    arrays = arrays_of(picture("u8hks", "2020-01-10"))
+    for chosen in ([3, 2, 1, 0], [0, 1]):
+        example = messages.Example(pixels=0, valid=1, bands=[bands[i] for i in chosen])
+        for wanted in ({}, {"sensors": ["spot"]}):  # also where no date is left to compare with
+            with pytest.raises(NotComparable, match="u8hks has blue, green, red, nir"):
+                node.answer(
+                    messages.Changes.model_validate({"geohash": "u8hks", "to": example, "wanted": wanted}),
+                    [arrays[0][chosen], arrays[1]],
+                )
+    with pytest.raises(NotFound, match="no raster"):
+        node.answer(messages.Changes(geohash="u8hks", to=messages.Example(key=key("u8hks", "1999-01-01"))))
+
+
+def test_other_collections_and_groups_are_not_an_empty_answer(tmp_path: Path) -> None:
+    """A name that is none is not found; a collection of other bands, or other kinds of them, is not comparable."""
+    counts = Bands(tuple(replace(b, kind="counts") for b in BANDS))
+    other = replace(COLLECTION, name="other", groups={"20m": counts})
+    with new_node(tmp_path / "store") as made:
+        put(made, "u8hks", "2020-01-10")
+        made.answer(messages.PutCollection(collection=collection_to_dict(other)))
+        mine = key("u8hks", "2020-01-10", "sentinel-2a")
+        for wanted, error, match in (
+            ({"collection": "fram"}, NotFound, "no collection 'fram'"),
+            ({"group": "10m"}, NotFound, "no band group '10m' in this store; it has 100m, 20m"),
+            ({"collection": "farm", "group": "20m"}, NotFound, "no band group '20m' in farm; it has 100m"),
+            ({"collection": "other"}, NotComparable, "has bands blue, green, red, nir, and those of other are others"),
+            ({"group": "20m"}, NotComparable, "those of 20m are others"),
+        ):
+            with pytest.raises(error, match=match):
+                similar(made, mine, wanted=wanted)
+        assert similar(made, mine, wanted={"group": "100m"}).fields["count"] == 1
+        with pytest.raises(NotComparable, match=r"bands blue \(counts\), .* this store has blue, green, red, nir:"):
+            made.answer(
+                messages.Similar(like=[messages.Example(pixels=0, valid=1, bands=[vars(b) for b in counts])]),
+                arrays_of(picture("u8hks", "2020-01-10")),
+            )
+
+
 @pytest.mark.parametrize(
     ("wanted", "match"),
     [
@@ -231,6 +273,17 @@ def test_what_cannot_be_compared_is_refused(node: Node) -> None:
         ({"numbers": {"greenness": [0, 1]}}, "no column .*valid_fraction"),
         (
             {"within": {"geojson": {"type": "Polygon", "coordinates": [[[0, 0], [1, 1], [1, 0], [0, 1], [0, 0]]]}}},
+            "cross",
+        ),
+        (
+            {
+                "within": {
+                    "geojson": {
+                        "type": "Polygon",
+                        "coordinates": [[[179, 0], [-179, 1], [-179, 0], [179, 1], [179, 0]]],
+                    }
+                }
+            },
             "cross",
         ),
         ({"within": {"geohashes": ["al"]}}, "not a geohash"),
@@ -242,6 +295,18 @@ def test_a_filter_that_is_none_says_so(node: Node, wanted: dict, match: str) -> 
     """Unknown labels, seasons and columns, an outline that crosses itself, a name that is no geohash, odd times."""
     with pytest.raises(InvalidInput, match=match):
         similar(node, FIRST, wanted=wanted)
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e37, 1e300])
+def test_a_vector_s_length_says_nothing(node: Node, length: float) -> None:
+    """However short or long, it is the direction that is looked near: squares neither vanish nor overflow."""
+    plain = similar(node, FIRST, k=3)
+    dtype = np.float64 if length > 1e38 else np.float32
+    reply = node.answer(
+        messages.Similar(like=[messages.Example(vector=0)], k=4), [plain.arrays[2].astype(dtype) * dtype(length)]
+    )
+    assert hits(reply)[1:] == hits(plain)
+    assert reply.arrays[1][0] == pytest.approx(1.0, abs=1e-6)
 
 
 def test_examples_that_are_none_say_so(node: Node) -> None:
@@ -262,8 +327,14 @@ def test_examples_that_are_none_say_so(node: Node) -> None:
         node.answer(messages.Similar(like=[messages.Example(vector=0)]), [])
     with pytest.raises(BadRequest, match="as `rasters` describes it"):
         node.answer(messages.Similar(like=[messages.Example(pixels=0, valid=1, bands=[{"nme": "x"}])]), [pixels, valid])
+    for scale, error in ((np.nan, InvalidInput), (0.0, InvalidInput), ("x", BadRequest)):
+        strange = messages.Example(pixels=0, valid=1, bands=[{**band, "scale": scale} for band in bands])
+        with pytest.raises(error, match="number"):
+            node.answer(messages.Similar(like=[strange]), [np.ones((4, 9, 9), np.float32), valid])
     with pytest.raises(NotFound, match="no raster"):
         similar(node, key("u8hks", "1999-01-01"))
+    with pytest.raises(InvalidInput, match="years 1 to 9999"):
+        similar(node, FIRST.model_copy(update={"time_us": 2**62}))
     vector = similar(node, FIRST, k=1).arrays[2]
     pair = [messages.Example(vector=0), messages.Example(vector=1)]
     with pytest.raises(InvalidInput, match="cancel out"):

@@ -42,6 +42,13 @@ def test_a_large_area_is_refused_before_it_is_listed() -> None:
     assert 1 < len(cover_prefixes(circle, 12, 64)) <= 64
 
 
+def test_a_line_across_the_antimeridian_goes_the_short_way() -> None:
+    """A track past Fiji meets the cells on both sides of it, and none of the rest of the Earth."""
+    track = {"type": "LineString", "coordinates": [[179.9, -17.0], [-179.9, -17.0]]}
+    found = cover(track, 4)
+    assert {gh.bounds(cell)[0] for cell in found} == {179.6484375, -180.0}
+
+
 def test_areas_across_the_antimeridian() -> None:
     """A box with west > east, and a ring that jumps by 360, cover both sides of 180 and nothing between."""
     wanted = ["2pbpb", "80000", "rzzzz", "xbpbp"]

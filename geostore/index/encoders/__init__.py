@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -127,6 +127,19 @@ def check_places(lon: Doubles, lat: Doubles) -> None:
     """Raise InvalidInput unless all are degrees on the Earth."""
     if lon.shape != lat.shape or not ((np.abs(lon) <= 180) & (np.abs(lat) <= 90)).all():  # NaN is none either
         raise InvalidInput(f"longitudes {lon[:3]}, latitudes {lat[:3]}; give as many, -180..180 and -90..90 degrees")
+
+
+def direction(vector: npt.NDArray[Any]) -> Floats:
+    """A (D,) vector that somebody gave, however long, as (D,) float32 of length 1.
+
+    Raises:
+        InvalidInput: a value is not finite, or all are 0.
+    """
+    wide = np.asarray(vector, np.float64)
+    if not np.isfinite(wide).all() or not wide.any():
+        raise InvalidInput("a vector holds values that are not finite, or only zeros; give finite numbers")
+    wide = wide / np.abs(wide).max()  # squares of what is left neither overflow nor vanish
+    return np.asarray(wide / np.linalg.norm(wide), np.float32)
 
 
 def unit(vectors: Floats) -> Floats:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from geostore.errors import InvalidInput
+from geostore.errors import InvalidInput, NotFound
 from geostore.index.filters import Condition, Filter, columns
 from geostore.index.labels import AtLeast, Exactly, Some
 from geostore.index.segments import Segments
 from geostore.index.spatial import Circle, Where, where
 from geostore.keys import from_time_us
 from geostore.query.messages import Wanted
+
+if TYPE_CHECKING:
+    from geostore.node.node import Node
 
 SENSOR, CLOUD = "sensor", "cloud"
 _HOW: dict[str, type[Some | AtLeast | Exactly]] = {"some": Some, "at-least": AtLeast, "exactly": Exactly}
@@ -44,6 +48,23 @@ def filter_of(wanted: Wanted, indexes: Sequence[Segments]) -> Filter:
         numbers=wanted.numbers,
         labels=_labels(wanted),
     )
+
+
+def meant(node: Node, wanted: Wanted) -> set[str] | None:
+    """Names of the models of the collection and band group that are asked for; None for all.
+
+    Raises:
+        NotFound: the store has no such collection, or no band group of that name.
+    """
+    if wanted.collection is None and wanted.group is None:
+        return None
+    known = node.store.collections() if wanted.collection is None else [node.store.collection(wanted.collection)]
+    groups = [(name, bands) for collection in known for name, bands in collection.groups.items()]
+    chosen = [bands for name, bands in groups if wanted.group in (None, name)]
+    if not chosen:
+        where, there = wanted.collection or "this store", ", ".join(sorted({name for name, _ in groups})) or "none"
+        raise NotFound(f"no band group {wanted.group!r} in {where}; it has {there}")
+    return {node.following.model(bands).name for bands in chosen}
 
 
 def _time(us: int) -> datetime:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 
 from geostore.errors import BadRequest, InvalidInput, NotComparable, NotFound
 from geostore.index.descriptors import PIXELS_MIN
-from geostore.index.encoders import LocationEncoder, TextEncoder
+from geostore.index.encoders import LocationEncoder, TextEncoder, direction
 from geostore.index.ranked import Query
 from geostore.keys import RasterKey, check_geohash
+from geostore.node.search.chosen import meant
 from geostore.node.search.levels import LETTERS, Levels
 from geostore.node.search.models import SearchModel
 from geostore.partition.geohash import code_of
@@ -32,8 +33,8 @@ def model_for(node: Node, examples: Sequence[Example], arrays: tuple[Array, ...]
     """What all examples can be compared by.
 
     Raises:
-        NotFound: nothing is stored, or not the raster an example names.
-        NotComparable: examples of different bands, or of bands that nothing stored has.
+        NotFound: nothing is stored, or not the raster an example names, or no such collection or band group.
+        NotComparable: examples of different bands, or of bands that nothing stored, or nothing asked for, has.
     """
     known = {name: model for name, (model, _) in node.following.models().items()}
     if not known:
@@ -45,21 +46,51 @@ def model_for(node: Node, examples: Sequence[Example], arrays: tuple[Array, ...]
     for model in models[1:]:
         _check_same(models[0], model)
     if models[0].name not in known:
-        there = "; ".join(sorted(", ".join(m.bands.names) for m in known.values()))
+        there = "; ".join(sorted(_said(m.bands) for m in known.values()))
         raise NotComparable(
-            f"an example has bands {', '.join(models[0].bands.names)}; this store has {there}: give the bands of "
-            "one of these, in this order"
+            f"an example has bands {_said(models[0].bands)}; this store has {there}: give the bands of one of these, "
+            "in this order"
         )
+    _check_meant(node, models[0], wanted)
     return models[0]
+
+
+def _check_meant(node: Node, model: SearchModel, wanted: Wanted) -> None:
+    """Raise NotComparable where nothing that is asked for has the bands of the examples."""
+    names = meant(node, wanted)
+    if names is not None and model.name not in names:
+        which = " ".join(name for name in (wanted.collection, wanted.group) if name is not None)
+        raise NotComparable(
+            f"an example has bands {_said(model.bands)}, and those of {which} are others; give one of these, or leave "
+            "collection and group out"
+        )
+
+
+def check_like(node: Node, model: SearchModel, example: Example, place: str) -> None:
+    """Check that an example can be compared with what is stored at a place.
+
+    Raises:
+        NotFound: the raster it names is not stored. NotComparable: its bands are others than the place's.
+    """
+    bands = _bands_of(node, example)
+    if bands is not None and node.following.model(bands).name != model.name:
+        raise NotComparable(
+            f"the example has bands {_said(bands)}; {place} has {_said(model.bands)}: give these, in this order"
+        )
 
 
 def _check_same(first: SearchModel, other: SearchModel) -> None:
     """Raise NotComparable where two examples are described by different models."""
-    if first.name == other.name:
-        return
-    one, two = (", ".join(model.bands.names) for model in (first, other))
-    which = f"bands {one}, another {two}" if one != two else f"bands {one}, stored in different numbers or groups"
-    raise NotComparable(f"one example has {which}: what tells them apart is not what they show; ask about one kind")
+    if first.name != other.name:
+        raise NotComparable(
+            f"one example has bands {_said(first.bands)}, another {_said(other.bands)}: what tells them apart is not "
+            "what they show; ask about one kind"
+        )
+
+
+def _said(bands: Bands) -> str:
+    """What a message says of bands: names, and kinds other than reflectance."""
+    return ", ".join(b.name if b.kind == "reflectance" else f"{b.name} ({b.kind})" for b in bands)
 
 
 def _bands_of(node: Node, example: Example) -> Bands | None:
@@ -86,9 +117,7 @@ def _only(
             f"no index here has an encoder with a {' and '.join(sorted(asked))} side; see `geostore index upgrade "
             "--encoder`, or ask by `words` or `near`"
         )
-    if wanted.collection is not None:
-        groups = node.store.collection(wanted.collection).groups
-        names = {node.following.model(bands).name for g, bands in groups.items() if wanted.group in (None, g)}
+    if (names := meant(node, wanted)) is not None:
         fitting = [model for model in fitting if model.name in names]
     if len(fitting) > 1 and examples[0].vector is not None:
         fitting = _as_wide(fitting, _position(arrays, examples[0].vector, "vector").size)
@@ -204,14 +233,15 @@ def vector_of(levels: Levels, key: RasterKey, cell: str | None) -> Floats:
     letters = len(geohash) - len(key.geohash)
     kinds = [kind for kind in LETTERS if LETTERS[kind] == letters]
     indexes = [index for kind in kinds for index in levels.at(kind) if index.precision == len(geohash)]
+    strange = InvalidInput(f"{cell!r} is no chip of {key}; give a geohash of one letter more")
     if letters and not indexes:
-        raise InvalidInput(f"{cell!r} is no chip of {key}; give a geohash of one letter more")
+        raise strange
     for found in (index.take([key.to_bytes()]) for index in indexes):
         if found is None or found.descriptors is None or found.scales is None:
             continue
         for at in np.flatnonzero(found.cells == code_of(geohash)):
             return np.asarray(found.descriptors[at].astype(np.float32) * found.scales[at])
-    raise _too_few(f"{key} at {geohash}")
+    raise _too_few(f"{key} at {geohash}") if geohash.startswith(key.geohash) else strange
 
 
 def _given(model: SearchModel, example: Example, arrays: tuple[Array, ...]) -> Floats:
@@ -223,9 +253,7 @@ def _given(model: SearchModel, example: Example, arrays: tuple[Array, ...]) -> F
             f"a vector of shape {vector.shape} {vector.dtype}; descriptors of {model.space.descriptor} here are "
             f"({model.space.width},) float32"
         )
-    if not np.isfinite(vector).all() or not vector.any():
-        raise InvalidInput("a vector holds values that are not finite, or only zeros; give finite numbers")
-    return np.asarray(vector / np.linalg.norm(vector), np.float32)
+    return direction(vector)
 
 
 def _too_few(what: str) -> InvalidInput:

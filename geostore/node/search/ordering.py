@@ -15,11 +15,11 @@ from geostore.index.encoders.static import Static, installed
 from geostore.index.ordered import Words, by_distance, by_words
 from geostore.index.ranked import explained
 from geostore.index.segments import Segments
-from geostore.node.search.chosen import filter_of
+from geostore.node.search.chosen import filter_of, meant
 from geostore.node.search.labelling import check_asked
 from geostore.node.search.voting import hit_fields
 from geostore.query import messages
-from geostore.query.messages import Progress, Reply, Wanted
+from geostore.query.messages import Progress, Reply
 
 if TYPE_CHECKING:
     from geostore.node.node import Node
@@ -37,7 +37,8 @@ def by_order(node: Node, request: messages.Similar, words: str | None, progress:
     """The answer to `words`, or to `near`; over every set of bands that the conditions leave.
 
     Raises:
-        NotFound: nothing is stored. InvalidInput: a radius, which is of signatures, or cells, which have no words.
+        NotFound: nothing is stored, or no such collection or group. InvalidInput: a radius, which is of signatures, or
+            cells, which have no words.
     """
     if request.radius is not None or request.level == "cell":
         raise InvalidInput("words and distances are of rasters or chips, and have no radius; use such a `level`")
@@ -82,14 +83,6 @@ def _indexes(node: Node, request: messages.Similar, progress: Progress) -> list[
     models = node.following.models()
     if not models:
         raise NotFound("nothing is stored yet, so nothing can be found; run `geostore ingest` first")
-    names = _meant(node, request.wanted)
+    names = meant(node, request.wanted)
     chosen = [model for name, (model, _) in models.items() if names is None or name in names]
     return [index for model in chosen for index in node.following.level(model, progress).at(request.level)]
-
-
-def _meant(node: Node, wanted: Wanted) -> set[str] | None:
-    """Names of the models of a collection and band group; None for all."""
-    if wanted.collection is None:
-        return None
-    groups = node.store.collection(wanted.collection).groups
-    return {node.following.model(bands).name for g, bands in groups.items() if wanted.group in (None, g)}
