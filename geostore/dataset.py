@@ -48,7 +48,7 @@ def build(
     Returns:
         Dimensions time, y, x (y downwards). One float32 variable a band in physical units, NaN where a pixel may not
         be used; `valid` bool; coordinate `spatial_ref` with the CRS; along time the certificate (`mse`, `psnr_db`,
-        `max_error`, `ndvi_mae`, ...) and `tier`, `codec`, `generation`, `platform`, `scene`.
+        `max_error`, `ndvi_mae`, ...) and `tier`, `layers`, `codec`, `generation`, `platform`, `scene`.
 
     Raises:
         InvalidInput: no raster, or rasters of several partitions.
@@ -244,6 +244,7 @@ def _times(infos: Sequence[RasterInfo]) -> dict[str, Any]:
         "max_error": np.array([i.certificate.max_error for i in infos]),
         "generation": np.array([i.generation for i in infos], np.int32),
         "tier": np.array([i.tier for i in infos]),
+        "layers": np.array([i.layers for i in infos]),
         "codec": np.array([i.codec for i in infos]),
         "platform": np.array([i.key.platform for i in infos]),
         "scene": np.array([i.scene for i in infos]),

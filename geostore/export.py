@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -51,6 +51,7 @@ class Exported:
         time_us: of the acquisition.
         width, height: pixels; usable: those that are not nodata; bands: names in file order; cells: how many were
             joined.
+        tiers, layers: what the cells were decoded from, each once: "embedding", and "klt+av1" or "gain+grid".
         exact: True if every cell decoded bit for bit; mse (on n1, weighed by pixels) and max_error (physical units)
             are of the certificates, over all bands of the band group.
     """
@@ -63,6 +64,8 @@ class Exported:
     usable: int
     bands: tuple[str, ...]
     cells: int
+    tiers: tuple[str, ...]
+    layers: tuple[str, ...]
     exact: bool
     mse: float
     max_error: float
@@ -214,7 +217,7 @@ def _export_one(
     raster = join([raster for _, raster in decoded])
     if area is not None:
         raster = crop(raster, area)
-    tags = _tags(acquisition, infos, "+".join(sorted({i.tier for i in infos})) if within else tier)
+    tags = _tags(acquisition, infos)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_cog(path, raster, tags)
     return Exported(
@@ -226,20 +229,28 @@ def _export_one(
         usable=int(raster.valid.sum()),
         bands=raster.bands.names,
         cells=len(infos),
+        tiers=_each_once(i.tier for i in infos),
+        layers=_each_once(i.layers for i in infos),
         exact=all(i.exact for i in infos),
         mse=_mse(infos),
         max_error=max(i.certificate.max_error for i in infos),
     )
 
 
-def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo], tier: str) -> dict[str, str]:
+def _each_once(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(names)))
+
+
+def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo]) -> dict[str, str]:
     """What the file says of itself: when, from what, and how far it may be from the original."""
     return {
         "ACQUISITION_DATETIME": from_time_us(acquisition.time_us).isoformat(),
         "PLATFORM": acquisition.platform,
         "GEOSTORE_COLLECTION": infos[0].key.collection,
         "GEOSTORE_CELLS": " ".join(i.key.geohash for i in infos),
-        "GEOSTORE_TIER": tier,
+        "GEOSTORE_TIER": " ".join(_each_once(i.tier for i in infos)),
+        "GEOSTORE_LAYERS": " ".join(_each_once(i.layers for i in infos)),
+        "GEOSTORE_CODEC": " ".join(_each_once(i.codec for i in infos)),
         "GEOSTORE_EXACT": "yes" if all(i.exact for i in infos) else "no",
         "GEOSTORE_MSE_N1": f"{_mse(infos):.6g}",
         "GEOSTORE_MAX_ERROR": f"{max(i.certificate.max_error for i in infos):.6g}",

@@ -118,7 +118,7 @@ def _show(console: Console, made: list[Exported]) -> None:
     for m in made:
         console.print(
             f"{m.path}: {m.width} x {m.height}, {', '.join(m.bands)}, {counted(m.cells, 'cell')}, "
-            f"{show.when(m.time_us)}, {said_error(m)}"
+            f"{show.when(m.time_us)}, {said_error(m)}; from {' and '.join(m.tiers)} ({', '.join(m.layers)})"
         )
 
 

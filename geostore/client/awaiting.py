@@ -153,7 +153,7 @@ class AsyncClient:
         def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:
             return [raster for _, raster in waiting.decode_rasters(chosen, bands=bands, tier=tier, within=within)]
 
-        return dataset.build(provenance(infos, within), fetch, bands=bands, product=product, within=within)
+        return dataset.build(provenance(infos, within, tier), fetch, bands=bands, product=product, within=within)
 
     async def decode_rasters(
         self,

@@ -156,7 +156,7 @@ class Client:
         def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:
             return [raster for _, raster in self.decode_rasters(chosen, bands=bands, tier=tier, within=within)]
 
-        return dataset.build(provenance(infos, within), fetch, bands=bands, product=product, within=within)
+        return dataset.build(provenance(infos, within, tier), fetch, bands=bands, product=product, within=within)
 
     def decode_rasters(
         self,

@@ -14,7 +14,7 @@ from geostore.keys import PartitionKey, RasterKey
 from geostore.node.facts import raster_fields
 from geostore.node.reference import PREFIX, read_reference
 from geostore.query import messages
-from geostore.query.budget import Within, beyond
+from geostore.query.budget import ORIGINAL, Within, beyond
 from geostore.query.messages import Array, Progress, Reply
 from geostore.raster import Mask, Pixels, Raster
 from geostore.storage import CodecRow, RasterRow, pack_mask, unpack_mask
@@ -68,7 +68,7 @@ def decode_each(
     """Facts and pixels of each raster at `tier`, in order; only `bands`, in that order, if given."""
     if tier == "original":
         for key in keys:
-            yield _chosen(*read_original(node, key), bands)
+            yield _as_original(*_chosen(*read_original(node, key), bands))
         return
     rows = node.store.rows(keys)
     for row in rows:
@@ -91,8 +91,11 @@ def decode_within(
         if stays:
             yield _chosen(row, *next(kept), bands)
         else:
-            fields, raster = _chosen(*_original_within(node, row, within), bands)
-            yield {**fields, "tier": "original", "layers": "original"}, raster
+            yield _as_original(*_chosen(*_original_within(node, row, within), bands))
+
+
+def _as_original(fields: dict[str, Any], raster: Raster) -> tuple[dict[str, Any], Raster]:
+    return {**fields, "tier": ORIGINAL, "layers": ORIGINAL}, raster
 
 
 def _original_within(node: Node, row: RasterRow, within: Within) -> tuple[RasterRow, CodecRow, Raster]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from geostore.certificate import Certificate, float32_up
 from geostore.errors import InvalidInput
 from geostore.query.facts import RasterInfo
+from geostore.query.messages import Tier
 
+ORIGINAL: Final = "original"  # tier and layers of a raster as it came
 Within = Mapping[str, float]  # "mse", "max_error", "ndvi" (its mean error), "ndvi_p99", "ndvi_max": the largest allowed
 
 
@@ -37,8 +40,10 @@ def beyond(certificate: Certificate, within: Within) -> str:
     return ", ".join(f"{name} {errors[name]:.3g} where {within[name]:g} is wanted" for name in missed)
 
 
-def provenance(infos: Sequence[RasterInfo], within: Within | None) -> list[RasterInfo]:
-    """What a decode within the budget gives: each as it is stored where its certificate allows, else the original."""
+def provenance(infos: Sequence[RasterInfo], within: Within | None, tier: Tier) -> list[RasterInfo]:
+    """What a decode gives: at tier "original" that; else each as stored, unless a budget is there and it errs more."""
+    if tier == ORIGINAL:
+        return [as_original(info) for info in infos]
     return [
         as_original(info) if within and not info.exact and beyond(info.certificate, within) else info for info in infos
     ]
@@ -47,7 +52,7 @@ def provenance(infos: Sequence[RasterInfo], within: Within | None) -> list[Raste
 def as_original(info: RasterInfo) -> RasterInfo:
     """The facts of the same raster as it came."""
     none = Certificate(info.certificate.pixels, 0.0, 0.0)
-    return replace(info, tier="original", layers="original", exact=True, certificate=none)
+    return replace(info, tier=ORIGINAL, layers=ORIGINAL, exact=True, certificate=none)
 
 
 def in_words(within: Within) -> str:

@@ -112,8 +112,8 @@ def test_an_area_is_cropped_and_masked_as_rasterio_does(run, world, tmp_path):
 def test_a_date_under_clouds_is_not_called_right():
     """A file of nodata alone has neither errors nor exactness."""
     made = Exported(
-        path="o.tif", time_us=0, platform="", width=2, height=2, usable=0, bands=("red",), cells=1, exact=False,
-        mse=0.0, max_error=0.0,
+        path="o.tif", time_us=0, platform="", width=2, height=2, usable=0, bands=("red",), cells=1,
+        tiers=("embedding",), layers=("klt+av1",), exact=False, mse=0.0, max_error=0.0,
     )  # fmt: skip
     assert said_error(made) == "no usable pixel"
     assert said_error(replace(made, usable=1, exact=True)) == "exact"

@@ -83,6 +83,21 @@ def test_a_daemon_answers_the_same(store: Path) -> None:
     assert here.identical(there)
 
 
+def test_an_original_is_called_one(store: Path) -> None:
+    """Decoded at tier original, a fitted raster has no error, and its tier and layers say why, in facts and Dataset."""
+    with connect(store, readonly=True) as client:
+        infos = client.rasters(CELL, group="10m")
+        assert {i.tier for i in infos} == {"embedding"}
+        found = client.decode_rasters(infos, tier="original")
+        ds, best = (client.decode(CELL, tier=tier) for tier in ("original", "best"))
+        told = [(i.tier, i.layers, i.exact, i.certificate.mse) for i, _ in found]
+        assert told == [("original", "original", True, 0.0)] * DATES
+        assert set(ds["tier"].values) == set(ds["layers"].values) == {"original"}
+        assert (ds["mse"].values == 0).all()
+        assert ds.attrs["comment"] == "decoded without loss"
+        assert [i.layers for i in infos] == best["layers"].values.tolist()
+
+
 def test_what_no_tier_keeps_is_said_with_both_numbers(store: Path, tmp_path: Path) -> None:
     """Without an original PolicyMissed names the error kept, the one wanted and the next step."""
     shutil.copytree(store, tmp_path / "store")
@@ -117,4 +132,4 @@ def test_an_exported_file_names_its_tiers(store: Path, tmp_path: Path) -> None:
         (made,) = export(client, chosen, tmp_path / "one.tif", within={"mse": 1e-12})
     assert made.exact
     with rasterio.open(made.path) as file:
-        assert file.tags()["GEOSTORE_TIER"] == "original"
+        assert file.tags()["GEOSTORE_TIER"] == file.tags()["GEOSTORE_LAYERS"] == "original"
