@@ -18,6 +18,7 @@ from geostore.raster import Band, Bands
 from geostore.spectral import spectral_index
 
 STEP_MAX = 0.05  # reflectance between two whole numbers, at most
+PSNR_DB_END = 120  # beyond it an MSE is too small to be measured
 
 _KEYS = {
     *("name", "preset", "precision", "crs", "indices", "product", "time_pattern", "version"),
@@ -57,8 +58,21 @@ def load_collection(source: str | Path) -> Collection:
         found = collection_from_dict(table) if _is_own(table) else collection_from_stac(table)
         return _measured(found, table.get("geostore:indices", ()), table.get("geostore:policy", {}), where)
     table = _parse(path.read_bytes(), where)
+    table["policy"] = _without_psnr(table.get("policy", {}), where)
     made = _collection(_with_preset(table, where), where)
     return _measured(made, table.get("indices", ()), table.get("policy", {}), where)
+
+
+def _without_psnr(policy: Any, where: str) -> Any:
+    """The policy of a file with `psnr_db_min` as the `mse_max` that says the same: PSNR is of n1, whose range is 1."""
+    if not isinstance(policy, Mapping) or "psnr_db_min" not in policy:
+        return policy
+    wanted, rest = policy["psnr_db_min"], {k: v for k, v in policy.items() if k != "psnr_db_min"}
+    if isinstance(wanted, bool) or not isinstance(wanted, int | float) or not 0 < wanted < PSNR_DB_END:
+        raise InvalidInput(f"{where}, policy: psnr_db_min = {wanted!r}; give decibels, 0 to {PSNR_DB_END}")
+    if "mse_max" in rest:
+        raise InvalidInput(f"{where}, policy: psnr_db_min and mse_max say the same; give one of them")
+    return {**rest, "mse_max": 10 ** (-wanted / 10)}
 
 
 def _measured(collection: Collection, indices: Iterable[str], policy: Mapping[str, Any], where: str) -> Collection:

@@ -79,6 +79,12 @@ def test_nan_nodata_and_every_field_survive_json(tmp_path: Path) -> None:
     assert collection.name == "made"
 
 
+def test_a_bound_may_be_given_in_decibels(tmp_path: Path) -> None:
+    """A PSNR of at least 30 dB is an MSE of at most 1e-3, in place of the preset's."""
+    collection = load_collection(written(tmp_path, 'preset = "modis-09"\n[policy]\npsnr_db_min = 30\n'))
+    assert collection.policy.mse_max == pytest.approx(1e-3)
+
+
 def test_a_preset_is_changed_band_by_band(tmp_path: Path) -> None:
     """Names select bands of the preset, tables change or add them, [policy] is laid over key by key."""
     path = written(
@@ -108,6 +114,8 @@ def test_a_preset_is_changed_band_by_band(tmp_path: Path) -> None:
         ('preset = "generic"', ["no bands", "[[bands]]"]),
         ('preset = "modis-09"\ncolour = 1', ["'colour'", "time_pattern"]),
         ('preset = "modis-09"\n[policy]\nmse = 1', ["policy", "'mse'", "mse_max"]),
+        ('preset = "modis-09"\n[policy]\npsnr_db_min = "high"', ["psnr_db_min = 'high'", "decibels"]),
+        ('preset = "modis-09"\n[policy]\npsnr_db_min = 30\nmse_max = 1', ["psnr_db_min and mse_max", "one of them"]),
         ('preset = "modis-09"\n[policy]\nmse_max = "low"', ["mse_max = 'low'", "number"]),
         ('preset = "modis-09"\n[policy]\nmse_max = -1', ["mse_max = -1", "positive"]),
         ('preset = "modis-09"\n[policy]\nmse_max = 1e-40', ["mse_max = 1e-40", "1e-12", "raw"]),
