@@ -69,7 +69,24 @@ def _cell(rng: np.random.Generator, dates: int) -> list[Look]:
 
 def _sample(rng: np.random.Generator, cell: list[Look], count: int) -> Sample:
     looks = tuple(cell[i] for i in rng.choice(len(cell), count, replace=False))
-    return Sample(dates=len(cell), looks=looks, seconds=0.0, series=None)
+    return Sample(geohash="", dates=len(cell), looks=looks, seconds=0.0, series=None, grid=None)
+
+
+def test_a_fit_in_small_sees_all_dates_of_a_cloudy_series(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From 4 of 24 dates a cell, payloads are the share of lossless that they are from all of them, to a quarter: dates
+    that stood in for others would take nothing beside them."""
+    place = Synthetic(seed=5, grid=Grid("EPSG:32634", 604_000.0, 5_003_000.0, 40.0, 40.0, 40, 48), dates=24)
+    policy = Policy(codec="klt-av1", rivals=())
+    collection = Collection(name="place", groups={"40m": place.bands}, policy=policy)
+    write_scenes(place, tmp_path / "scenes")
+    shares = []
+    for dates in (sampling.DATES_MIN, 4):
+        monkeypatch.setattr(sampling, "DATES_MIN", dates)
+        found = estimate([tmp_path / "scenes"], collection, steps=4)
+        shares.append(found.bytes_embeddings / found.bytes_jxl)
+        monkeypatch.setattr(totals, "VALUES_MAX", 0)
+    print(f"{shares[0]:.4f} of lossless seen whole, {shares[1]:.4f} from four dates a cell")
+    assert 0.8 < shares[1] / shares[0] < 1.25
 
 
 def test_more_scenes_than_files_may_be_open(tmp_path: Path) -> None:

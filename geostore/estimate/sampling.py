@@ -44,14 +44,16 @@ class Sample:
     """One cell of one band group that was looked at.
 
     Attributes:
-        dates: how many rasters it has. looks: those that were read.
-        series: their pixels; None where nothing in them has data.
+        geohash, dates: which cell, and how many rasters it has. looks: those that were read.
+        series, grid: their pixels and where they lie; None where nothing in them has data.
     """
 
+    geohash: str
     dates: int
     looks: tuple[Look, ...]
     seconds: float
     series: Series | None
+    grid: Grid | None
 
     def sum(self, name: str) -> int:
         """Of one attribute over the rasters read."""
@@ -93,8 +95,27 @@ def look_at(scenes: Sequence[Scene], geohash: str, group: str, collection: Colle
         looks.append(_measured(split, int((mine & footprint(scene.grids[group], cell)).sum())))
         splits += [(scene.time_us, split)] if split is not None else []
     seconds = time.monotonic() - begun
-    series = _series(splits, collection, group) if splits else None
-    return Sample(dates=len(scenes), looks=tuple(looks), seconds=seconds, series=series)
+    series, grid = _series(splits, collection, group) if splits else (None, None)
+    return Sample(geohash=geohash, dates=len(scenes), looks=tuple(looks), seconds=seconds, series=series, grid=grid)
+
+
+def read_middle(
+    scenes: Sequence[Scene], sample: Sample, group: str, collection: Collection, side: int, count: int
+) -> Series | None:
+    """The middle of a sample's box, `side` pixels at most, on up to `count` of all its dates; None without data.
+
+    Few dates that stand in for all will not do: rasters that are the same take nothing beside one another.
+    """
+    if sample.series is None or sample.grid is None or len(sample.looks) == sample.dates:
+        return sample.series
+    (height, width), box = (min(n, side) for n in sample.grid.shape), sample.grid
+    middle = box.window((box.height - height) // 2, (box.width - width) // 2, height, width)
+    splits = []
+    for scene in _evenly(sorted(scenes, key=lambda s: s.time_us), count):
+        with contextlib.closing(scene):
+            split = cut(scene, sample.geohash, group, middle)
+        splits += [(scene.time_us, split)] if split is not None else []
+    return _series(splits, collection, group)[0] if splits else None
 
 
 def _evenly(items: Sequence[Scene], count: int) -> list[Scene]:
@@ -119,8 +140,8 @@ def _measured(split: Split | None, covered: int) -> Look:
     )
 
 
-def _series(splits: Sequence[tuple[int, Split]], collection: Collection, group: str) -> Series:
-    """The rasters on the box of them all, oldest first."""
+def _series(splits: Sequence[tuple[int, Split]], collection: Collection, group: str) -> tuple[Series, Grid]:
+    """The rasters on the box of them all, oldest first, and that box."""
     splits = sorted(splits, key=lambda item: item[0])
     top, left = min(s.row for _, s in splits), min(s.col for _, s in splits)
     height = max(s.row + s.raster.grid.height for _, s in splits) - top
@@ -133,7 +154,9 @@ def _series(splits: Sequence[tuple[int, Split]], collection: Collection, group: 
         cols = slice(s.col - left, s.col - left + s.raster.grid.width)
         pixels[i, :, rows, cols], valid[i, rows, cols] = s.raster.pixels, s.raster.valid
     times = np.array([t for t, _ in splits], np.int64)
-    return Series(pixels=pixels, valid=valid, times_us=times, bands=bands, indices=collection.indices_of(group))
+    indices = collection.indices_of(group)
+    series = Series(pixels=pixels, valid=valid, times_us=times, bands=bands, indices=indices)
+    return series, splits[0][1].cell.window(top, left, height, width)
 
 
 def half_interval(samples: Sequence[Sample], name: str, cells: int) -> float:

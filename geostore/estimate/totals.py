@@ -5,25 +5,23 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
 from geostore.amounts import quotient
 from geostore.client.steps import BATCH_BYTES
-from geostore.codec import RawCodec, Series, quiet
-from geostore.collection import Collection, Policy
+from geostore.codec import RawCodec, quiet
+from geostore.collection import Collection
 from geostore.dht.ring import slot_of
 from geostore.errors import BadScene
-from geostore.estimate.sampling import VALUES_MAX, Sample, half_interval, look_at, places_of, spread
+from geostore.estimate.sampling import VALUES_MAX, Sample, half_interval, look_at, places_of, read_middle, spread
 from geostore.node.acquisition import check_one_time
-from geostore.node.pilot import RASTERS_MAX, Pilot, pilot
+from geostore.node.pilot import RASTERS_MAX, SIDE_MAX, Pilot, pilot
 from geostore.query.messages import SCENES_MAX
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
 
-PILOT_STEPS = 150
+PILOT_STEPS = 200  # below that `klt-av1` does not search, and takes up to twice what it will
 FIT_LOW, FIT_HIGH = 0.5, 1.8  # a whole fit against its pilot, as measured on real and synthetic series
 LEAST = 0.02  # half an interval where everything was read: a fit puts rasters on the window of their partition
 SLOT_BYTES = 32_768  # tables beyond payloads, after compact: a touched slot, and a raster
@@ -156,7 +154,7 @@ def estimate(
             progress(f"look at {geohash} {name}", (i + k / len(chosen)) / len(collection.groups))
             samples.append(look_at(places[geohash], geohash, name, collection, VALUES_MAX // len(chosen)))
         progress(f"fit in small {name}", (i + 0.9) / len(collection.groups))
-        tried = _try(samples, collection.policy, min(pilot_steps, steps), len(places))
+        tried = _try(places, samples, name, collection, min(pilot_steps, steps))
         sampled, read = sampled + len(samples), read + sum(len(s.looks) for s in samples)
         groups.append(_extrapolate(name, places, samples, scenes, tried, steps / max(min(pilot_steps, steps), 1)))
     slots = {slot_of(g, 16) for g in places_of(scenes, next(iter(collection.groups)), collection.precision)}
@@ -171,20 +169,17 @@ def _looked_at(source: SceneSource, collection: Collection, acquired: datetime |
     return scene
 
 
-def _try(samples: Sequence[Sample], policy: Policy, steps: int, partitions: int) -> Pilot | None:
+def _try(
+    places: dict[str, list[Scene]], samples: Sequence[Sample], group: str, collection: Collection, steps: int
+) -> Pilot | None:
     """A fit in small of the cell that holds most; None where there is nothing to fit."""
     best = max(samples, key=lambda s: s.sum("bytes_jxl"), default=None)
-    if best is None or best.series is None or policy.codec == "raw" or not best.series.valid.any():
+    if best is None or collection.policy.codec == "raw":
         return None
-    whole = _repeated(best.series, best.dates * len(best.series) // len(best.looks))
-    return pilot(whole, policy, steps=steps, partitions=partitions)
-
-
-def _repeated(series: Series, count: int) -> Series:
-    """Up to `count` rasters, those read standing in for those between: how many there are decides what a fit makes."""
-    at = np.linspace(0, len(series) - 1, max(len(series), min(count, RASTERS_MAX))).round().astype(int)
-    times = np.sort(series.times_us[at]) + np.arange(len(at))
-    return replace(series, pixels=series.pixels[at], valid=series.valid[at], times_us=times)
+    middle = read_middle(places[best.geohash], best, group, collection, SIDE_MAX, RASTERS_MAX)
+    if middle is None or not middle.valid.any():
+        return None
+    return pilot(middle, collection.policy, steps=steps, partitions=len(places))
 
 
 def _extrapolate(
