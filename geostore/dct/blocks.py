@@ -31,11 +31,13 @@ class Blocks:
     Attributes:
         height, width: of a plane, pixels.
         least: side of a block, pixels at least where the plane has them; below twice that.
+        beside: whether what references missed of blocks beside a block is expected of it, see `predict.lead`.
     """
 
     height: int
     width: int
     least: int = SIDE
+    beside: bool = True
 
     @property
     def rows(self) -> int:

@@ -24,7 +24,7 @@ from geostore.dct.stream import Doubles, Longs, decode_group, encode_group
 from geostore.errors import Corrupt
 from geostore.raster import Mask, Pixels
 
-MAGIC, VERSION = b"GSDCT", 2  # 1: blocks of SIDE; 2: of any
+MAGIC, VERSION = b"GSDCT", 3  # 1: blocks of SIDE; 2: of any; 3: expected from those beside them too
 _LAYERS = ("klt", "dct")
 _EMPTY = Encoded(payload=b"", layers=("empty",))
 
@@ -41,17 +41,19 @@ class KltDctCodec(Body):
         step: number of the quantiser's step, see `stream.step_of`.
         dates: rasters of a group at most.
         side: of a block, see `Blocks.least`.
+        beside: see `Blocks.beside`; False for what an older version fitted.
     """
 
     family: ClassVar[str] = "klt-dct"
     step: int
     dates: int
     side: int = SIDE
+    beside: bool = True
 
     @cached_property
     def blocks(self) -> Blocks:
         """How components are cut."""
-        return Blocks(self.height, self.width, self.side)
+        return Blocks(self.height, self.width, self.side, self.beside)
 
     # --- encode
 
@@ -159,6 +161,8 @@ class KltDctCodec(Body):
 
     def to_bytes(self) -> bytes:
         """The codec itself: bands, policy, scale and transform."""
+        if self.beside:
+            return self.pack(MAGIC + b"\x03", (self.step, self.dates, self.side))
         if self.side == SIDE:
             return self.pack(MAGIC + b"\x01", (self.step, self.dates))
         return self.pack(MAGIC + b"\x02", (self.step, self.dates, self.side))
@@ -166,8 +170,9 @@ class KltDctCodec(Body):
     @classmethod
     def from_bytes(cls, data: bytes) -> KltDctCodec:
         """The inverse of `to_bytes`. Raises Corrupt or UnsupportedFormat."""
-        first = data[len(MAGIC) : len(MAGIC) + 1] == b"\x01"
-        return cls(**unpack(data, cls.family, MAGIC, VERSION, ("step", "dates", "side")[: 2 if first else 3]))
+        version = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 1], "little")
+        known = unpack(data, cls.family, MAGIC, VERSION, ("step", "dates", "side")[: 2 if version == 1 else 3])
+        return cls(**known, beside=version > 2)
 
 
 def _digest(components: Doubles) -> bytes:

@@ -18,7 +18,7 @@ from geostore.dct.coefficients import (
 from geostore.dct.contexts import Hints, Spot, flag_contexts, spreads
 from geostore.dct.learnt import FLAG, SIGN, SIZE, ZERO, Learnt, remember
 from geostore.dct.mixing import guess, mixed_bit
-from geostore.dct.predict import expect, taught, teach
+from geostore.dct.predict import expect, lead, taught, teach
 
 Longs = npt.NDArray[np.int64]
 _PULL, _PULL_BLOCK = 4, 102  # 1/1024, of weights towards the usual ones, and of a block's towards those of the date
@@ -27,7 +27,7 @@ _PULL, _PULL_BLOCK = 4, 102  # 1/1024, of weights towards the usual ones, and of
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def code_date(
     data: Bytes, state: Longs, wanted: Longs, seen: Longs, start: Longs, scan: Longs, ends: Longs, level: int,
-    step: int, learnt: Learnt, t: Tables, out: Longs, encode: bool,
+    step: int, beside: bool, learnt: Learnt, t: Tables, out: Longs, encode: bool,
 ) -> None:  # fmt: skip
     """Code one date.
 
@@ -41,6 +41,7 @@ def code_date(
         ends: (CLASSES + 1,) where each class begins in it.
         level: of the date's place in the order.
         step: of its quantiser.
+        beside: see `Blocks.beside`.
         learnt: what models know.
         t: tables.
         out: filled with what decodes.
@@ -54,6 +55,7 @@ def code_date(
         np.zeros((rows * columns, *cross.shape), np.int64),
     )
     weights, local, apart = start.copy(), start.copy(), spreads(seen)
+    missed = np.zeros((rows, columns), np.int64)  # by what references said of blocks' means
     for k in range(parts):
         square[:], cross[:], squares[:], crosses[:] = 0, 0, 0, 0
         dense = np.array([80, 80], np.int64)  # what there was of this component, and what there mostly is
@@ -72,6 +74,9 @@ def code_date(
                 for x in range(columns):
                     at = (y * columns + x) * len(order)
                     found = expected[at : at + len(order)]
+                    said = found[0]
+                    if beside:
+                        lead(found, missed, order, y, x)
                     hints = Hints(near[:, at : at + len(order)], found, apart, step)
                     _block(data, state, wanted, whole, sums, order, k, y, x, level, dense, hints, learnt, t, encode)
                     for n in range(len(order)):
@@ -80,6 +85,8 @@ def code_date(
                         found[n] += size if whole[k, y, x, u, v] > 0 else -size
                         found[n] = min(max(found[n], -(1 << 21)), 1 << 21)
                         out[k, y, x, u, v] = found[n]
+                    if c == 0:
+                        missed[y, x] = found[0] - said
             if len(start):
                 teach(near, expected, square, cross)
                 for b in range(rows * columns):

@@ -1,7 +1,13 @@
 """What coefficients of a date are expected to be: dates decoded before it, weighed as its lower frequencies taught.
 
 Nothing is sent: weights of one class of frequencies are the least-squares ones of the classes below it, as they were
-decoded, drawn towards what dates are worth on the whole; those of a block are drawn towards those of the date.
+decoded, drawn towards what dates are worth on the whole; those of a block are drawn towards those of the date. Where a
+date is brighter than they say, it mostly is so all over: what they missed of a block's mean is expected of the next,
+and what they missed of the means around a block says which way it slopes.
+
+References:
+    ITU-T T.81 (1992), annex K: low frequencies from a smooth surface through the means of 3 x 3 blocks. Deviation: half
+    of that, as what is missed is not as smooth as a picture.
 """
 
 from __future__ import annotations
@@ -20,6 +26,7 @@ _NOISE_BITS = 6  # 1/64 of the square of a quantiser's step is how uncertain dec
 _SCALE, _SHARE, _WEIGHT = 30, 22, 16  # bits: of sums, of a row taken off another, of a weight while it is solved for
 _MOST = 1 << 32
 _LARGEST = 8 * _ONE
+_SLOPES = np.array([[0, 256, 0], [37, 0, -37], [9, -18, 9]], np.int64)  # 1/256: of cosines 0, 1, 2 in means of 3 blocks
 
 
 def usual(references: tuple[int, ...], standing: int) -> Longs:
@@ -39,6 +46,41 @@ def expect(seen: Longs, weights: Longs, out: Longs) -> None:
         for r in range(seen.shape[0]):
             total += weights[r] * seen[r, n]
         out[n] = (total + 128) >> 8
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def lead(found: Longs, missed: Longs, order: Longs, y: int, x: int) -> None:
+    """Add to the (N,) values expected of a block's class, frequencies (N, 3) `order`, what `missed` says of them.
+
+    That is what references missed of (rows, columns) means: all of them, or those before where a mean is expected.
+    """
+    if order[0, 2] == 0:
+        found[0] += _beside(missed, y, x)
+        return
+    for n in range(len(order)):
+        u, v = order[n, 0], order[n, 1]
+        if u < len(_SLOPES) and v < len(_SLOPES):
+            found[n] += _slope(missed, y, x, _SLOPES[u], _SLOPES[v])
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _slope(missed: Longs, y: int, x: int, down: Longs, right: Longs) -> int:
+    """Half the cosine that (3,) shares `down` and `right` of the means around make; edges repeated."""
+    rows, columns = missed.shape
+    total = 0
+    for i in range(3):
+        for j in range(3):
+            near = missed[min(max(y + i - 1, 0), rows - 1), min(max(x + j - 1, 0), columns - 1)]
+            total += down[i] * right[j] * near
+    return total >> 17
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _beside(missed: Longs, y: int, x: int) -> int:
+    """What references missed of the means to the left and above, on the average; 0 where there are none."""
+    left, above = missed[y, x - 1] if x > 0 else 0, missed[y - 1, x] if y > 0 else 0
+    found: int = (left + above) >> 1 if x > 0 and y > 0 else left + above
+    return found
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]

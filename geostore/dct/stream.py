@@ -164,6 +164,7 @@ class Coder:
             ends,
             turn.level,
             step_of(step),
+            self.blocks.beside,
             self.learnt,
             tables(),
             out,
