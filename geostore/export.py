@@ -214,10 +214,11 @@ def _export_one(
 
     decoded = client.decode_rasters(acquisition.infos, bands=bands, tier=tier, within=within)
     infos = [info for info, _ in decoded]
+    usable = [int(raster.valid.sum()) for _, raster in decoded]
     raster = join([raster for _, raster in decoded])
     if area is not None:
         raster = crop(raster, area)
-    tags = _tags(acquisition, infos)
+    tags = _tags(acquisition, infos, usable)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_cog(path, raster, tags)
     return Exported(
@@ -232,7 +233,7 @@ def _export_one(
         tiers=_each_once(i.tier for i in infos),
         layers=_each_once(i.layers for i in infos),
         exact=all(i.exact for i in infos),
-        mse=_mse(infos),
+        mse=_mse(infos, usable),
         max_error=max(i.certificate.max_error for i in infos),
     )
 
@@ -241,8 +242,11 @@ def _each_once(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(names)))
 
 
-def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo]) -> dict[str, str]:
-    """What the file says of itself: when, from what, and how far it may be from the original."""
+def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo], usable: Sequence[int]) -> dict[str, str]:
+    """What the file says of itself: when, from what, and how far it may be from the original.
+
+    `usable` is how many pixels of each cell are.
+    """
     return {
         "ACQUISITION_DATETIME": from_time_us(acquisition.time_us).isoformat(),
         "PLATFORM": acquisition.platform,
@@ -252,28 +256,30 @@ def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo]) -> dict[str, st
         "GEOSTORE_LAYERS": " ".join(_each_once(i.layers for i in infos)),
         "GEOSTORE_CODEC": " ".join(_each_once(i.codec for i in infos)),
         "GEOSTORE_EXACT": "yes" if all(i.exact for i in infos) else "no",
-        "GEOSTORE_MSE_N1": f"{_mse(infos):.6g}",
+        "GEOSTORE_MSE_N1": f"{_mse(infos, usable):.6g}",
         "GEOSTORE_MAX_ERROR": f"{max(i.certificate.max_error for i in infos):.6g}",
-        **_index_tags(infos),
+        **_index_tags(infos, usable),
     }
 
 
-def _index_tags(infos: Sequence[RasterInfo]) -> dict[str, str]:
-    """Errors of the spectral indices that all cells measured: the mean over their pixels, the largest of the others."""
+def _index_tags(infos: Sequence[RasterInfo], usable: Sequence[int]) -> dict[str, str]:
+    """Errors of the spectral indices that all cells measured: the mean over their pixels, the largest of the others.
+
+    Cells that were never measured, because they are exact, count too.
+    """
     measured = [i.certificate for i in infos if i.certificate.pixels]
+    pixels = sum(i.certificate.pixels or n for i, n in zip(infos, usable, strict=True))
     tags = {}
     for name in sorted(set.intersection(*(set(c.indices) for c in measured))) if measured else ():
-        pixels = sum(c.pixels for c in measured)
         tags[f"GEOSTORE_{name}_MAE"] = f"{sum(c.indices[name].mae * c.pixels for c in measured) / pixels:.6g}"
         tags[f"GEOSTORE_{name}_P99_MAX"] = f"{max(c.indices[name].p99 for c in measured):.6g}"
         tags[f"GEOSTORE_{name}_MAX"] = f"{max(c.indices[name].max for c in measured):.6g}"
     return tags
 
 
-def _mse(infos: Sequence[RasterInfo]) -> float:
-    """Over all measured pixels; 0 where everything is exact."""
-    pixels = sum(i.certificate.pixels for i in infos)
-    return sum(i.certificate.mse * i.certificate.pixels for i in infos) / pixels if pixels else 0.0
+def _mse(infos: Sequence[RasterInfo], usable: Sequence[int]) -> float:
+    """Over all usable pixels, those of exact cells too; 0 where everything is exact."""
+    return sum(i.certificate.mse * n for i, n in zip(infos, usable, strict=True)) / max(sum(usable), 1)
 
 
 def crop(raster: Raster, area: Area) -> Raster:

@@ -69,6 +69,22 @@ def test_the_index_errors_in_the_tags_are_those_of_the_pixels(run, world, tmp_pa
     assert float(tags["GEOSTORE_NDVI_MAE"]) < float(tags["GEOSTORE_NDVI_P99_MAX"]) <= float(tags["GEOSTORE_NDVI_MAX"])
 
 
+def test_errors_of_cells_of_which_one_is_exact_are_over_the_pixels_of_both(run, world, tmp_path):
+    """Within a budget that one of two cells keeps the other is its original: MSE and NDVI error in the tags are those
+    of the whole file against the scene, by rasterio and numpy."""
+    cells = run("rasters", "u2p", "--time", "2020-05-03", "--store", world.store, "--json").json["rasters"]
+    between = sum(cell["certificate"]["mse"] for cell in cells) / 2
+    out, asked = tmp_path / "o.tif", ("decode", "u2p", "--time", "2020-05-03", "--within", f"mse={between}")
+    made = run(*asked, "-o", out, "--store", world.store, "--json").json["files"][0]
+    assert made["tiers"] == ["embedding", "original"]
+    with rasterio.open(out) as file:
+        seen, tags = file.read().astype(float) * 1e-4, file.tags()
+    truth = world.rasters[min(world.rasters)].pixels * 1e-4
+    assert np.mean((seen - truth) ** 2) == pytest.approx(float(tags["GEOSTORE_MSE_N1"]), rel=1e-3)
+    ndvi = [(p[3] - p[2]) / (p[3] + p[2]) for p in (np.maximum(seen, 1e-3), np.maximum(truth, 1e-3))]
+    assert np.abs(ndvi[0] - ndvi[1]).mean() == pytest.approx(float(tags["GEOSTORE_NDVI_MAE"]), rel=1e-3)
+
+
 def test_several_dates_become_several_files_and_pick_takes_one(run, world, tmp_path):
     """A range of times gives a file a date, each named by its time; --pick last gives the name as asked."""
     many = run(
