@@ -10,22 +10,18 @@ import numpy as np
 
 from bench.baselines import LOSSLESS, LOSSY, Errors, Pool, at_error, spend
 from bench.datasets import Dataset, choose
+from bench.filled import codec_rows, raster_row, rows_collection, scene_row
 from bench.harness import Bench, run, workplace
-from geostore.certificate import Certificate, SpectralError
 from geostore.client import Client
-from geostore.codec import RawCodec
 from geostore.connection import connect
 from geostore.ingest import ingest
-from geostore.keys import PartitionKey, RasterKey
-from geostore.partition.grid import cell_grid
+from geostore.keys import RasterKey
 from geostore.raster import Raster
-from geostore.scene.synthetic import BANDS
-from geostore.storage import CodecRow, RasterRow, SceneRow, Store, pack_mask
+from geostore.storage import Store
 
 STEPS = 900  # of a fit, as in the demo
 SLOT_BYTES, RASTER_BYTES, SEGMENT_ROW_BYTES = 32_768, 120, 64  # the table budget
 _SAMPLE_VALUES = 4_000_000  # the quality of a lossy codec is searched on about so many
-_DAY_US = 86_400_000_000
 
 
 def measure(bench: Bench) -> None:
@@ -146,93 +142,15 @@ def _segment(bench: Bench, url: Path) -> None:
     cells, dates = (5, 10) if bench.quick else (100, 200)
     Store.create(url, slots=1).close()
     with Store.open(url) as store:
-        store.put_collection(_collection())
-        store.commit([row for c in range(cells) for row in _codecs(c)])
+        store.put_collection(rows_collection())
+        store.commit([row for c in range(cells) for row in codec_rows(c)])
         for t in range(dates):
-            store.commit([_scene(t), *(_raster(c, t, bench.seed) for c in range(cells))])
+            store.commit([scene_row(t), *(raster_row(c, t, bench.seed) for c in range(cells))])
         store.compact(retain_days=0)
         beside, rows = _beside_payloads(store)
     bar = None if bench.quick else SEGMENT_ROW_BYTES
     what = f"synthetic rows, one slot: {rows} rasters of {cells} cells, {dates} scenes"
     bench.figure("segment.bytes_a_raster", beside / rows, bar=bar, better="lower", baseline=what)
-
-
-def _collection() -> Any:
-    from geostore.collection import Collection
-
-    return Collection(name="segment", groups={"10m": BANDS})
-
-
-def _partition(cell: int) -> PartitionKey:
-    from geostore.partition import geohash
-
-    return PartitionKey("segment", geohash.encode(10 + 0.05 * (cell % 10), 50 + 0.05 * (cell // 10), 5), "10m")
-
-
-def _codecs(cell: int) -> list[CodecRow]:
-    partition = _partition(cell)
-    grid = cell_grid(partition.geohash, "EPSG:32632", 10.0, 10.0, (0.0, 0.0))
-    whole = {"row": 0, "col": 0, "height": grid.height, "width": grid.width}
-    facts: dict[str, str | float | int] = {"reason": "synthetic"}
-    return [
-        CodecRow(
-            partition=partition,
-            generation=g,
-            family="raw",
-            cell=grid,
-            data=RawCodec(BANDS).to_bytes(),
-            parent=None,
-            made_us=cell,
-            facts=facts,
-            **whole,
-        )
-        for g in (0, 1)
-    ]
-
-
-def _scene(t: int) -> SceneRow:
-    return SceneRow(
-        collection="segment",
-        id=f"synthetic_{t:05d}",
-        time_us=t * _DAY_US,
-        platform="unknown",
-        product="generic",
-        baseline="",
-        source=f"scenes/synthetic_{t:05d}.tif",
-        footprint=[[10.0, 50.0], [10.5, 50.0], [10.5, 50.5], [10.0, 50.0]],
-        facts={},
-        complete=True,
-        op="put",
-        put_us=t,
-    )
-
-
-def _raster(cell: int, t: int, seed: int) -> RasterRow:
-    """A row as a fit writes it, with a random payload, a random vector and errors that differ."""
-    partition, rng = _partition(cell), np.random.default_rng((seed, cell, t))
-    error = float(rng.uniform(1e-4, 5e-4))
-    return RasterRow(
-        key=RasterKey(partition.collection, partition.geohash, partition.group, t * _DAY_US),
-        revision=0,
-        generation=1,
-        op="put",
-        scene=f"synthetic_{t:05d}",
-        row=0,
-        col=0,
-        height=64,
-        width=64,
-        valid=pack_mask(np.ones((64, 64), np.bool_)),
-        payload=rng.bytes(int(rng.integers(400, 600))),
-        vector=rng.bytes(16),
-        layers="gain+grid",
-        lossless=False,
-        bytes_lzw=int(rng.integers(25_000, 30_000)),
-        bytes_jxl=int(rng.integers(15_000, 20_000)),
-        original="",
-        certificate=Certificate(
-            4096, error, float(rng.uniform(0.1, 0.2)), {"NDVI": SpectralError(10 * error, 50 * error, 100 * error)}
-        ),
-    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from bench.harness import RESULTS, Figure, interleaved, ratio, run
 
 BENCHES = (
     "storage",
+    "large_store",
     "ingest",
     "wire",
     "decode",
