@@ -16,8 +16,8 @@ import geostore
 from bench.harness import commit
 from geostore.retrieval import UNLABELLED, Described, Score, evaluate, read_described
 
-_CODE = ("retrieval.py", "scene/labelled.py", "index/descriptors", "index/evaluation.py", "index/learned.py",
-         "index/milan.py", "index/signatures.py")  # fmt: skip
+_CODE = ("retrieval.py", "scene/labelled.py", "index/descriptors", "index/evaluation.py", "index/kernel.py",
+         "index/learned.py", "index/milan.py", "index/signatures.py")  # fmt: skip
 _ARRAYS = ("descriptors", "quarters", "labels", "train", "test")
 
 

@@ -20,6 +20,7 @@ from geostore.index.bits import check_bits
 from geostore.index.descriptors import GROUP, Descriptor, Trainable
 from geostore.index.encoders import unit
 from geostore.index.evaluation import average_precision, hits_expected, lenient_precision, strict_precision
+from geostore.index.kernel import enough, fit_kernel_head
 from geostore.index.learned import train_head
 from geostore.index.milan import STEPS, project_published, train_published
 from geostore.index.signatures import BASELINES
@@ -33,8 +34,8 @@ Progress = Callable[[str, float], None]
 Project = Callable[[Floats], Floats]  # (N, D) -> (N, bits), a bit is set above 0
 PUBLISHED = "milan-published"
 UNLABELLED = "learned-unlabelled"
-METHODS = ("rotation", "pca-sign", "itq", PUBLISHED, UNLABELLED, "learned")
-HEAD_STEPS = 1500  # of the learned head's training
+METHODS = ("rotation", "pca-sign", "itq", PUBLISHED, "milan", UNLABELLED, "learned")
+HEAD_STEPS = 1500  # of a network's training
 BITS = (32, 64, 128, 256)
 DEPTHS = (1, 5, 10, 20, 100)  # at which precision and recall are given
 K = 20
@@ -136,7 +137,7 @@ def retrieval(
         k: how far down rankings count.
         train_share: of each class, where the set gives no parts.
         scenes_max: a larger set is sampled, each class alike.
-        steps: of the learned head's training.
+        steps: of a network's training.
         published_steps: of the published recipe's training.
         seed: parts, samples and trainings follow from it.
         progress: told now and then; may raise to stop.
@@ -307,7 +308,9 @@ def _fitted(method: str, described: Described, bits: int, steps: int, seed: int,
         return _unlabelled(known, described.quarters, bits, steps, seed, progress)
     _, groups = np.unique(described.labels[described.train], axis=0, return_inverse=True)
     groups = np.asarray(groups, np.int64).ravel()
-    if method == "learned":
+    if method == "learned" and enough(groups):
+        return fit_kernel_head(known, groups, bits, seed=seed, progress=progress).project
+    if method in ("learned", "milan"):
         return train_head(known, groups, bits, steps=steps, seed=seed, progress=progress).project
     scaling, layers = train_published(known, groups, bits, steps=steps, seed=seed, progress=progress)
     return lambda descriptors: project_published(scaling, layers, descriptors)

@@ -63,8 +63,9 @@ def _rows(fields: dict[str, Any]) -> str:
 def index_upgrade(
     session: Session,
     head: Annotated[
-        Literal["milan", "itq", "pca-sign", "rotation"], typer.Option(help="How signatures are learned.")
-    ] = "milan",
+        Literal["kernel", "milan", "itq", "pca-sign", "rotation"] | None,
+        typer.Option(help="How signatures are learned; if not given, kernel from many labels, else milan."),
+    ] = None,
     descriptor: Annotated[str | None, typer.Option(help="Another descriptor that is installed.")] = None,
     encoder: Annotated[
         str | None,

@@ -243,7 +243,7 @@ class AsyncClient:
     async def index_upgrade(
         self,
         *,
-        head: searching.HeadName = "milan",
+        head: searching.HeadName | None = None,
         descriptor: str | None = None,
         encoder: str | Path | None = None,
         bits: int = 128,

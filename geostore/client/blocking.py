@@ -286,7 +286,7 @@ class Client:
     def index_upgrade(
         self,
         *,
-        head: searching.HeadName = "milan",
+        head: searching.HeadName | None = None,
         descriptor: str | None = None,
         encoder: str | Path | None = None,
         bits: int = 128,
@@ -297,7 +297,8 @@ class Client:
         """A new generation of signatures, by a head trained on what is stored.
 
         Args:
-            head: "milan" (learned), "itq", "pca-sign" or "rotation".
+            head: "kernel" (regression on labels), "milan" (a trained network), "itq", "pca-sign", "rotation"; if None,
+                "kernel" where eight sets of labels have two rows or more, else "milan".
             descriptor: name of another descriptor that is installed; as it is, if None.
             encoder: in place of a descriptor a folder with an `encoder.json`, whose files go into the store, or the
                 name of an encoder that is installed or was put there before.

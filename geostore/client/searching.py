@@ -18,7 +18,7 @@ from geostore.query.facts import read_raster
 from geostore.query.messages import Array, Example, Key, Progress, Reply
 
 Level = Literal["raster", "chip", "cell"]
-HeadName = Literal["rotation", "pca-sign", "itq", "milan"]
+HeadName = Literal["rotation", "pca-sign", "itq", "milan", "kernel"]
 LegendName = Literal["own", "corine-2018"]
 _KEYS = 4096  # labelled at once
 

@@ -16,7 +16,7 @@ from geostore.index.encoders.folder import FolderEncoder
 from geostore.keys import PartitionKey
 from geostore.node.search.levels import CHIP, FINE, RASTER, Levels
 from geostore.node.search.models import SearchModel, head_from_bytes, model_event, plain_head
-from geostore.node.search.training import samples, series_of, train, train_descriptor
+from geostore.node.search.training import method_for, samples, series_of, train, train_descriptor
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 from geostore.storage import EventRow
@@ -148,10 +148,11 @@ def _upgrade(
     base, weights = _redescribed(node, model, partitions, request, progress)
     levels = node.following.level(base, progress, partitions=partitions)
     points, groups, by = samples(list(levels.indexes.values()), node.following.spoken().labelling, seed=request.seed)
-    data = train(request.head, points, groups, request.bits, steps=request.steps, seed=request.seed, progress=progress)
+    method = request.head or method_for(groups, by)
+    data = train(method, points, groups, request.bits, steps=request.steps, seed=request.seed, progress=progress)
     newer = replace(base, head=head_from_bytes(data), generation=model.generation + 1)
     levels = node.following.level(base, progress, partitions=partitions)  # with what came while it was trained
-    facts = {"by": by, "rows": len(points), "method": request.head}
+    facts = {"by": by, "rows": len(points), "method": method}
     with node.changing:
         node.following.convert(levels, newer)
         blobs = [node.store.put_blob("models", part) for part in (data, *weights)]

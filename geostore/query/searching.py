@@ -167,7 +167,7 @@ class IndexUpgrade(Request):
     verb = "index-upgrade"
     role = "train"
     job = True
-    head: Literal["rotation", "pca-sign", "itq", "milan"] = "milan"
+    head: Literal["rotation", "pca-sign", "itq", "milan", "kernel"] | None = None  # kernel by labels, else milan
     descriptor: str | None = Field(None, max_length=64)  # as it is, if None
     encoder: str | None = Field(None, max_length=128)  # in place of a descriptor: an installed one, or one that was put
     bits: int = Field(128, ge=32, le=256)

@@ -434,6 +434,17 @@ def test_one_date_a_place_trains_a_head_by_neighbours(tmp_path: Path) -> None:
         assert len(hits(similar(node, key("u8hks", DAYS[0]), k=100))) == 3
 
 
+def test_labels_make_a_head_by_kernel_regression(node: Node) -> None:
+    """Eight rasters, each labelled by itself and seen with its chips: the new head answers, and a rebuild is equal."""
+    rasters = hits(similar(node, FIRST, k=100))[:8]
+    for number, (cell, day) in enumerate(rasters):
+        label(node, f"kind {number}", cell=cell, day=day)
+    made = node.answer(messages.IndexUpgrade(bits=64)).fields["indexes"][0]
+    assert (made["by"], made["method"], made["space"]["head"]) == ("labels", "kernel", "kernel")
+    assert len(hits(similar(node, FIRST, k=100))) == 11
+    assert contents(node) == anew(node)
+
+
 @pytest.mark.parametrize(
     ("labels", "codes", "precisions", "wanted"),
     [

@@ -18,6 +18,7 @@ from geostore.index.bits import Words
 from geostore.index.descriptors import GROUP, Descriptor, Trainable
 from geostore.index.encoders import Encoder, Side, sides
 from geostore.index.encoders.described import Encoded
+from geostore.index.kernel import KernelHead, kernel_from_bytes
 from geostore.index.learned import learned_from_bytes
 from geostore.index.rerank import quantise
 from geostore.index.rows import Space
@@ -109,6 +110,8 @@ def plain_head(width: int, bits: int = BITS) -> LinearHead:
 
 def head_from_bytes(data: bytes) -> Head:
     """A head as its model blob holds it. Raises Corrupt."""
+    if data.startswith(KernelHead.magic):
+        return kernel_from_bytes(data)
     return linear_from_bytes(data) if data.startswith(LinearHead.magic) else learned_from_bytes(data)
 
 

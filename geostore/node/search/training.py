@@ -15,6 +15,7 @@ from geostore import plugins
 from geostore.codec import Series
 from geostore.errors import InvalidInput, Unavailable
 from geostore.index.descriptors import GROUP, Trainable
+from geostore.index.kernel import enough, fit_kernel_head
 from geostore.index.learned import train_head
 from geostore.index.segments import Segments
 from geostore.index.signatures import BASELINES
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from geostore.node.node import Node
 
 ROWS_MAX = 200_000  # a sample of more rows trains no better head
-LEARNED, STEPS = "milan", 1500
+LEARNED, KERNEL, STEPS = "milan", "kernel", 1500
 _POLL_S = 0.5
 PLACES_MAX, DATES_MAX, VALUES_MAX = 64, 24, 2**26  # that a descriptor is trained on
 Floats = npt.NDArray[np.float32]
@@ -81,6 +82,11 @@ def _grouped(labels: Ints, cells: Ints) -> tuple[Ints, str]:
         if (counts > 1).sum() > 1:
             return groups, by
     return np.arange(len(labels), dtype=np.int64), "rows"
+
+
+def method_for(groups: Ints, by: str) -> str:
+    """The head that generalises best: kernel regression from labels, if there are enough, else the trained network."""
+    return KERNEL if by == "labels" and enough(groups) else LEARNED
 
 
 class Keys(Protocol):
@@ -193,6 +199,8 @@ def train_here(head: str, points: Floats, groups: Ints, bits: int, steps: int | 
     """As `train`, in this process."""
     if head == LEARNED:
         return train_head(points, groups, bits, seed=seed, steps=steps or STEPS).to_bytes()
+    if head == KERNEL:
+        return fit_kernel_head(points, groups, bits, seed=seed).to_bytes()
     made = BASELINES[head](points, bits)
     assert head_from_bytes(made.to_bytes()).bits == bits
     return made.to_bytes()
