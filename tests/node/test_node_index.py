@@ -463,11 +463,21 @@ def test_what_belongs_together_is_the_first_rule_that_two_groups_keep(
 
 
 def test_labels_train_a_head_where_there_are_enough(node: Node) -> None:
-    """Two sets of labels with two rasters each: the head is trained by labels, and says so."""
+    """Two sets of labels with two rasters each: the head is trained by labels, and says so; one each is too little."""
+    label(node, "water")
+    label(node, "field", cell="u8hkt")
+    label(node, "town", cell="u8hkv")
+    levels = node.following.level(node.following.model(BANDS))
+    labelling = node.following.spoken().labelling
+    points, _, by = training.samples(list(levels.indexes.values()), labelling, seed=0)
+    assert (by, len(points)) == ("places", sum(map(len, levels.indexes.values())))
     for day in DAYS:
         label(node, "water", day=day)
         label(node, "field", cell="u8hkt", day=day)
-    assert node.answer(messages.IndexUpgrade(bits=32, steps=10)).fields["indexes"][0]["by"] == "labels"
+    made = node.answer(messages.IndexUpgrade(bits=32, steps=10)).fields["indexes"][0]
+    rows = contents(node)
+    mine = [row for name in rows for row in rows[name] if b"u8hks" in row[0] or b"u8hkt" in row[0]]
+    assert (made["by"], made["rows"]) == ("labels", len(mine))
 
 
 def test_a_raster_that_cannot_be_described_is_passed_over(node: Node) -> None:

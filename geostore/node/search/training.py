@@ -42,12 +42,13 @@ Ints = npt.NDArray[np.int64]
 def samples(indexes: Sequence[Segments], labelling: Labelling, *, seed: int) -> tuple[Floats, Ints, str]:
     """Descriptors of rows, what each belongs to, and by which of four rules; the first that two groups keep counts.
 
-    "labels": the labels of the raster, rows without left out; "places": the cell, seen at several dates; "neighbours":
-    the cell one level up, whose chips lie side by side, for a store with one date a place; "rows": nothing belongs
-    together, so that every row comes twice, and training tells it from others by two noisy views of it.
+    "labels": the labels of the raster, where two rasters or more have just these, other rows are left out; "places":
+    the cell, seen at several dates; "neighbours": the cell one level up, whose chips lie side by side, for a store with
+    one date a place; "rows": nothing belongs together, so that every row comes twice, and training tells it from others
+    by two noisy views of it.
     """
     vectors, labels, cells = [], [], []
-    names: dict[tuple[str, ...], int] = {}
+    named: dict[tuple[str, ...], set[bytes]] = {}
     for index in indexes:
         for part in index.parts:
             segment = part.segment
@@ -56,11 +57,11 @@ def samples(indexes: Sequence[Segments], labelling: Labelling, *, seed: int) -> 
             assert segment.scales is not None
             vectors.append(segment.descriptors[rows].astype(np.float32) * segment.scales[rows, None])
             cells.append(np.stack([segment.cells[rows], np.full(len(rows), segment.precision)], axis=1))
-            labels.append(_labels(segment.keys, segment.owners[rows], labelling.names, names))
+            labels.append(_labels(segment.keys, segment.owners[rows], labelling.names, named))
     if not vectors:
         raise InvalidInput("nothing is described yet, so no head can be trained; run `geostore index build` first")
     points = np.concatenate(vectors)
-    groups, by = _grouped(np.concatenate(labels), np.concatenate(cells))
+    groups, by = _grouped(_shared(np.concatenate(labels), named), np.concatenate(cells))
     chosen = np.flatnonzero(groups >= 0)
     if len(chosen) > ROWS_MAX:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, ROWS_MAX, replace=False))
@@ -103,17 +104,27 @@ def _living(alive: npt.NDArray[np.uint64], size: int) -> Ints:
 
 def _labels(
     keys: Keys, owners: npt.NDArray[np.uint32], labels: Mapping[bytes, tuple[str, ...]],
-    names: dict[tuple[str, ...], int],
+    named: dict[tuple[str, ...], set[bytes]],
 ) -> Ints:  # fmt: skip
-    """(N,) number of each row's set of labels; -1 without."""
-    out = np.full(len(owners), -1, np.int64)
+    """(N,) number of each row's set of labels, in the order of `named`, which gets the rasters of each; -1 without."""
     if not labels:
-        return out
-    for owner in np.unique(owners):
-        mine = tuple(sorted(labels.get(keys[int(owner)], ())))
+        return np.full(len(owners), -1, np.int64)
+    found, which = np.unique(owners, return_inverse=True)
+    numbers = {names: number for number, names in enumerate(named)}
+    sets = np.full(len(found), -1, np.int64)
+    for at, owner in enumerate(found.tolist()):
+        key = keys[owner]
+        mine = tuple(sorted(labels.get(key, ())))
         if mine:
-            out[owners == owner] = names.setdefault(mine, len(names))
-    return out
+            sets[at] = numbers.setdefault(mine, len(numbers))
+            named.setdefault(mine, set()).add(key)
+    return sets[which]
+
+
+def _shared(labels: Ints, named: Mapping[tuple[str, ...], set[bytes]]) -> Ints:
+    """(N,) numbers of sets of labels, -1 where a single raster has them: its chips tell the place, not the labels."""
+    kept = np.array([number if len(keys) > 1 else -1 for number, keys in enumerate(named.values())] + [-1], np.int64)
+    return kept[labels]
 
 
 def series_of(node: Node, partitions: Sequence[PartitionKey], bands: Bands, *, seed: int) -> list[Series]:
