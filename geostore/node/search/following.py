@@ -203,7 +203,18 @@ class Following:
         """The indexes of a model as they lie, and whether they are behind the tables."""
         now = state_of(self._node.store)
         found = self._lying(model, now)
-        return found, not found.holds(now)
+        return found, not found.holds(now) and self._owes(model, found, now)
+
+    def _owes(self, model: SearchModel, levels: Levels, now: State) -> bool:
+        """Whether rows may have to be made, changed or dropped to be level; commits of jobs ask for none."""
+        store, held = self._node.store, self.models().get(model.name, (model, []))[1]
+        changes = changes_since(store, levels.state, now)
+        new = changes.slots - levels.state.keys()  # their rows are those of partitions there are
+        if changes.keys or changes.slots - new or any(store.slot_of(p.geohash) in new for p in held):
+            return True
+        stamps = self.spoken().labelling.stamps
+        there = (index.stamps(stamps) for index in levels.indexes.values())
+        return any(stamp[1] != stamps[key] for found in there for key, stamp in found.items())
 
     def convert(self, levels: Levels, newer: SearchModel) -> None:
         """Make the indexes of `newer`, which has the same descriptors, out of those of the model before it."""
