@@ -1,10 +1,12 @@
 """Exact Hamming search by faiss, on a processor or a graphics card, with the answers of `hamming` to the row.
 
-For many questions at once over signatures that fit the card: `hamming` needs nothing installed and is faster for one.
+`FaissScan` is for many questions at once over signatures that fit the card; `nearest` and `within` stand in for those
+of `hamming`, which needs nothing installed and is faster.
 """
 
 from __future__ import annotations
 
+import weakref
 from importlib import import_module
 from typing import Any, Literal
 
@@ -12,9 +14,12 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.errors import InvalidInput, NotInstalled
+from geostore.index import by_numpy, hamming
 from geostore.index.bits import Words, octets
-from geostore.index.hamming import Hits, check_queries, ordered, within
+from geostore.index.hamming import Hits, check_k, check_queries, limit_of, ordered, selected
+from geostore.index.selection import Selection
 
+_HELD: dict[int, tuple[weakref.ref[Words], Any]] = {}  # by identity: signatures that were searched, as faiss holds them
 K_MAX = 1024  # hits a query; a card finds at most twice as many, and ties take some
 
 
@@ -55,10 +60,56 @@ class FaissScan:
         """The first k; where more rows than were found may be as far as the last, all of these are looked for."""
         last = int(far[min(k, len(far)) - 1])
         if len(far) < self.words.shape[1] and int(far[-1]) == last:
-            found = within(self.words, query, last)
+            found = hamming.within(self.words, query, last)
             return Hits(found.rows[:k], found.distances[:k])
         order = np.argsort(rows, kind="stable")
         return ordered(rows[order].astype(np.int64), far[order].astype(np.int16), k)
+
+
+def nearest(
+    words: Words,
+    queries: Words,
+    k: int,
+    *,
+    radius: int | None = None,
+    selection: Selection | None = None,
+    threads: int = 1,  # noqa: ARG001 - as `hamming.nearest`; faiss has its own
+) -> list[Hits]:
+    """As `hamming.nearest`; faiss looks at all rows, held beside `words` while these live, NumPy at some of them."""
+    queries = check_queries(queries)
+    chosen = selected(words, queries, selection)
+    if chosen.count < max(chosen.size, 1):
+        return by_numpy.nearest(words, queries, k, radius=radius, selection=chosen)
+    index, limit = _held(words), limit_of(radius, queries.shape[1])
+    far, _ = index.search(octets(queries.T), min(check_k(k), chosen.size))
+    return [_within(index, q, min(int(last), limit), k) for q, last in zip(queries, far[:, -1], strict=True)]
+
+
+def within(words: Words, query: Words, radius: int, *, selection: Selection | None = None) -> Hits:
+    """As `hamming.within`: all selected rows within `radius` bits of a (W,) query."""
+    chosen = selected(words, query[None], selection)
+    if chosen.count < max(chosen.size, 1):
+        return by_numpy.within(words, query, radius, selection=chosen)
+    return _within(_held(words), query, limit_of(radius, len(words)), chosen.size)
+
+
+def _within(index: Any, query: Words, limit: int, k: int) -> Hits:
+    """The k first within `limit` bits: all that are as far as the last are looked for, so that rows settle ties."""
+    _, far, rows = index.range_search(octets(query[:, None]), limit + 1)
+    order = np.argsort(rows, kind="stable")
+    return ordered(rows[order].astype(np.int64), far[order].astype(np.int16), k)
+
+
+def _held(words: Words) -> Any:
+    """The index of these signatures, made when they are searched first."""
+    name = id(words)
+    known = _HELD.get(name)
+    if known is None or known[0]() is not words:
+        index = _made(64 * len(words), "cpu")
+        index.add(octets(words))
+        known = weakref.ref(words, lambda _: _HELD.pop(name, None)), index
+        _HELD[name] = known
+    return known[1]
 
 
 def _made(bits: int, device: str) -> Any:

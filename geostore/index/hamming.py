@@ -44,7 +44,7 @@ class Hits:
 
 
 class Scan(Protocol):
-    """A way to compare signatures: this module, or `by_numpy`."""
+    """A way to compare signatures: this module, `by_numpy`, or `by_faiss`."""
 
     def nearest(
         self, words: Words, queries: Words, k: int, *, radius: int | None = None, selection: Selection | None = None,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from geostore.index import by_numpy, hamming
+from geostore.index import by_faiss, by_numpy, hamming
 from geostore.index.bits import Words
 from geostore.index.filters import ALL, Filter, Plan
 from geostore.index.hamming import Hits, Scan
@@ -20,7 +20,7 @@ from geostore.index.segment import Segment
 from geostore.index.segments import Segments
 from geostore.partition.geohash import name_of
 
-SCANS: dict[str, Scan] = {"compiled": hamming, "numpy": by_numpy}
+SCANS: dict[str, Scan] = {"compiled": hamming, "numpy": by_numpy, "faiss": by_faiss}
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,7 @@ def ranked(
 
     Raises:
         NotComparable: the query comes from another space. InvalidInput: the filter names what is not there.
+        NotInstalled: faiss is to compare, and is not there.
     """
     made: list[tuple[Segment, Plan]] = []
     for index in indexes:

@@ -7,6 +7,7 @@ import pytest
 from signatures_made import clustered
 
 from geostore.errors import InvalidInput, NotInstalled
+from geostore.index import by_faiss
 from geostore.index.by_faiss import FaissScan
 from geostore.index.hamming import nearest
 
@@ -30,6 +31,19 @@ def test_a_processor_gives_the_same_rows():
     _agree("cpu")
     few = clustered(5)
     assert len(FaissScan(few).nearest(np.ascontiguousarray(few[:, :1].T), 20)[0]) == 5
+
+
+def test_what_faiss_holds_goes_with_the_signatures():
+    """An index is made once for the same signatures, and let go of with them."""
+    words = clustered(500)
+    query = np.ascontiguousarray(words[:, :1].T)
+    (first,) = by_faiss.nearest(words, query, 5)
+    held = by_faiss._held(words)
+    assert first.rows.tolist() == nearest(words, query, 5)[0].rows.tolist()
+    assert by_faiss._held(words) is held
+    before = len(by_faiss._HELD)
+    del words
+    assert len(by_faiss._HELD) == before - 1
 
 
 @pytest.mark.gpu

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from signatures_made import brute, brute_nearest, clustered
 
 from geostore.errors import InvalidInput
-from geostore.index import by_numpy
+from geostore.index import by_faiss, by_numpy
 from geostore.index.bits import bitmap, bitmap_of, count_bits, octets, pack_signatures, unpack_signatures
 from geostore.index.hamming import Nearest, nearest, nearest_set, within
 from geostore.index.selection import Listed, everything, of_listed, of_rows, select
 
 WIDTHS = (32, 64, 100, 128, 256)
+OTHERS = (by_numpy, by_faiss) if find_spec("faiss") else (by_numpy,)
 
 
 @pytest.mark.parametrize("bits", [32, 33, 64, 65, 128, 129, 256])
@@ -83,12 +85,13 @@ def test_any_selection_searched_in_any_parts_is_a_full_sort_of_it(data):
     assert (alone.distances == far).all()
     assert (gathered.hits()[0].rows == rows).all()
     assert (gathered.hits()[0].distances == far).all()
-    (plain,) = by_numpy.nearest(words, words[:, :1].T, k, radius=radius, selection=selection)
-    assert (plain.rows == rows).all()
-    assert (plain.distances == far).all()
+    for other in OTHERS:
+        (plain,) = other.nearest(words, words[:, :1].T, k, radius=radius, selection=selection)
+        assert (plain.rows == rows).all()
+        assert (plain.distances == far).all()
     if radius is not None:
         rows, far = brute_nearest(words, words[:, 0], size, chosen, radius)
-        for way in (within, by_numpy.within):
+        for way in (within, *(other.within for other in OTHERS)):
             hits = way(words, words[:, 0], radius, selection=selection)
             assert (hits.rows == rows).all()
             assert (hits.distances == far).all()

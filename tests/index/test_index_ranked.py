@@ -1,6 +1,8 @@
-"""However signatures are compared, the ranking is the same: compiled scan, key lists, NumPy."""
+"""However signatures are compared, the ranking is the same: compiled scan, key lists, NumPy, faiss."""
 
 from __future__ import annotations
+
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -45,6 +47,8 @@ def test_key_lists_and_numpy_rank_as_the_scan_does(made, radius, wanted, monkeyp
         given = {"wanted": wanted, "radius": radius, "candidates": candidates}
         scanned = ranked([index], _query(parts), 10, **given)
         plain = ranked([index], _query(parts), 10, **given, scan="numpy")
+        if find_spec("faiss"):
+            assert ranked([index], _query(parts), 10, **given, scan="faiss").found == plain.found
         monkeypatch.setattr(lists_module, "COST_CALL", -1)
         monkeypatch.setattr(lists_module, "COST_BUCKET", 0)
         monkeypatch.setattr(lists_module, "COST_CANDIDATE", 0)
@@ -61,12 +65,12 @@ def test_key_lists_and_numpy_rank_as_the_scan_does(made, radius, wanted, monkeyp
 
 
 def test_no_other_way_to_compare_is_there(made):
-    """Both scans are named by the setting; without a radius key lists are not asked."""
+    """The scans are named by the setting; without a radius key lists are not asked."""
     from geostore.settings import Settings
 
     index, parts = made
-    assert set(SCANS) == {"compiled", "numpy"}
-    with pytest.raises(InvalidInput, match=r"scan = 'cobol'.*'compiled' or 'numpy'"):
+    assert set(SCANS) == {"compiled", "numpy", "faiss"}
+    with pytest.raises(InvalidInput, match=r"scan = 'cobol'.*'compiled', 'numpy' or 'faiss'"):
         Settings.load(scan="cobol")
     found = ranked([index], _query(parts), 700, candidates=700)
     assert module.ranked([index], _query(parts), 700, candidates=700, scan="numpy").found == found.found
