@@ -38,7 +38,7 @@ $(VENV)/.bench: $(VENV)/.ok
 	@touch $@
 
 bench: $(VENV)/.bench ## every bench; results in bench/results
-	for b in storage large_store ingest wire decode similar similar_daemon similar_faiss rate_distortion sizing seams loss_terms retrieval across; do $(PY) -m bench.$$b || exit 1; done
+	for b in storage large_store ingest wire decode decode_codecs similar similar_daemon similar_faiss rate_distortion sizing seams loss_terms retrieval across; do $(PY) -m bench.$$b || exit 1; done
 
 soak: $(VENV)/.ok ## the long fault tests; writes bench/results/soak.json
 	$(PY) -m pytest -m soak -s $(PYTEST)

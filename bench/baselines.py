@@ -169,32 +169,33 @@ class Spent:
     errors: Errors
 
 
-def _stretched(plane: Plane) -> tuple[Plane, int, int]:
+def stretched(plane: Plane) -> tuple[Plane, int, int]:
     """The plane over the whole range of its dtype, its lowest value and its step: perceptual codecs expect that."""
     low, high = int(plane.min()), int(plane.max())
     step = max(1, int(np.iinfo(plane.dtype).max) // max(1, high - low))
     return ((plane - low) * step).astype(plane.dtype), low, step
 
 
-def _restored(plane: Plane, low: int, step: int, dtype: np.dtype[Any]) -> Plane:
+def restored(plane: Plane, low: int, step: int, dtype: np.dtype[Any]) -> Plane:
+    """The inverse of `stretched`."""
     return np.asarray(np.clip(np.rint(plane / step) + low, 0, np.iinfo(dtype).max), dtype)
 
 
 def jpegxl_lossy(plane: Plane, quality: float) -> tuple[int, Plane]:
     """JPEG XL at a distance of 1 / quality."""
-    wide, low, step = _stretched(plane)
+    wide, low, step = stretched(plane)
     distance = float(np.clip(1 / quality, 0.01, 25))
     data = imagecodecs.jpegxl_encode(wide, distance=distance, effort=JXL_EFFORT, numthreads=1)
-    return len(data), _restored(imagecodecs.jpegxl_decode(data, numthreads=1), low, step, plane.dtype)
+    return len(data), restored(imagecodecs.jpegxl_decode(data, numthreads=1), low, step, plane.dtype)
 
 
 def jpeg2000_lossy(plane: Plane, quality: float) -> tuple[int, Plane]:
     """JPEG 2000, irreversible 9/7, at a root mean square error of 1 / quality, stored units."""
-    wide, low, step = _stretched(plane)
+    wide, low, step = stretched(plane)
     level = 20 * np.log10(float(np.iinfo(plane.dtype).max) * quality / step)
     options: dict[str, Any] = {"level": float(np.clip(level, 1, 200)), "reversible": False, "numthreads": 1}
     data = imagecodecs.jpeg2k_encode(wide, resolutions=_levels(plane), **options)
-    return len(data), _restored(imagecodecs.jpeg2k_decode(data, numthreads=1), low, step, plane.dtype)
+    return len(data), restored(imagecodecs.jpeg2k_decode(data, numthreads=1), low, step, plane.dtype)
 
 
 def lerc(plane: Plane, quality: float) -> tuple[int, Plane]:

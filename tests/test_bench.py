@@ -19,6 +19,7 @@ BENCHES = (
     "ingest",
     "wire",
     "decode",
+    "decode_codecs",
     "similar",
     "similar_daemon",
     "similar_faiss",
