@@ -18,7 +18,7 @@ from geostore.raster import Pixels
 
 BAR = 0.5
 STEPS = 60  # of a network: how well it is trained changes little of how long it decodes
-PLACES = ("romania", "synthetic-fields")
+PLACES = ("romania", "romania-20m")
 TIMED = ("klt-av1", "klt-dct", "vae, own network", "vae, base", "vae, no network", "vae-flat")
 QUICK = ("klt-av1", "vae, no network")
 JPEGXL = "JPEG XL"
