@@ -12,6 +12,7 @@ import pytest
 from search_store import BANDS, CELLS, brute, contents, fill, hits, key, new_node, put, similar
 
 from geostore.errors import Cancelled, Forbidden, InvalidInput, NotComparable, NotFound, Unavailable
+from geostore.index import kernel
 from geostore.node import Node
 from geostore.node.search import following, training
 from geostore.node.search.levels import Levels
@@ -434,11 +435,12 @@ def test_one_date_a_place_trains_a_head_by_neighbours(tmp_path: Path) -> None:
         assert len(hits(similar(node, key("u8hks", DAYS[0]), k=100))) == 3
 
 
-def test_labels_make_a_head_by_kernel_regression(node: Node) -> None:
-    """Eight rasters, each labelled by itself and seen with its chips: the new head answers, and a rebuild is equal."""
-    rasters = hits(similar(node, FIRST, k=100))[:8]
-    for number, (cell, day) in enumerate(rasters):
-        label(node, f"kind {number}", cell=cell, day=day)
+def test_labels_make_a_head_by_kernel_regression(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sets of labels, where two are enough: the new head answers, and a rebuild is equal."""
+    monkeypatch.setattr(kernel, "GROUPS_MIN", 2)
+    for day in DAYS:
+        label(node, "water", day=day)
+        label(node, "field", cell="u8hkt", day=day)
     made = node.answer(messages.IndexUpgrade(bits=64)).fields["indexes"][0]
     assert (made["by"], made["method"], made["space"]["head"]) == ("labels", "kernel", "kernel")
     assert len(hits(similar(node, FIRST, k=100))) == 11
