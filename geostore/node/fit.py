@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -253,19 +252,10 @@ def _stop(pool: ProcessPoolExecutor, running: dict[Future[Fitted | None], Plan])
 def _begin_worker(reports: Any) -> None:
     global _worker_queue
     _worker_queue = reports
-    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
     torch.set_num_threads(1)
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot stop its workers: they watch it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def fit_partition(work: Work) -> Fitted | None:

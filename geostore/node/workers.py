@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -22,18 +23,34 @@ class Workers(ProcessPoolExecutor):
 
     A spawned process runs the main script first, to have what it defines. A script that asks for work at its top level,
     as most do, would ask for it again in every worker; so workers are started as if there were no script. They take no
-    notice of Ctrl-C from their first moment on, which a terminal sends to all: whoever asked for the work ends them.
+    notice of Ctrl-C from their first moment on, which a terminal sends to all: who asked for the work ends them, and
+    when that one was killed they end by themselves.
     """
 
     def __init__(
         self, count: int, *, initializer: Callable[..., object] | None = None, initargs: tuple[Any, ...] = ()
     ) -> None:
-        super().__init__(count, multiprocessing.get_context("spawn"), initializer=initializer, initargs=initargs)
+        spawned = multiprocessing.get_context("spawn")
+        super().__init__(count, spawned, initializer=_begin, initargs=(initializer, initargs))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `ProcessPoolExecutor.submit`, which is where processes start."""
         with _without_main(), _uninterrupted():
             return super().submit(fn, *args, **kwargs)
+
+
+def _begin(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if initializer is not None:
+        initializer(*initargs)
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot stop its workers: they watch it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager

@@ -1,10 +1,12 @@
-"""Workers do not run the script that asks for them, however it asks, and leave Ctrl-C to it."""
+"""Workers do not run the script that asks for them, leave Ctrl-C to it, and end when it was killed."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 SCRIPT = """
 import operator
@@ -44,3 +46,23 @@ def test_ctrl_c_reaches_the_one_that_asked_alone() -> None:
         start_new_session=True,
     )  # fmt: skip
     assert (done.stdout.splitlines(), done.stderr) == (["told", "[0, -1, -2, -3]"], "")
+
+
+KILLED = """
+import threading
+from geostore.node.workers import Workers
+with Workers(1) as pool:
+    pool.submit(int).result()
+    pool.submit(threading.Event().wait)
+    print(*pool._processes, flush=True)
+    threading.Event().wait()
+"""
+
+
+def test_workers_end_when_the_one_that_asked_was_killed() -> None:
+    """kill -9 of the caller while a worker would go on for ever: the worker ends by itself."""
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as asking:
+        assert asking.stdout is not None
+        worker = psutil.Process(int(asking.stdout.readline()))
+        asking.kill()
+    assert not psutil.wait_procs([worker], timeout=60)[1]
