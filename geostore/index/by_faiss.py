@@ -38,8 +38,7 @@ class FaissScan:
         if words.ndim != 2 or words.dtype != np.uint64 or not words.size:
             raise InvalidInput(f"signatures {words.shape} {words.dtype}; give (words, rows) uint64, one row at least")
         self.words = words
-        self._index = _made(64 * len(words), device)
-        self._index.add(octets(words))
+        self._index = _filled(words, device)
 
     def nearest(self, queries: Words, k: int) -> list[Hits]:
         """The k nearest rows of each of (Q, W) queries, by distance, then by row.
@@ -62,8 +61,7 @@ class FaissScan:
         if len(far) < self.words.shape[1] and int(far[-1]) == last:
             found = hamming.within(self.words, query, last)
             return Hits(found.rows[:k], found.distances[:k])
-        order = np.argsort(rows, kind="stable")
-        return ordered(rows[order].astype(np.int64), far[order].astype(np.int16), k)
+        return _ordered(rows, far, k)
 
 
 def nearest(
@@ -96,6 +94,11 @@ def within(words: Words, query: Words, radius: int, *, selection: Selection | No
 def _within(index: Any, query: Words, limit: int, k: int) -> Hits:
     """The k first within `limit` bits: all that are as far as the last are looked for, so that rows settle ties."""
     _, far, rows = index.range_search(octets(query[:, None]), limit + 1)
+    return _ordered(rows, far, k)
+
+
+def _ordered(rows: npt.NDArray[Any], far: npt.NDArray[Any], k: int) -> Hits:
+    """The k first of what faiss found, in whatever order it gave them."""
     order = np.argsort(rows, kind="stable")
     return ordered(rows[order].astype(np.int64), far[order].astype(np.int16), k)
 
@@ -105,11 +108,15 @@ def _held(words: Words) -> Any:
     name = id(words)
     known = _HELD.get(name)
     if known is None or known[0]() is not words:
-        index = _made(64 * len(words), "cpu")
-        index.add(octets(words))
-        known = weakref.ref(words, lambda _: _HELD.pop(name, None)), index
+        known = weakref.ref(words, lambda _: _HELD.pop(name, None)), _filled(words, "cpu")
         _HELD[name] = known
     return known[1]
+
+
+def _filled(words: Words, device: str) -> Any:
+    index = _made(64 * len(words), device)
+    index.add(octets(words))
+    return index
 
 
 def _made(bits: int, device: str) -> Any:

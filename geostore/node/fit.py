@@ -7,7 +7,7 @@ import os
 import queue
 import time
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -223,7 +223,7 @@ def _run(
             "run `geostore fit` again, with fewer workers if memory is short"
         ) from error
     finally:
-        _stop(pool, running)
+        pool.end(now=bool(running))
         scratch.close()
         reports.close()
         reports.cancel_join_thread()
@@ -241,18 +241,9 @@ def _drain(reports: Any, shares: dict[str, float]) -> str:
         what = f"{step} {partition}"
 
 
-def _stop(pool: ProcessPoolExecutor, running: dict[Future[Fitted | None], Plan]) -> None:
-    """End the pool; workers with work left are killed, since nothing they hold was acknowledged."""
-    processes = list((pool._processes or {}).values()) if running else []  # noqa: SLF001 - no public way to stop work
-    pool.shutdown(wait=not running, cancel_futures=True)
-    for process in processes:
-        process.kill()
-
-
 def _begin_worker(reports: Any) -> None:
     global _worker_queue
     _worker_queue = reports
-    os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 
     torch.set_num_threads(1)

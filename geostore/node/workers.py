@@ -24,7 +24,7 @@ class Workers(ProcessPoolExecutor):
     A spawned process runs the main script first, to have what it defines. A script that asks for work at its top level,
     as most do, would ask for it again in every worker; so workers are started as if there were no script. They take no
     notice of Ctrl-C from their first moment on, which a terminal sends to all: who asked for the work ends them, and
-    when that one was killed they end by themselves.
+    when that one was killed they end by themselves. Each computes on one thread.
     """
 
     def __init__(
@@ -38,9 +38,17 @@ class Workers(ProcessPoolExecutor):
         with _without_main(), _uninterrupted():
             return super().submit(fn, *args, **kwargs)
 
+    def end(self, *, now: bool) -> None:
+        """Wait for the work that is left; or, `now`, kill those at it: nothing they hold was acknowledged."""
+        processes = list((self._processes or {}).values()) if now else []  # no public way to stop work
+        self.shutdown(wait=not now, cancel_futures=True)
+        for process in processes:
+            process.kill()
+
 
 def _begin(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["OMP_NUM_THREADS"] = "1"
     if initializer is not None:
         initializer(*initargs)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
@@ -185,7 +184,7 @@ def train(
 
 def _apart(what: str, progress: Progress, work: Callable[..., bytes], *arguments: Any) -> bytes:
     """What `work` gives in a process of its own, which is killed where `progress` raises."""
-    pool = Workers(1, initializer=_begin)
+    pool = Workers(1)
     future = pool.submit(work, *arguments)
     done = False
     try:
@@ -196,14 +195,7 @@ def _apart(what: str, progress: Progress, work: Callable[..., bytes], *arguments
     except BrokenProcessPool as error:
         raise Unavailable("the training ended before its work did (killed, or out of memory); run it again") from error
     finally:
-        processes = list((pool._processes or {}).values())  # noqa: SLF001 - no public way to stop work
-        pool.shutdown(wait=done, cancel_futures=True)
-        for process in () if done else processes:
-            process.kill()
-
-
-def _begin() -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
+        pool.end(now=not done)
 
 
 def train_here(head: str, points: Floats, groups: Ints, bits: int, steps: int | None, seed: int) -> bytes:
