@@ -22,7 +22,7 @@ from geostore.index.bits import Rows
 from geostore.index.compiled import compiled
 from geostore.keys import GEOHASH_ALPHABET, check_geohash
 from geostore.partition import geohash as gh
-from geostore.partition.cover import Area, from_geojson, parse_area, run_on
+from geostore.partition.cover import Area, from_geojson, parse_area, parts_of, run_on
 
 Cells = npt.NDArray[np.int64]
 FEW = 64  # rows; fewer are tested one by one, without a finer cut of their cells
@@ -169,15 +169,25 @@ def where(area: Area | Circle | str | Sequence[str] | Where) -> Where:
 
 
 def _check_simple(area: Any) -> None:
-    """Raise InvalidInput if a ring crosses itself: which side was meant cannot be told."""
+    """Raise InvalidInput if a ring crosses itself: which side was meant cannot be told.
+
+    Polygons of one area may overlap, touch or lie inside each other, and a ring may touch itself: they are united.
+    """
     shape = _ring(area) if isinstance(area, Sequence) else from_geojson(area) if isinstance(area, Mapping) else area
     if not isinstance(shape, BaseGeometry):
         return
-    parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]
-    for outline in [shape] if _spans_little(shape) else [run_on(part) for part in parts]:
-        if not outline.is_valid:
+    for part in parts_of(shape):
+        outline = part if part.geom_type != "Polygon" or _spans_little(part) else run_on(part)
+        if not outline.is_valid and not _touches_itself(outline):
             why = shapely.is_valid_reason(outline)
             raise InvalidInput(f"the area is no simple polygon ({why}); give its outline without crossings")
+
+
+def _touches_itself(outline: BaseGeometry) -> bool:
+    """Whether a polygon's rings meet without crossing: what they run around is then what lies inside."""
+    if outline.geom_type != "Polygon" or not np.isfinite(shapely.get_coordinates(outline)).all():
+        return False
+    return bool(np.isclose(outline.area, shapely.make_valid(outline).area, rtol=1e-9, atol=0))
 
 
 def _ring(points: Sequence[Any]) -> Any:

@@ -136,11 +136,16 @@ def _on_earth(shape: BaseGeometry) -> BaseGeometry:
         raise InvalidInput(f"the area has {len(points)} vertices; simplify it to at most {_VERTICES_MAX}")
     if not (np.abs(points[:, 0]) <= 180).all() or not (np.abs(points[:, 1]) <= 90).all():
         raise InvalidInput(f"the area {shape.bounds} reaches off the Earth; use -180..180 and -90..90 degrees")
-    parts = shapely.get_parts(shape)
-    if any(p.geom_type == "GeometryCollection" for p in parts):
-        parts = [q for p in parts for q in shapely.get_parts(p)]
+    parts = parts_of(shape)
     whole = shapely.union_all([_unwrapped(p) if p.geom_type in ("Polygon", "LineString") else p for p in parts])
     return whole if len(points) else shapely.Point()
+
+
+def parts_of(shape: BaseGeometry) -> list[BaseGeometry]:
+    """The polygons, lines and points of a shape, however deep its collections go."""
+    if not hasattr(shape, "geoms"):
+        return [shape]
+    return [part for inner in shape.geoms for part in parts_of(inner)]
 
 
 def _unwrapped(part: BaseGeometry) -> BaseGeometry:

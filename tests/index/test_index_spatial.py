@@ -108,6 +108,46 @@ def test_areas_that_make_no_sense_are_refused(area, wanted):
         where(area)
 
 
+def _square(west, south, size=2.0):
+    """A polygon whose edges may run past the antimeridian."""
+    ring = [(west, south), (west + size, south), (west + size, south + size), (west, south + size)]
+    return shapely.Polygon([(lon - 360 if lon > 180 else lon, lat) for lon, lat in ring])
+
+
+@pytest.mark.parametrize("west", [9.0, 178.0])
+@pytest.mark.parametrize("step", [1.0, 2.0, 0.5])
+def test_polygons_of_one_area_may_overlap_or_touch(west, step):
+    """A MultiPolygon whose parts overlap or share an edge, here and across the antimeridian, is the union of them."""
+    cells, outer = _cells(4), _square(west, -18.0 if west > 100 else 45.0)
+    parts = [
+        outer,
+        _square(west + step, -18.0 if west > 100 else 45.0),
+        _square(west + 0.5, outer.bounds[1] + 0.5, 1.0),
+    ]
+    wanted = sorted({row for part in parts for row in _rows(where(part).runs(cells, 4)).tolist()})
+    many = shapely.MultiPolygon(parts)
+    assert not many.is_valid
+    feature = {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(many)}
+    nested = {"type": "FeatureCollection", "features": [feature, feature]}
+    assert wanted
+    for given_ in (many, shapely.geometry.mapping(many), feature, nested):
+        assert _rows(where(given_).runs(cells, 4)).tolist() == wanted
+    crossed = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+    with pytest.raises(InvalidInput, match="without crossings"):
+        where(shapely.MultiPolygon([*parts, crossed]))
+
+
+def test_a_ring_may_touch_itself():
+    """Where a ring meets itself at a point, what lies inside is the two parts on either side of it."""
+    cells = _cells(4)
+    notched = [(8, 45), (12, 45), (12, 48), (10, 45), (8, 48)]
+    halves = shapely.union_all(
+        [shapely.Polygon([(8, 45), (10, 45), (8, 48)]), shapely.Polygon([(10, 45), (12, 45), (12, 48)])]
+    )
+    assert not shapely.Polygon(notched).is_valid
+    assert _rows(where(notched).runs(cells, 4)).tolist() == _rows(where(halves).runs(cells, 4)).tolist() != []
+
+
 def test_circles_are_checked():
     """A radius that is not one is refused."""
     with pytest.raises(InvalidInput, match="radius"):
