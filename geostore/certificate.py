@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from geostore.collection import Policy
 from geostore.raster import Bands, Mask, Pixels
 from geostore.spectral import FLOOR, evaluate_index, spectral_index
 
+_SAMPLED = 64  # of so many errors one tells about where the upper hundredth begins
 NO_VALUE = float(np.finfo(np.float32).max)  # error of an index that has a value, where what decodes has none
 
 
@@ -33,6 +35,7 @@ class Certificate:
         mse: mean squared error on n1 (reflectance clipped to 0..1; other kinds on their valid range as 0..1).
         psnr_db: 10 log10(1 / mse); inf where mse is 0.
         max_error: largest absolute error of a stored value, physical units, not clipped.
+        mae, p99: mean and 99th percentile of the same errors; None of a raster stored before they were measured.
         indices: error of each spectral index, on reflectance raised to 0.001; pixels where every band of the
             index lies below that, or its formula has no value, are left out. Where only what decodes has no value the
             error is NO_VALUE.
@@ -42,6 +45,13 @@ class Certificate:
     mse: float
     max_error: float
     indices: Mapping[str, SpectralError] = field(default_factory=dict)
+    mae: float | None = None
+    p99: float | None = None
+
+    @classmethod
+    def without_error(cls, pixels: int = 0) -> Certificate:
+        """Of a raster that decodes to what was put."""
+        return cls(pixels, 0.0, 0.0, mae=0.0, p99=0.0)
 
     @property
     def psnr_db(self) -> float:
@@ -51,9 +61,14 @@ class Certificate:
     def keeps(self, policy: Policy) -> bool:
         """True if every bound of `policy` holds, to the precision of a float32, in which certificates are stored."""
         bounds = [(self.mse, policy.mse_max), (self.max_error, policy.max_error)]
+        bounds += [(self.at_most(self.mae), policy.mae_max), (self.at_most(self.p99), policy.p99_max)]
         for e in self.indices.values():
             bounds += [(e.mae, policy.index_mae_max), (e.p99, policy.index_p99_max), (e.max, policy.index_max)]
         return all(limit is None or error <= float32_up(limit) for error, limit in bounds)
+
+    def at_most(self, error: float | None) -> float:
+        """`mae` or `p99`; where it was not measured the largest error, which neither exceeds."""
+        return self.max_error if error is None else error
 
 
 def float32_up(value: float) -> float:
@@ -83,16 +98,29 @@ def measure(original: Pixels, decoded: Pixels, valid: Mask, bands: Bands, indice
     """Compare (B, H, W) `decoded` with `original`, both stored values, where (H, W) `valid` is True."""
     count = int(valid.sum())
     if count == 0:
-        return Certificate(0, 0.0, 0.0, {i: SpectralError(0.0, 0.0, 0.0) for i in indices})
+        return replace(Certificate.without_error(), indices={i: SpectralError(0.0, 0.0, 0.0) for i in indices})
     truth, seen = bands.to_physical(original), bands.to_physical(decoded)
     difference = (to_n1(truth, bands) - to_n1(seen, bands))[:, valid].astype(np.float64)
-    largest = float(np.abs(truth[:, valid].astype(np.float64) - seen[:, valid]).max())
+    away = np.abs(truth[:, valid].astype(np.float64) - seen[:, valid]).ravel()
     return Certificate(
         pixels=count,
         mse=float(np.mean(difference**2)),
-        max_error=largest,
+        max_error=float(away.max()),
+        mae=float(away.mean()),
+        p99=percentile_99(away),
         indices={name: _index_error(name, truth, seen, valid, bands) for name in indices},
     )
+
+
+def percentile_99(errors: npt.NDArray[np.float64]) -> float:
+    """What `np.percentile(errors, 99)` gives of (N,) numbers, of which only the upper end is sorted."""
+    share, first = math.modf(0.99 * (errors.size - 1))
+    count = errors.size - int(first)  # the upper ones, from the one the percentile lies on
+    tail = errors[errors >= np.percentile(errors[::_SAMPLED], 97)]
+    tail = tail if tail.size >= count else errors
+    at = tail.size - count
+    low, high = np.partition(tail, (at, min(at + 1, tail.size - 1)))[[at, min(at + 1, tail.size - 1)]]
+    return float(low + (high - low) * share)
 
 
 def index_errors(name: str, original: Pixels, decoded: Pixels, valid: Mask, bands: Bands) -> npt.NDArray[np.float32]:

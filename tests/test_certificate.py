@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geostore.certificate import NO_VALUE, Certificate, SpectralError, measure
+from geostore.certificate import NO_VALUE, Certificate, SpectralError, measure, percentile_99
 from geostore.collection import Policy
 from geostore.raster import Band, Bands
 
@@ -30,6 +30,34 @@ def brute(original, decoded, valid):
             (r, n), (s, m) = (max(a[1], 0.001), max(a[2], 0.001)), (max(b[1], 0.001), max(b[2], 0.001))
             ndvi.append(abs((n - r) / (n + r) - (m - s) / (m + s)))
     return math.fsum(squares) / len(squares), largest, ndvi
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), size=st.sampled_from((1, 2, 50, 101, 7_000)), steps=st.integers(1, 300))
+def test_the_99th_percentile_is_that_of_numpy(seed, size, steps):
+    """Proves it for any count, for errors of few different values, and for errors in ascending order."""
+    rng = np.random.default_rng(seed)
+    for errors in (rng.random(size), rng.integers(0, steps, size) / 64, np.sort(rng.random(size)), np.zeros(size)):
+        assert percentile_99(errors) == pytest.approx(np.percentile(errors, 99), rel=1e-12)
+
+
+def test_mean_and_percentile_are_of_all_values_in_physical_units():
+    """Proves that they count every band at every usable pixel, unclipped, and are 0 where nothing differs."""
+    original = np.full((3, 10, 10), 3000, np.uint16)
+    decoded = original.copy()
+    decoded[0, 0, :6] += 2000
+    seen = measure(original, decoded, np.ones((10, 10), bool), BANDS, ())
+    assert (seen.mae, seen.p99) == (pytest.approx(6 * 0.2 / 300, abs=1e-8), pytest.approx(0.2, abs=1e-7))
+    assert measure(original, original, np.ones((10, 10), bool), BANDS, ()) == Certificate.without_error(100)
+
+
+def test_what_was_not_measured_counts_as_the_largest_error():
+    """Proves that a certificate of before keeps a bound on the mean only where its largest error does."""
+    before = Certificate(9, 1e-4, 0.02)
+    free = {"mse_max": None, "index_mae_max": None}
+    assert before.keeps(Policy(**free, mae_max=0.02, p99_max=0.02))
+    assert not before.keeps(Policy(**free, mae_max=0.01))
+    assert not before.keeps(Policy(**free, p99_max=0.01))
 
 
 @settings(max_examples=40, deadline=None)
@@ -81,12 +109,15 @@ def test_psnr_follows_from_mse():
 
 @pytest.mark.parametrize(
     ("bound", "value"),
-    [("mse_max", 0.02), ("max_error", 0.3), ("index_mae_max", 0.04), ("index_p99_max", 0.05), ("index_max", 0.06)],
+    [
+        *(("mse_max", 0.02), ("max_error", 0.3), ("mae_max", 0.01), ("p99_max", 0.02)),
+        *(("index_mae_max", 0.04), ("index_p99_max", 0.05), ("index_max", 0.06)),
+    ],
 )
 def test_each_bound_is_looked_at(bound, value):
     """Proves that each bound of a policy, alone, is kept when met exactly and missed when a thousandth tighter."""
     nothing = {"mse_max": None, "index_mae_max": None}
-    seen = Certificate(9, 0.02, 0.3, {"NDVI": SpectralError(0.04, 0.05, 0.06)})
+    seen = Certificate(9, 0.02, 0.3, {"NDVI": SpectralError(0.04, 0.05, 0.06)}, mae=0.01, p99=0.02)
     assert seen.keeps(Policy(**{**nothing, bound: value}))
     assert not seen.keeps(Policy(**{**nothing, bound: value * 0.999}))
 

@@ -14,13 +14,15 @@ from geostore.storage import RasterRow
 
 def certificate_fields(certificate: Certificate | None) -> dict[str, Any]:
     """A certificate as fields; None (lossless as put) is a certificate without error."""
-    c = certificate or Certificate(0, 0.0, 0.0)
+    c = certificate or Certificate.without_error()
     return {
         "exact": certificate is None or (c.max_error == 0 and c.pixels > 0),
         "pixels": c.pixels,
         "mse": c.mse,
         "psnr_db": None if math.isinf(c.psnr_db) else c.psnr_db,
         "max_error": c.max_error,
+        "mae": c.mae,
+        "p99": c.p99,
         "indices": {name: dataclasses.asdict(error) for name, error in c.indices.items()},
     }
 

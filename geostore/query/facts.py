@@ -31,7 +31,7 @@ class RasterInfo:
             bytes_lzw and bytes_jxl as LZW GeoTIFF and lossless JPEG XL.
         grid, bands: of the pixels it decodes to.
         exact: True if it decodes bit for bit to what was put.
-        certificate: its measured errors; all 0 where `exact`.
+        certificate: its measured errors; 0 where `exact`, `mae` and `p99` None where they were not measured.
     """
 
     key: RasterKey
@@ -94,7 +94,8 @@ def read_info(reply: Mapping[str, Any]) -> RasterInfo:
 def read_certificate(reply: Mapping[str, Any]) -> Certificate:
     """The certificate in a reply's fields."""
     indices = {n: SpectralError(e["mae"], e["p99"], e["max"]) for n, e in reply.get("indices", {}).items()}
-    return Certificate(reply["pixels"], reply["mse"], reply["max_error"], indices)
+    values = {name: reply.get(name) for name in ("mae", "p99")}
+    return Certificate(reply["pixels"], reply["mse"], reply["max_error"], indices, **values)
 
 
 def read_raster(reply: Mapping[str, Any], arrays: tuple[Array, ...]) -> tuple[RasterInfo, Raster]:

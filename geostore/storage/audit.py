@@ -12,8 +12,9 @@ from geostore.errors import Corrupt, GeostoreError
 from geostore.storage import header, witness
 from geostore.storage.blobs import blob_path, digest_in, original_path, read_piece
 from geostore.storage.files import digest_of
+from geostore.storage.parts import part_kind
 from geostore.storage.records import AT, Values, group_of, has_payload, key_of, piece_of
-from geostore.storage.tables import SlotTable, part_kind
+from geostore.storage.tables import SlotTable
 from geostore.storage.view import Rotten
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from geostore.durable import flush
 from geostore.errors import Corrupt
 from geostore.storage.lock import is_held
 from geostore.storage.log import Commit, after
+from geostore.storage.parts import part_kind
 from geostore.storage.records import Values
 from geostore.storage.scratch import Scratch
-from geostore.storage.tables import SlotTable, Snapshot, part_kind
+from geostore.storage.tables import SlotTable, Snapshot
 from geostore.storage.view import Rotten, View
 
 VIEW = ".view"

@@ -55,6 +55,8 @@ COLUMNS: dict[str, Any] = {
     "index_names": pa.string(),
     "index_errors": pa.list_(pa.float32()),
     "id": pa.string(),
+    "mae": pa.float32(),
+    "p99": pa.float32(),
     "family": pa.string(),
     "data": pa.binary(),
     "blob": pa.string(),
@@ -68,7 +70,7 @@ _PLACE = ("collection", "geohash", "band_group")
 _PIECE = ("stream", "offset", "length", "payload_checksum")
 KIND_COLUMNS: dict[str, tuple[str, ...]] = {
     "raster": _RASTER,
-    "embedding": (*_RASTER, "id"),
+    "embedding": (*_RASTER, "id", "mae", "p99"),
     "group": ("seq", *_PLACE, "generation", "payload", *_PIECE, "id"),
     "codec": ("seq", *_PLACE, "time_us", "generation", *_WINDOW, "family", "data", "blob", "body"),
     "scene": ("seq", "collection", "time_us", "platform", "op", "scene", "id", "body"),
@@ -78,7 +80,9 @@ KIND_COLUMNS: dict[str, tuple[str, ...]] = {
 AT: dict[str, dict[str, int]] = {kind: {n: i for i, n in enumerate(names)} for kind, names in KIND_COLUMNS.items()}
 
 
-EARLIER_COLUMNS: dict[str, tuple[str, ...]] = {"embedding": _RASTER}  # of format 1; what they lack is nil
+EARLIER_COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {  # of formats 1 and 3; what they lack is nil
+    "embedding": (_RASTER, (*_RASTER, "id")),
+}
 
 
 def schema_of(kind: str) -> Any:
@@ -139,8 +143,13 @@ def raster_values(row: RasterRow, *, seq: int, scene: int, piece: Piece | None, 
         *((None, None, None) if c is None else (c.pixels, float32_up(c.mse), float32_up(c.max_error))),
         None if c is None else ",".join(c.indices),
         errors,
-        *((group,) if row.generation else ()),
+        *((group, *_mean_errors(c)) if row.generation else ()),
     )
+
+
+def _mean_errors(certificate: Certificate | None) -> Values:
+    errors = (None, None) if certificate is None else (certificate.mae, certificate.p99)
+    return tuple(None if error is None else float32_up(error) for error in errors)
 
 
 def group_values(row: RasterRow, *, seq: int, piece: Piece | None, group: str) -> Values:
@@ -198,7 +207,8 @@ def _certificate(values: Values) -> Certificate | None:
         return None
     triples = zip(*(iter(errors or ()),) * 3, strict=True)
     found = {name: SpectralError(*t) for name, t in zip(names.split(",") if names else (), triples, strict=True)}
-    return Certificate(pixels, mse, largest, found)
+    mae, p99 = values[AT["embedding"]["mae"] :][:2] or (None, None)
+    return Certificate(pixels, mse, largest, found, mae=mae, p99=p99)
 
 
 def codec_values(row: CodecRow, *, seq: int, blob: str | None) -> Values:
@@ -290,8 +300,8 @@ def from_arrow(kind: str, table: Any, where: str) -> list[Values]:
         Corrupt: columns are missing or a row does not match its checksum; the message names `where` and the row.
     """
     names = (*KIND_COLUMNS[kind], "checksum")
-    earlier = (*EARLIER_COLUMNS.get(kind, KIND_COLUMNS[kind]), "checksum")
-    if table.column_names not in (list(names), list(earlier)):
+    earlier = ([*columns, "checksum"] for columns in EARLIER_COLUMNS.get(kind, ()))
+    if table.column_names not in (list(names), *earlier):
         raise Corrupt(f"{where}: columns {table.column_names}, wanted {list(names)}; restore it from a backup")
     rows = list(zip(*(table.column(i).to_pylist() for i in range(table.num_columns)), strict=True))
     for number, row in enumerate(rows):

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from geostore.errors import Corrupt
 from geostore.keys import PartitionKey, RasterKey
 from geostore.storage.log import Seal
+from geostore.storage.parts import part_kind
 from geostore.storage.records import key_of
-from geostore.storage.tables import Snapshot, part_kind
+from geostore.storage.tables import Snapshot
 
 if TYPE_CHECKING:
     from geostore.storage.store import Store

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import pyarrow.parquet as pq
-from deltalake import CommitProperties, DeltaTable, PostCommitHookProperties, Schema, Transaction
+from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
 from deltalake.exceptions import DeltaError
 from deltalake.transaction import AddAction, RemoveAction, create_table_with_add_actions
 
 from geostore.durable import is_full
 from geostore.errors import Corrupt, Fenced, StorageFull, Unavailable, UnknownOutcome
 from geostore.storage import witness
-from geostore.storage.files import Files, digest_of
+from geostore.storage.files import Files
 from geostore.storage.log import LOG, Commit, Seal, after, commit_metadata, live_check, log_name, read_commit, versions
-from geostore.storage.records import TABLE_SCHEMA, Values, from_arrow, to_arrow
+from geostore.storage.parts import encode_part, part_kind, part_path, read_part
+from geostore.storage.records import TABLE_SCHEMA, Values
 
 EPOCH_APP = "geostore-epoch"
 CHECKPOINT_EVERY = 64
@@ -28,8 +27,6 @@ _JOINED_BYTES_MAX = 2**20  # larger ones are left as they are, until `compact`
 _SCHEMA = Schema.from_arrow(TABLE_SCHEMA)
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _CONFIGURATION = {"delta.dataSkippingNumIndexedCols": "0", "delta.logRetentionDuration": "interval 7 days"}
-_RAW = ("valid", "payload", "data", "vector")  # bytes that are packed already
-_SORTED = ("seq", "time_us", "offset")
 
 
 @dataclass(frozen=True)
@@ -49,11 +46,6 @@ class Snapshot:
     parts: tuple[str, ...] = ()
 
 
-def part_kind(path: str) -> str:
-    """The kind of the rows in a part file, from its folder."""
-    return path.split("/", 1)[0].removeprefix("kind=")
-
-
 class SlotTable:
     """One slot's table. Reading needs no ownership; writing goes through one pinned handle, zero retries."""
 
@@ -67,6 +59,7 @@ class SlotTable:
         self._handle: DeltaTable | None = None
         self._epoch = 0  # ours, once a commit of ours is in the log
         self._skipped: set[str] = set()
+        self._wide = False  # the table is known to have every column of this format
 
     # --- reading
 
@@ -120,9 +113,7 @@ class SlotTable:
             data = self.files.read(where)
         except FileNotFoundError as error:
             raise Corrupt(f"{where} is missing; restore it from a backup") from error
-        if digest_of(data) != path.rsplit("/", 1)[-1].removesuffix(".parquet"):
-            raise Corrupt(f"{where}: {len(data)} bytes that fail their digest; restore it from a backup")
-        return from_arrow(part_kind(path), pq.ParquetFile(io.BytesIO(data)).read(), where)
+        return read_part(path, data, where)
 
     def _open(self, version: int | None) -> DeltaTable:
         local = self.files.local
@@ -184,10 +175,10 @@ class SlotTable:
     ) -> Snapshot:
         """Commit rows in the place of `parts`: of none, or of every live part file if None, stale ones too."""
         assert self.owner is not None, "a table opened for reading is not written"
-        self._pin(state)
+        state = self._widened(state)
         live = [path for path, _ in _sizes(self._handle)] if parts is None else parts
         encoded = {
-            _part_path(kind, data): (kind, data, len(v))
+            part_path(kind, data): (kind, data, len(v))
             for kind, v in rows.items()
             if v
             for data in [encode_part(kind, v)]
@@ -206,6 +197,23 @@ class SlotTable:
         if verb == "put" and version % CHECKPOINT_EVERY == CHECKPOINT_EVERY - 1:
             self.checkpoint(result)
         return result
+
+    def _widened(self, state: Snapshot) -> Snapshot:
+        """`state`, or the one after it: a table of an earlier format is given its columns by a commit of its own."""
+        assert self.owner is not None
+        self._pin(state)
+        if not self._wide and self._missing():
+            version = self._publish("compact", [], [], state.parts, state)
+            if version is None:
+                return self._widened(self._caught_up(state))
+            state = Snapshot(version, Seal(self._epoch, self.owner.run), state.parts)
+        self._wide = True
+        return state
+
+    def _missing(self) -> list[Field]:
+        """Columns of this format that the table does not have."""
+        known = set() if self._handle is None else {f.name for f in self._handle.schema().fields}
+        return [f for f in _SCHEMA.fields if known and f.name not in known]
 
     def _publish(
         self, verb: str, adds: list[AddAction], removes: list[str], parts: tuple[str, ...], state: Snapshot
@@ -273,7 +281,12 @@ class SlotTable:
                 post_commithook_properties=_NO_HOOKS,
             )
             return 0
-        now_ms = time.time_ns() // 1_000_000
+        version, now_ms = self._handle.version() + 1, time.time_ns() // 1_000_000
+        if not adds and not removes:
+            self._handle.alter.add_columns(
+                self._missing(), commit_properties=properties, post_commithook_properties=_NO_HOOKS
+            )
+            return version
         gone = [RemoveAction(p, True, now_ms, None, {"kind": part_kind(p)}) for p in removes]
         self._handle.create_write_transaction(
             [*adds, *gone],
@@ -283,7 +296,7 @@ class SlotTable:
             commit_properties=properties,
             post_commithook_properties=_NO_HOOKS,
         )
-        return self._handle.version() + 1
+        return version
 
     def _outcome(self, commit: str, state: Snapshot, error: Exception) -> int | None:
         """What became of a commit that raised: its version if it is in the log, None if it may be tried again."""
@@ -365,30 +378,6 @@ def _first(error: Exception) -> str:
 def _is_old_log(path: str, newest: int) -> bool:
     name = path.rsplit("/", 1)[-1]
     return name[:20].isdigit() and int(name[:20]) < newest
-
-
-def _part_path(kind: str, data: bytes) -> str:
-    return f"kind={kind}/{digest_of(data)}.parquet"
-
-
-def encode_part(kind: str, rows: Sequence[Values]) -> bytes:
-    """Rows of one kind as a Parquet file: ZSTD, no statistics, no Arrow schema; the columns of the kind only."""
-    table = to_arrow(kind, rows)
-    names = [n for n in table.column_names if n != "index_errors"]
-    plain = {n: "DELTA_BINARY_PACKED" for n in names if n in _SORTED}
-    dictionary = [n for n in names if n not in (*_RAW, *plain, "checksum", "payload_checksum", "mse", "max_error")]
-    out = io.BytesIO()
-    pq.write_table(
-        table,
-        out,
-        compression="zstd",
-        compression_level=9,
-        write_statistics=False,
-        store_schema=False,
-        use_dictionary=dictionary,
-        column_encoding=plain,
-    )
-    return out.getvalue()
 
 
 def _sizes(handle: DeltaTable | None) -> list[tuple[str, int]]:

@@ -20,7 +20,7 @@ from geostore.storage.log import Seal
 from geostore.storage.records import AT, Values, key_of
 from geostore.storage.tables import Snapshot
 
-VIEW_FORMAT = 2
+VIEW_FORMAT = 3
 _RASTER, _GROUP, _CODEC, _SCENE, _NUMBER, _JOB, _EVENT = b"r", b"g", b"c", b"s", b"n", b"j", b"e"
 _SLOT, _META = b"v", b"m"
 _SUM = 8

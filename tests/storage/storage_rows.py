@@ -54,7 +54,7 @@ def raster(day: int, geohash: str = "9qdfr", *, seed: int = 0, size: int = 300, 
 def embedding(day: int, geohash: str = "9qdfr", *, generation: int = 1, **fields: Any) -> RasterRow:
     errors = {"NDVI": SpectralError(0.25, 0.5, 0.75), "NDWI": SpectralError(0.0, 0.125, 1.0)}
     made: dict[str, Any] = {"vector": bytes(range(16)), "layers": "gain+grid", "lossless": False}
-    made["certificate"] = Certificate(540, 2.0**-12, 0.0625, errors)
+    made["certificate"] = Certificate(540, 2.0**-12, 0.0625, errors, mae=2.0**-9, p99=2.0**-6)
     return raster(day, geohash, generation=generation, **{**made, **fields})
 
 

@@ -35,7 +35,9 @@ def _row(rng: np.random.Generator, cell: str, date: int) -> RasterRow:
         layers="gain+grid",
         bytes_lzw=int(rng.integers(50_000, 60_000)),
         bytes_jxl=int(rng.integers(30_000, 35_000)),
-        certificate=Certificate(int(rng.integers(9000, 9216)), float(rng.random()), float(rng.random()), errors),
+        certificate=Certificate(
+            int(rng.integers(9000, 9216)), float(rng.random()), float(rng.random()), errors, rng.random(), rng.random()
+        ),
     )
 
 

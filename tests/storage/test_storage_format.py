@@ -58,10 +58,12 @@ def _groups():
 
 
 def _as_written(row, version):
-    """The row with its mask as a format had it."""
-    if version > 2 or not isinstance(row, RasterRow):
+    """The row with its mask and its certificate as a format had them."""
+    if not isinstance(row, RasterRow):
         return row
-    return replace(row, valid=pack_rows(unpack_mask(row.valid, (row.height, row.width))))
+    if version < 4 and row.certificate is not None:
+        row = replace(row, certificate=replace(row.certificate, mae=None, p99=None))
+    return row if version > 2 else replace(row, valid=pack_rows(unpack_mask(row.valid, (row.height, row.width))))
 
 
 def make(root: Path) -> None:
@@ -96,6 +98,27 @@ def test_the_golden_store_of_every_format_opens_reads_and_verifies(tmp_path, ver
         assert store.raster(key(8, "9qdfx")).shared == b"more"
     assert json.loads((tmp_path / "s" / header.HEADER).read_text())["version"] == FORMAT_VERSION
     assert sum(p.stat().st_size for p in golden.rglob("*") if p.is_file()) < 100_000
+
+
+@pytest.mark.parametrize("version", range(1, FORMAT_VERSION))
+def test_a_table_of_an_earlier_format_is_given_its_columns_by_the_first_commit(tmp_path, version):
+    """Proves that delta-rs sees new columns in old tables, null where they were not measured, and commits follow."""
+    from deltalake import DeltaTable
+
+    shutil.copytree(GOLDEN / f"store-v{version}", tmp_path / "s")
+    with Store.open(tmp_path / "s", readonly=True) as reader, Store.open(tmp_path / "s") as store:
+        for day in (8, 9):
+            store.commit([embedding(day, "9qdfx")])
+        reader.refresh()
+        assert reader.rasters(partition("9qdfx")) == store.rasters(partition("9qdfx"))
+        slot = next(table for table in store.tables.values() if table.latest() > 3)
+        assert store.verify() == []
+    rows = (
+        DeltaTable(tmp_path / "s" / slot.root).to_pyarrow_table(columns=["kind", "time_us", "mae", "p99"]).to_pylist()
+    )
+    found = {row["time_us"]: (row["mae"], row["p99"]) for row in rows if row["kind"] == "embedding"}
+    assert found[key(9).time_us] == (2.0**-9, 2.0**-6)
+    assert found[key(1).time_us] == (None, None)
 
 
 def _names() -> list[str]:

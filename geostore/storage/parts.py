@@ -1,0 +1,57 @@
+"""Part files: rows of one kind as Parquet, named by their digest."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import pyarrow.parquet as pq
+
+from geostore.errors import Corrupt
+from geostore.storage.files import digest_of
+from geostore.storage.records import Values, from_arrow, to_arrow
+
+_RAW = ("valid", "payload", "data", "vector")  # bytes that are packed already
+_SORTED = ("seq", "time_us", "offset")
+_ERRORS = ("mse", "max_error", "mae", "p99")
+
+
+def part_kind(path: str) -> str:
+    """The kind of the rows in a part file, from its folder."""
+    return path.split("/", 1)[0].removeprefix("kind=")
+
+
+def part_path(kind: str, data: bytes) -> str:
+    """Where rows of a kind lie below their table."""
+    return f"kind={kind}/{digest_of(data)}.parquet"
+
+
+def encode_part(kind: str, rows: Sequence[Values]) -> bytes:
+    """Rows of one kind as a Parquet file: ZSTD, no statistics, no Arrow schema; the columns of the kind only."""
+    table = to_arrow(kind, rows)
+    names = [n for n in table.column_names if n != "index_errors"]
+    plain = {n: "DELTA_BINARY_PACKED" for n in names if n in _SORTED}
+    dictionary = [n for n in names if n not in (*_RAW, *plain, *_ERRORS, "checksum", "payload_checksum")]
+    out = io.BytesIO()
+    pq.write_table(
+        table,
+        out,
+        compression="zstd",
+        compression_level=9,
+        write_statistics=False,
+        store_schema=False,
+        use_dictionary=dictionary,
+        column_encoding=plain,
+    )
+    return out.getvalue()
+
+
+def read_part(path: str, data: bytes, where: str) -> list[Values]:
+    """The rows of the part file `data` at `path`, digest and checksums verified.
+
+    Raises:
+        Corrupt: it is not what was written; the message names `where`.
+    """
+    if digest_of(data) != path.rsplit("/", 1)[-1].removesuffix(".parquet"):
+        raise Corrupt(f"{where}: {len(data)} bytes that fail their digest; restore it from a backup")
+    return from_arrow(part_kind(path), pq.ParquetFile(io.BytesIO(data)).read(), where)
