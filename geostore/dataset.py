@@ -48,7 +48,7 @@ def build(
     Returns:
         Dimensions time, y, x (y downwards). One float32 variable a band in physical units, NaN where a pixel may not
         be used; `valid` bool; coordinate `spatial_ref` with the CRS; along time the certificate (`mse`, `psnr_db`,
-        `max_error`, `ndvi_mae`, ...) and `tier`, `layers`, `codec`, `generation`, `platform`, `scene`.
+        `max_error`, `mae`, `p99`, `ndvi_mae`, ...) and `tier`, `layers`, `codec`, `generation`, `platform`, `scene`.
 
     Raises:
         InvalidInput: no raster, or rasters of several partitions.
@@ -242,6 +242,7 @@ def _times(infos: Sequence[RasterInfo]) -> dict[str, Any]:
         "mse": np.array([i.certificate.mse for i in infos]),
         "psnr_db": np.array([i.certificate.psnr_db for i in infos]),
         "max_error": np.array([i.certificate.max_error for i in infos]),
+        **{name: _known(infos, name) for name in ("mae", "p99")},
         "generation": np.array([i.generation for i in infos], np.int32),
         "tier": np.array([i.tier for i in infos]),
         "layers": np.array([i.layers for i in infos]),
@@ -256,5 +257,11 @@ def _times(infos: Sequence[RasterInfo]) -> dict[str, Any]:
             found[f"{name.lower()}_{part}"] = np.array(
                 [getattr(e, part) if e else v for e, v in zip(errors, values, strict=True)]
             )
-    units = {"mse": "1", "psnr_db": "dB", "max_error": "1"}
+    units = {"mse": "1", "psnr_db": "dB", "max_error": "1", "mae": "1", "p99": "1"}
     return {k: ("time", v, {"units": units[k]} if k in units else {}) for k, v in found.items()}
+
+
+def _known(infos: Sequence[RasterInfo], name: str) -> npt.NDArray[np.float64]:
+    """An error of each raster's certificate, NaN where it was not measured."""
+    found = [0.0 if i.exact else getattr(i.certificate, name) for i in infos]
+    return np.array([np.nan if error is None else error for error in found])

@@ -52,8 +52,9 @@ class Exported:
         width, height: pixels; usable: those that are not nodata; bands: names in file order; cells: how many were
             joined.
         tiers, layers: what the cells were decoded from, each once: "embedding", and "klt+av1" or "gain+grid".
-        exact: True if every cell decoded bit for bit; mse (on n1, weighed by pixels) and max_error (physical units)
-            are of the certificates, over all bands of the band group.
+        exact: True if every cell decoded bit for bit; mse (on n1, weighed by pixels), max_error, mae (weighed by
+            pixels) and p99_max, the largest of a cell (physical units), are of the certificates, over all bands of the
+            band group; mae and p99_max are None where a cell was not measured so.
     """
 
     path: str
@@ -69,6 +70,8 @@ class Exported:
     exact: bool
     mse: float
     max_error: float
+    mae: float | None = None
+    p99_max: float | None = None
 
 
 def choose(
@@ -235,6 +238,8 @@ def _export_one(
         exact=all(i.exact for i in infos),
         mse=_mse(infos, usable),
         max_error=max(i.certificate.max_error for i in infos),
+        mae=_mae(infos, usable),
+        p99_max=_p99_max(infos),
     )
 
 
@@ -258,8 +263,15 @@ def _tags(acquisition: Acquisition, infos: Sequence[RasterInfo], usable: Sequenc
         "GEOSTORE_EXACT": "yes" if all(i.exact for i in infos) else "no",
         "GEOSTORE_MSE_N1": f"{_mse(infos, usable):.6g}",
         "GEOSTORE_MAX_ERROR": f"{max(i.certificate.max_error for i in infos):.6g}",
+        **_value_tags(infos, usable),
         **_index_tags(infos, usable),
     }
+
+
+def _value_tags(infos: Sequence[RasterInfo], usable: Sequence[int]) -> dict[str, str]:
+    """Mean and 99th percentile of the errors of values, if every cell was measured so."""
+    found = {"GEOSTORE_MAE": _mae(infos, usable), "GEOSTORE_P99_MAX": _p99_max(infos)}
+    return {name: f"{value:.6g}" for name, value in found.items() if value is not None}
 
 
 def _index_tags(infos: Sequence[RasterInfo], usable: Sequence[int]) -> dict[str, str]:
@@ -280,6 +292,19 @@ def _index_tags(infos: Sequence[RasterInfo], usable: Sequence[int]) -> dict[str,
 def _mse(infos: Sequence[RasterInfo], usable: Sequence[int]) -> float:
     """Over all usable pixels, those of exact cells too; 0 where everything is exact."""
     return sum(i.certificate.mse * n for i, n in zip(infos, usable, strict=True)) / max(sum(usable), 1)
+
+
+def _mae(infos: Sequence[RasterInfo], usable: Sequence[int]) -> float | None:
+    """Over all usable pixels, those of exact cells too; None if a cell was not measured so."""
+    errors = [0.0 if i.exact else i.certificate.mae for i in infos]
+    weighed = [error * n for error, n in zip(errors, usable, strict=True) if error is not None]
+    return sum(weighed) / max(sum(usable), 1) if len(weighed) == len(infos) else None
+
+
+def _p99_max(infos: Sequence[RasterInfo]) -> float | None:
+    """The largest of a cell; None if a cell was not measured so."""
+    known = [error for i in infos if (error := 0.0 if i.exact else i.certificate.p99) is not None]
+    return max(known) if len(known) == len(infos) else None
 
 
 def crop(raster: Raster, area: Area) -> Raster:

@@ -102,7 +102,7 @@ def read_within(items: list[str] | None) -> dict[str, float] | None:
         try:
             found[name.strip().lower()] = float(value)
         except ValueError:
-            raise InvalidInput(f"--within {item!r}; write it as ndvi=0.02, mse=1e-4 or max_error=0.01") from None
+            raise InvalidInput(f"--within {item!r}; write it as ndvi=0.02, mse=1e-4 or mae=0.005") from None
     return found or None
 
 
@@ -126,4 +126,7 @@ def said_error(made: Exported) -> str:
     """How far the file may be from the original."""
     if not made.usable:
         return "no usable pixel"
-    return "exact" if made.exact else f"MSE {number(made.mse, '.2e')}, largest error {number(made.max_error)}"
+    if made.exact:
+        return "exact"
+    mean = "" if made.mae is None else f"mean error {number(made.mae)}, "
+    return f"MSE {number(made.mse, '.2e')}, {mean}largest error {number(made.max_error)}"

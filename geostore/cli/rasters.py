@@ -26,7 +26,8 @@ def rasters(
     """Facts and certificates of rasters, without their pixels."""
     with session.reader() as client:
         found = client.rasters(geohash, collection=collection, group=group, time=read_time(time))
-    columns = ("raster", "tier", "codec", ">bytes", ">LZW", ">MSE n1", ">max error", ">NDVI mean", "scene")
+    errors = (">MSE n1", ">mean error", ">max error", ">NDVI mean")
+    columns = ("raster", "tier", "codec", ">bytes", ">LZW", *errors, "scene")
     session.answer(
         {"rasters": [raster_fields(i) for i in found]},
         lambda out: out.print(show.table("Rasters", columns, [_row(i) for i in found])),
@@ -48,6 +49,7 @@ def _row(info: RasterInfo) -> tuple[Any, ...]:
         size(info.bytes),
         size(info.bytes_lzw),
         "exact" if info.exact else number(info.certificate.mse, ".2e"),
+        "exact" if info.exact else number(info.certificate.mae),
         "exact" if info.exact else number(info.certificate.max_error),
         number(ndvi.mae if ndvi else None, ".4f"),
         info.scene,

@@ -96,12 +96,17 @@ def _errors(quality: Fields) -> list[tuple[str, str]]:
     rows = [
         ("PSNR, dB (exact: -)", number(quality.get("psnr_db"), ".1f")),
         ("MSE on n1, reflectance 0..1", number(quality["mse_n1"] if quality["pixels"] else None, ".2e")),
-        ("largest error, physical units", number(quality["max_error"] if quality["pixels"] else None)),
+        ("mean / a raster's p99, mean / largest error, physical units", _of_values(quality)),
     ]
     for name, e in sorted(quality["indices"].items()):
         values = " / ".join(number(e[k], ".4f") for k in ("mae", "p99_mean", "max"))
         rows.append((f"{name} mean / a raster's p99, mean / largest", values))
     return [*rows, ("rasters within / beyond their policy", f"{quality['within_policy']} / {quality['missed']}")]
+
+
+def _of_values(quality: Fields) -> str:
+    largest = quality["max_error"] if quality["pixels"] else None
+    return " / ".join(number(value) for value in (quality.get("mae"), quality.get("p99_mean"), largest))
 
 
 _COLUMNS = (

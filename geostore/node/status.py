@@ -34,6 +34,7 @@ class Tally:
     pixels: int = 0
     squared: float = 0.0
     max_error: float = 0.0
+    values: Counter[str] = field(default_factory=Counter)  # rasters whose `mae` and `p99` are known, pixels, sums
     weights: Counter[str] = field(default_factory=Counter)
     mae: Counter[str] = field(default_factory=Counter)  # sums of mean absolute error times pixels
     p99: dict[str, list[float]] = field(default_factory=dict)
@@ -63,7 +64,7 @@ class Tally:
         self.rasters |= other.rasters
         for name in ("pieces", "within_policy", "missed", "pixels", "squared"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("bytes", "tiers", "weights", "mae"):
+        for name in ("bytes", "tiers", "values", "weights", "mae"):
             getattr(self, name).update(getattr(other, name))
         self.max_error = max(self.max_error, other.max_error)
         for name, found in other.p99.items():
@@ -74,6 +75,9 @@ class Tally:
         self.pixels += c.pixels
         self.squared += c.mse * c.pixels
         self.max_error = max(self.max_error, c.max_error)
+        if c.mae is not None and c.p99 is not None:
+            found: dict[str, Any] = {"rasters": 1, "pixels": c.pixels, "absolute": c.mae * c.pixels, "p99": c.p99}
+            self.values.update(found)
         for name, error in c.indices.items():
             self.weights[name] += c.pixels
             self.mae[name] += error.mae * c.pixels  # type: ignore[assignment]
@@ -83,7 +87,8 @@ class Tally:
     def quality(self) -> dict[str, Any]:
         """Errors over all usable pixels; `p99_mean` is the mean over rasters of each one's own 99th percentile.
 
-        A percentile of all pixels together does not follow from certificates.
+        `mae` and `p99_mean` of values are over the rasters that were measured so, None if none was. A percentile of all
+        pixels together does not follow from certificates.
         """
         mse = self.squared / self.pixels if self.pixels else 0.0
         overall = Certificate(self.pixels, mse, self.max_error)
@@ -92,6 +97,8 @@ class Tally:
             "mse_n1": mse,
             "psnr_db": overall.psnr_db if mse else None,
             "max_error": self.max_error,
+            "mae": self.values["absolute"] / self.values["pixels"] if self.values["pixels"] else None,
+            "p99_mean": self.values["p99"] / self.values["rasters"] if self.values["rasters"] else None,
             "within_policy": self.within_policy,
             "missed": self.missed,
             "indices": {
@@ -189,7 +196,8 @@ def _partition_fields(partition: PartitionKey, part: Tally, codecs: list[CodecRo
         "bytes_lzw": part.bytes["source_lzw"],
         "bytes_jxl": part.bytes["source_jxl"],
         "tiers": dict(part.tiers),
-        **{k: quality[k] for k in ("mse_n1", "psnr_db", "max_error", "within_policy", "missed")},
+        **{k: quality[k] for k in ("mse_n1", "psnr_db", "max_error", "mae", "p99_mean")},
+        **{k: quality[k] for k in ("within_policy", "missed")},
         "ndvi_mae": ndvi.get("mae"),
         "ndvi_p99_mean": ndvi.get("p99_mean"),
         "ndvi_max": ndvi.get("max"),

@@ -12,12 +12,15 @@ from geostore.query.facts import RasterInfo
 from geostore.query.messages import Tier
 
 ORIGINAL: Final = "original"  # tier and layers of a raster as it came
-Within = Mapping[str, float]  # "mse", "max_error", "ndvi" (its mean error), "ndvi_p99", "ndvi_max": the largest allowed
+Within = Mapping[str, float]  # the largest allowed by name: "mse"; of values "mae", "p99", "max_error"; of an index its
+# mean error "ndvi" (or "ndvi_mae"), "ndvi_p99", "ndvi_max"
+_VALUES = ("mae", "p99")
 
 
 def errors_of(certificate: Certificate) -> dict[str, float]:
-    """Every measured error by the name a budget has for it."""
+    """Every error by the name a budget has for it; `mae` and `p99` are at most the largest where not measured."""
     found = {"mse": certificate.mse, "max_error": certificate.max_error}
+    found |= {name: certificate.at_most(getattr(certificate, name)) for name in _VALUES}
     for index, error in certificate.indices.items():
         name = index.lower()
         found |= {name: error.mae, f"{name}_mae": error.mae, f"{name}_p99": error.p99, f"{name}_max": error.max}
@@ -37,7 +40,14 @@ def beyond(certificate: Certificate, within: Within) -> str:
         if not bound > 0:
             raise InvalidInput(f"within {name} = {bound:g}; give the largest error allowed, above 0")
     missed = [name for name, bound in within.items() if errors[name] > float32_up(bound)]
-    return ", ".join(f"{name} {errors[name]:.3g} where {within[name]:g} is wanted" for name in missed)
+    return ", ".join(f"{name} {_said(name, certificate)} where {within[name]:g} is wanted" for name in missed)
+
+
+def _said(name: str, certificate: Certificate) -> str:
+    """An error in words."""
+    if name in _VALUES and getattr(certificate, name) is None:
+        return f"not measured when it was stored (the largest error is {certificate.max_error:.3g}; fit it again)"
+    return f"{errors_of(certificate)[name]:.3g}"
 
 
 def provenance(infos: Sequence[RasterInfo], within: Within | None, tier: Tier) -> list[RasterInfo]:
@@ -51,7 +61,7 @@ def provenance(infos: Sequence[RasterInfo], within: Within | None, tier: Tier) -
 
 def as_original(info: RasterInfo) -> RasterInfo:
     """The facts of the same raster as it came."""
-    none = Certificate(info.certificate.pixels, 0.0, 0.0)
+    none = Certificate.without_error(info.certificate.pixels)
     return replace(info, tier=ORIGINAL, layers=ORIGINAL, exact=True, certificate=none)
 
 

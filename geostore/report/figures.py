@@ -85,9 +85,10 @@ def ratios(status: Fields) -> list[tuple[str, str, str, str]]:
 
 def errors(quality: Fields) -> list[tuple[str, str, str, str]]:
     """MSE, largest error and every spectral index."""
+    mean, p99, largest = (number(quality.get(k), ".4f") for k in ("mae", "p99_mean", "max_error"))
     rows = [
         ("squared error on n1 (reflectance 0..1)", number(quality["mse_n1"], ".2e"), "", ""),
-        ("absolute error, physical units", "", "", number(quality["max_error"], ".4f")),
+        ("absolute error, physical units", mean, p99, largest),
     ]
     for name, e in sorted(quality["indices"].items()):
         mean, p99, largest = (number(e[k], ".4f") for k in ("mae", "p99_mean", "max"))

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from geostore.amounts import counted, number
+from geostore.certificate import Certificate
 from geostore.keys import PartitionKey
 from geostore.raster import Mask, Raster
 from geostore.report import charts, loss_terms, page, pictures
@@ -49,10 +50,15 @@ def describe(shown: Shown) -> str:
     ratio = f"{i.bytes:,} B stored, {i.bytes_lzw:,} B as LZW, {i.bytes_jxl:,} B as JPEG XL"
     if i.exact:
         return f"{i.tier} ({i.layers}): {ratio}; exact."
-    errors = f"MSE {c.mse:.2e}, PSNR {c.psnr_db:.1f} dB, largest error {number(c.max_error, '.4f')}"
+    errors = f"MSE {c.mse:.2e}, PSNR {c.psnr_db:.1f} dB, {_of_values(c)}"
     ndvi = c.indices.get("NDVI")
     more = f", NDVI mean {ndvi.mae:.4f}, p99 {ndvi.p99:.4f}, largest {ndvi.max:.4f}" if ndvi else ""
     return f"{i.tier} ({i.layers}): {ratio}; {errors}{more}."
+
+
+def _of_values(c: Certificate) -> str:
+    known = "" if c.mae is None or c.p99 is None else f"mean error {c.mae:.4f}, p99 {c.p99:.4f}, "
+    return f"{known}largest error {number(c.max_error, '.4f')}"
 
 
 def _colours(shown: Shown, name: str, when: str, images: Path) -> list[str]:

@@ -63,6 +63,8 @@ def test_the_index_errors_in_the_tags_are_those_of_the_pixels(run, world, tmp_pa
     truth = world.rasters[min(world.rasters)].pixels * 1e-4
     red, nir = 2, 3
     ndvi = [(p[nir] - p[red]) / (p[nir] + p[red]) for p in (np.maximum(seen, 1e-3), np.maximum(truth, 1e-3))]
+    assert np.abs(seen - truth).mean() == pytest.approx(float(tags["GEOSTORE_MAE"]), rel=1e-3)
+    assert float(tags["GEOSTORE_MAE"]) < float(tags["GEOSTORE_P99_MAX"]) <= float(tags["GEOSTORE_MAX_ERROR"])
     error = np.abs(ndvi[0] - ndvi[1])
     assert error.mean() == pytest.approx(float(tags["GEOSTORE_NDVI_MAE"]), rel=1e-3)
     assert error.max() == pytest.approx(float(tags["GEOSTORE_NDVI_MAX"]), rel=1e-3)

@@ -61,6 +61,25 @@ def test_each_raster_is_as_kept_or_the_original_by_its_certificate(store: Path) 
                 assert (info.tier, info.exact) == ("original", True)
 
 
+@pytest.mark.parametrize("name", ["mae", "p99"])
+def test_a_budget_of_the_errors_of_values_is_kept(store: Path, name: str) -> None:
+    """With a budget that half of the rasters keep, what decodes errs by no more, measured against what was put."""
+    with connect(store, readonly=True) as client:
+        infos = client.rasters(CELL, group="10m")
+        bound = float(np.median([getattr(i.certificate, name) for i in infos]))
+        found = client.decode_rasters(infos, within={name: bound})
+        ds = client.decode(CELL, within={name: bound})
+    assert {info.tier for info, _ in found} == {"embedding", "original"}
+    assert float(ds[name].max()) <= bound
+    for t, (_, raster) in enumerate(found):
+        put = piece(t, "10m").raster
+        row, col = raster.grid.offset_of(put.grid)  # what is fitted decodes on the partition's window
+        seen = raster.pixels[:, row:, col:][:, : put.grid.height, : put.grid.width]
+        away = np.abs(put.bands.to_physical(put.pixels) - put.bands.to_physical(seen))[:, put.valid]
+        error = away.mean(dtype=np.float64) if name == "mae" else np.percentile(away, 99)
+        assert error <= bound * (1 + 1e-5)
+
+
 def test_a_dataset_tells_the_tier_of_every_date(store: Path) -> None:
     """`tier` along time, the counts and the budget in the attributes, and no error above the budget."""
     with connect(store, readonly=True) as client:
@@ -114,7 +133,7 @@ def test_budgets_that_mean_nothing_are_refused(store: Path) -> None:
     """Errors that are not measured, numbers that are no bound, and a tier beside a budget raise InvalidInput."""
     with connect(store, readonly=True) as client:
         infos = client.rasters(CELL, group="10m")
-        for within, why in (({"evi": 0.1}, "use mse, max_error, ndvi"), ({"mse": 0.0}, "above 0")):
+        for within, why in (({"evi": 0.1}, "use mse, max_error, mae, p99, ndvi"), ({"mse": 0.0}, "above 0")):
             with pytest.raises(InvalidInput, match=why):
                 client.decode_rasters(infos, within=within)
             with pytest.raises(InvalidInput, match=why):
