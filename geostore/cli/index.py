@@ -34,6 +34,11 @@ def _show(out: Console, fields: dict[str, Any]) -> None:
     out.print(f"{fields['path']}, made again from the tables whenever it is lost; {legend}")
     columns = ("space", ">generation", "descriptor", "head", ">bits", "bands", ">rasters", ">chips", ">bytes", "")
     out.print(show.table("Indexes", columns, [_row(found) for found in fields["indexes"]]))
+    for found in fields["indexes"]:
+        if (learned := found.get("learned")) is not None and learned["rows"] is not None:
+            space = found["space"]
+            rows = counted(learned["rows"], "row")
+            out.print(f"{space['name']}: learned from {rows} by their {learned['by']}{_judged(learned)}")
 
 
 def _row(found: dict[str, Any]) -> tuple[Any, ...]:
@@ -72,14 +77,19 @@ def index_upgrade(
         typer.Option(help="A folder with an encoder.json, or the name of an encoder."),
     ] = None,
     bits: Annotated[int, typer.Option(help="Bits of a signature, 32 to 256.")] = 128,
+    by: Annotated[
+        Literal["labels", "unlabelled"] | None,
+        typer.Option(help="Learn from labels, or not; if not given, as places held out say."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps at most.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
 ) -> None:
-    """A new generation of signatures, learned from what is stored; the old one answers until it is whole."""
+    """A new generation of signatures, learned from what is stored; the old one answers until it is whole. Resumable."""
     with session.writer() as client, session.progress("index upgrade") as progress:
         fields = client.index_upgrade(
-            head=head, descriptor=descriptor, encoder=encoder, bits=bits, steps_max=steps, seed=seed, progress=progress
-        )
+            head=head, descriptor=descriptor, encoder=encoder, bits=bits, by=by, steps_max=steps, seed=seed,
+            progress=progress,
+        )  # fmt: skip
     lines = "\n".join(_upgraded(found) for found in fields["indexes"])
     session.answer(fields, lambda out: out.print(lines))
 
@@ -89,6 +99,17 @@ def _upgraded(found: dict[str, Any]) -> str:
     return (
         f"{', '.join(space['bands'])}: generation {space['generation']}, {space['descriptor']} and {space['head']} of "
         f"{space['bits']} bits, learned from {counted(found['rows'], 'row')} by their {found['by']}"
+        f"{_judged(found)}"
+    )
+
+
+def _judged(found: dict[str, Any]) -> str:
+    """Why labels were used or left out, where there are some and nobody said so."""
+    labels = found.get("labels")
+    if labels is None or labels["why"] == "asked for":
+        return ""
+    return (
+        f"; {labels['why']}" if labels["used"] else f"; labels were left out ({labels['why']}), --by labels takes them"
     )
 
 

@@ -248,11 +248,12 @@ class AsyncClient:
         encoder: str | Path | None = None,
         bits: int = 128,
         steps_max: int | None = None,
+        by: searching.LearnedFrom | None = None,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """As `Client.index_upgrade`."""
-        fields = {"head": head, "descriptor": descriptor, "bits": bits, "steps": steps_max, "seed": seed}
+        fields = {"head": head, "descriptor": descriptor, "bits": bits, "by": by, "steps": steps_max, "seed": seed}
         return await self._run(searching.index_upgrade(encoder, progress, fields))
 
     async def status(self, *, collection: str | None = None, partitions: bool = False) -> dict[str, Any]:

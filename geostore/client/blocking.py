@@ -292,22 +292,25 @@ class Client:
         bits: int = 128,
         steps_max: int | None = None,
         seed: int = 0,
+        by: searching.LearnedFrom | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """A new generation of signatures, by a head trained on what is stored.
 
         Args:
             head: "kernel" (regression on labels), "milan" (a trained network), "itq", "pca-sign", "rotation"; if None,
-                "kernel" where eight sets of labels have two rows or more, else "milan".
+                "kernel" by eight sets of labels or more, else "milan".
             descriptor: name of another descriptor that is installed; as it is, if None.
             encoder: in place of a descriptor a folder with an `encoder.json`, whose files go into the store, or the
                 name of an encoder that is installed or was put there before.
             bits: of a signature.
             steps_max: of the optimiser.
             seed: everything random follows from it.
+            by: "labels", or "unlabelled" to leave them aside; if None, whichever of the two finds more on places held
+                out, where labels are many enough to be tried.
             progress: told what is done.
         """
-        fields = {"head": head, "descriptor": descriptor, "bits": bits, "steps": steps_max, "seed": seed}
+        fields = {"head": head, "descriptor": descriptor, "bits": bits, "by": by, "steps": steps_max, "seed": seed}
         return self._run(searching.index_upgrade(encoder, progress, fields))
 
     def decode_keys(self, keys: Sequence[RasterKey], bands: Sequence[str] | None = None) -> list[Decoded]:

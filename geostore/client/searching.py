@@ -19,6 +19,7 @@ from geostore.query.messages import Array, Example, Key, Progress, Reply
 
 Level = Literal["raster", "chip", "cell"]
 HeadName = Literal["rotation", "pca-sign", "itq", "milan", "kernel"]
+LearnedFrom = Literal["labels", "unlabelled"]
 LegendName = Literal["own", "corine-2018"]
 _KEYS = 4096  # labelled at once
 

@@ -14,9 +14,12 @@ from geostore.index.descriptors import GROUP, Descriptor, Trainable, Trained
 from geostore.index.encoders.described import Encoded, named
 from geostore.index.encoders.folder import FolderEncoder
 from geostore.keys import PartitionKey
+from geostore.node.search import parts
+from geostore.node.search.learning import Learning
 from geostore.node.search.levels import CHIP, FINE, RASTER, Levels
-from geostore.node.search.models import SearchModel, head_from_bytes, model_event, plain_head
-from geostore.node.search.training import method_for, samples, series_of, train, train_descriptor
+from geostore.node.search.models import SearchModel, head_from_bytes, learned_by, model_event, plain_head
+from geostore.node.search.sampling import described
+from geostore.node.search.training import series_of, train_descriptor
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 from geostore.storage import EventRow
@@ -49,6 +52,7 @@ def _status(node: Node, model: SearchModel, partitions: list[PartitionKey]) -> d
         "space": model.to_fields(),
         "partitions": len(partitions),
         "behind": behind,
+        "learned": learned_by(model, node.following.spoken().events),
         "rasters": sum(map(len, levels.at(RASTER))),
         "chips": _chips(levels),
         "segments": sum(len(index.parts) for index in levels.indexes.values()),
@@ -62,8 +66,10 @@ def _chips(levels: Levels) -> int:
 
 
 def index_build(node: Node, request: messages.IndexBuild, arrays: tuple[Array, ...], progress: Progress) -> Reply:
-    """Bring every index level; what no raster needs any more goes."""
+    """Bring every index level; what no raster needs any more goes, unless an upgrade was interrupted that needs it."""
     begun = time.monotonic()
+    if request.anew:
+        parts.forget(node.following.root)
     rasters, chips = 0, 0
     node.following.forget_lost()
     for model, _ in node.following.models().values():
@@ -100,13 +106,18 @@ def put_encoder(node: Node, request: messages.PutEncoder, arrays: tuple[Array, .
 def index_upgrade(node: Node, request: messages.IndexUpgrade, arrays: tuple[Array, ...], progress: Progress) -> Reply:
     """A new generation for every set of bands; until it is whole, questions are answered by the one before.
 
+    One that was interrupted goes on where it stopped, if it is asked for again: what it trained and described is kept,
+    and a set of bands that would get the head it has keeps its generation.
+
     Raises:
         InvalidInput: there is too little to train on. NotInstalled: no such descriptor or encoder. NotComparable: an
             encoder wants bands that nothing stored has. Cancelled: `progress` said so.
     """
     known = _known(node)
     fitting = known if request.encoder is None else _fitting(Encoded().from_bytes(_encoder(node, request)), known)
+    parts.begin(node.following.root)
     made = [_upgrade(node, model, partitions, request, progress) for model, partitions in fitting]
+    parts.forget(node.following.root)
     node.following.forget_others()
     progress("index upgrade", 1.0)
     return Reply({"indexes": made})
@@ -147,12 +158,12 @@ def _upgrade(
 ) -> dict[str, Any]:
     base, weights = _redescribed(node, model, partitions, request, progress)
     levels = node.following.level(base, progress, partitions=partitions)
-    points, groups, by = samples(list(levels.indexes.values()), node.following.spoken().labelling, seed=request.seed)
-    method = request.head or method_for(groups, by)
-    data = train(method, points, groups, request.bits, steps=request.steps, seed=request.seed, progress=progress)
+    rows = described(levels, node.following.spoken().labelling)
+    data, facts = Learning(node.following.root, rows, request, progress).head()
     newer = replace(base, head=head_from_bytes(data), generation=model.generation + 1)
+    if newer.space == model.space:
+        return {"space": model.to_fields(), **facts}
     levels = node.following.level(base, progress, partitions=partitions)  # with what came while it was trained
-    facts = {"by": by, "rows": len(points), "method": method}
     with node.changing:
         node.following.convert(levels, newer)
         blobs = [node.store.put_blob("models", part) for part in (data, *weights)]
@@ -193,9 +204,20 @@ def _redescribed(
     found: Descriptor | Trainable = plugins.find(GROUP, request.descriptor)
     weights: list[bytes] = []
     if isinstance(found, Trainable):
-        series = series_of(node, partitions, model.bands, seed=request.seed)
-        weights = [
-            train_descriptor(request.descriptor, series, steps=request.steps, seed=request.seed, progress=progress)
-        ]
+        weights = [_weights(node, request.descriptor, model, partitions, request, progress)]
         found = found.from_bytes(weights[0])
     return replace(model, descriptor=found, head=plain_head(found.width(model.bands))), weights
+
+
+def _weights(
+    node: Node, name: str, model: SearchModel, partitions: list[PartitionKey], request: messages.IndexUpgrade,
+    progress: Progress,
+) -> bytes:  # fmt: skip
+    """Weights of the descriptor `name`, trained on decoded pixels, or those an interrupted upgrade trained on these."""
+    series = series_of(node, partitions, model.bands, seed=request.seed)
+    return parts.kept(
+        node.following.root,
+        {"descriptor": name, "steps": request.steps, "seed": request.seed, "bands": [vars(b) for b in model.bands]},
+        [array for s in series for array in (s.pixels, s.valid, s.times_us)],
+        lambda: train_descriptor(name, series, steps=request.steps, seed=request.seed, progress=progress),
+    )

@@ -173,3 +173,4 @@ class IndexUpgrade(Request):
     bits: int = Field(128, ge=32, le=256)
     steps: int | None = Field(None, ge=1, le=1_000_000)
     seed: int = Field(0, ge=0)
+    by: Literal["labels", "unlabelled"] | None = None  # labels where held-out places say that they are better

@@ -14,7 +14,7 @@ from search_store import BANDS, CELLS, brute, contents, fill, hits, key, new_nod
 from geostore.errors import Cancelled, Forbidden, InvalidInput, NotComparable, NotFound, Unavailable
 from geostore.index import kernel
 from geostore.node import Node
-from geostore.node.search import following, training
+from geostore.node.search import following, judging, sampling
 from geostore.node.search.levels import Levels
 from geostore.query import messages
 from geostore.settings import Settings
@@ -441,45 +441,67 @@ def test_labels_make_a_head_by_kernel_regression(node: Node, monkeypatch: pytest
     for day in DAYS:
         label(node, "water", day=day)
         label(node, "field", cell="u8hkt", day=day)
-    made = node.answer(messages.IndexUpgrade(bits=64)).fields["indexes"][0]
+    made = node.answer(messages.IndexUpgrade(bits=64, by="labels")).fields["indexes"][0]
     assert (made["by"], made["method"], made["space"]["head"]) == ("labels", "kernel", "kernel")
     assert len(hits(similar(node, FIRST, k=100))) == 11
     assert contents(node) == anew(node)
 
 
 @pytest.mark.parametrize(
-    ("labels", "codes", "precisions", "wanted"),
+    ("codes", "precisions", "wanted"),
     [
-        ([0, 0, 1, 1, -1], [1, 2, 3, 4, 5], [5] * 5, ([0, 0, 1, 1, -1], "labels")),
-        ([0, 0, 1, -1, -1], [1, 1, 2, 2, 3], [5] * 5, ([21, 21, 37, 37, 53], "places")),
-        ([-1] * 5, [1, 32, 33, 2, 64], [5, 6, 6, 5, 6], ([21, 21, 21, 37, 37], "neighbours")),
-        ([-1] * 3, [1, 2, 3], [5] * 3, ([0, 1, 2], "rows")),
+        ([1, 1, 2, 2, 3], [5] * 5, ([21, 21, 37, 37, 53], "places")),
+        ([1, 32, 33, 2, 64], [5, 6, 6, 5, 6], ([21, 21, 21, 37, 37], "neighbours")),
+        ([1, 2, 3], [5] * 3, ([0, 1, 2], "rows")),
     ],
 )
 def test_what_belongs_together_is_the_first_rule_that_two_groups_keep(
-    labels: list, codes: list, precisions: list, wanted: tuple
+    codes: list, precisions: list, wanted: tuple
 ) -> None:
-    """Labels, other dates of a cell, chips side by side with their raster; else each row by itself."""
-    groups, by = training._grouped(np.array(labels), np.stack([codes, precisions], axis=1))
+    """Other dates of a cell, chips side by side with their raster; else each row by itself."""
+    groups, by = sampling.unlabelled(np.stack([codes, precisions], axis=1))
     assert (groups.tolist(), by) == wanted
 
 
-def test_labels_train_a_head_where_there_are_enough(node: Node) -> None:
-    """Two sets of labels with two rasters each: the head is trained by labels, and says so; one each is too little."""
+def test_few_labels_are_left_out_and_taken_where_asked_for(node: Node) -> None:
+    """Two sets of labels in two places replace nothing, and why is said; `by` takes them; of one raster each not."""
     label(node, "water")
     label(node, "field", cell="u8hkt")
     label(node, "town", cell="u8hkv")
-    levels = node.following.level(node.following.model(BANDS))
-    labelling = node.following.spoken().labelling
-    points, _, by = training.samples(list(levels.indexes.values()), labelling, seed=0)
-    assert (by, len(points)) == ("places", sum(map(len, levels.indexes.values())))
+    with pytest.raises(InvalidInput, match="geostore label"):
+        node.answer(messages.IndexUpgrade(bits=32, steps=10, by="labels"))
     for day in DAYS:
         label(node, "water", day=day)
         label(node, "field", cell="u8hkt", day=day)
     made = node.answer(messages.IndexUpgrade(bits=32, steps=10)).fields["indexes"][0]
+    assert (made["by"], made["labels"]["used"]) == ("places", False)
+    assert "they count from 2 sets with 32 places each" in made["labels"]["why"]
+    assert made["rows"] == sum(map(len, contents(node).values()))
+    made = node.answer(messages.IndexUpgrade(bits=32, steps=10, by="labels")).fields["indexes"][0]
     rows = contents(node)
     mine = [row for name in rows for row in rows[name] if b"u8hks" in row[0] or b"u8hkt" in row[0]]
     assert (made["by"], made["rows"]) == ("labels", len(mine))
+    learned = node.answer(messages.IndexStatus()).fields["indexes"][0]["learned"]
+    assert learned == {name: made[name] for name in ("by", "rows", "method", "labels")}
+
+
+@pytest.mark.parametrize("truth", ["the ground", "nothing"])
+def test_labels_are_used_where_places_held_out_say_so(node: Node, monkeypatch: pytest.MonkeyPatch, truth: str) -> None:
+    """Labels of every raster that say what it shows find more than without; labels by date say nothing, and go."""
+    monkeypatch.setattr(judging, "PLACES_MIN", 1)
+    for cell in CELLS:
+        for day in DAYS:
+            kind = CELLS.index(cell) % 3 if truth == "the ground" else DAYS.index(day)
+            label(node, f"kind {kind}", cell=cell, day=day)
+    right = truth == "the ground"
+    monkeypatch.setattr(
+        judging, "_found_with", lambda head, *_: np.full(9, float(right and head.name == "kernel"), np.float32)
+    )
+    monkeypatch.setattr(kernel, "GROUPS_MIN", 2)
+    made = node.answer(messages.IndexUpgrade(bits=32, steps=10)).fields["indexes"][0]
+    assert made["labels"]["used"] is right
+    assert made["by"] == ("labels" if right else "places")
+    assert made["labels"]["covered"] == 1.0
 
 
 def test_a_raster_that_cannot_be_described_is_passed_over(node: Node) -> None:

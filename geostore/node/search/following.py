@@ -18,6 +18,7 @@ from geostore.node.search.describe import gather
 from geostore.node.search.labelling import Labelling, labelling_of, relabelled
 from geostore.node.search.levels import FOLDER, LETTERS, RASTER, Levels, borrow, locked, usable
 from geostore.node.search.models import SearchModel, bands_digest, newest_model
+from geostore.node.search.parts import underway
 from geostore.query.messages import Progress
 from geostore.raster import Bands
 from geostore.storage import EventRow, Finding
@@ -231,7 +232,9 @@ class Following:
             made.note(levels.state)
 
     def forget_others(self) -> None:
-        """Remove the folders of models that no raster needs any more."""
+        """Remove the folders of models that no raster needs any more, unless an upgrade that was interrupted may."""
+        if underway(self.root):
+            return
         kept = self.models()
         for path in self.root.glob("*"):
             if path.is_dir() and path.name not in kept:

@@ -149,6 +149,15 @@ def newest_model(node: Node, bands: Bands, events: Iterable[EventRow]) -> Search
     )
 
 
+def learned_by(model: SearchModel, events: Iterable[EventRow]) -> dict[str, Any] | None:
+    """How the head of this generation was learned, as its event says; None of generation 0, which learned nothing."""
+    wanted = bands_digest(model.bands), model.generation
+    for event in events:
+        if event.what == EVENT and (event.fields["bands"], event.fields["generation"]) == wanted:
+            return {name: event.fields.get(name) for name in ("by", "rows", "method", "labels")}
+    return None
+
+
 def _descriptor(name: str, weights: Sequence[bytes]) -> Descriptor:
     """A descriptor by name, with the weights it was given in training, if it has any."""
     found: Descriptor | Trainable = plugins.find(GROUP, name)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from geostore import plugins
 from geostore.codec import Series
-from geostore.errors import InvalidInput, Unavailable
+from geostore.errors import Unavailable
 from geostore.index.descriptors import GROUP, Trainable
 from geostore.index.kernel import enough, fit_kernel_head
 from geostore.index.learned import train_head
-from geostore.index.segments import Segments
 from geostore.index.signatures import BASELINES
 from geostore.keys import PartitionKey
 from geostore.node.decode import read_rows
-from geostore.node.search.labelling import Labelling
 from geostore.node.search.models import head_from_bytes
+from geostore.node.search.sampling import LABELS, Floats, Ints
 from geostore.node.workers import Workers
 from geostore.query.messages import Progress
 from geostore.raster import Bands
@@ -30,100 +28,14 @@ from geostore.storage import RasterRow
 if TYPE_CHECKING:
     from geostore.node.node import Node
 
-ROWS_MAX = 200_000  # a sample of more rows trains no better head
 LEARNED, KERNEL, STEPS = "milan", "kernel", 1500
 _POLL_S = 0.5
 PLACES_MAX, DATES_MAX, VALUES_MAX = 64, 24, 2**26  # that a descriptor is trained on
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
-
-
-def samples(indexes: Sequence[Segments], labelling: Labelling, *, seed: int) -> tuple[Floats, Ints, str]:
-    """Descriptors of rows, what each belongs to, and by which of four rules; the first that two groups keep counts.
-
-    "labels": the labels of the raster, where two rasters or more have just these, other rows are left out; "places":
-    the cell, seen at several dates; "neighbours": the cell one level up, whose chips lie side by side, for a store with
-    one date a place; "rows": nothing belongs together, so that every row comes twice, and training tells it from others
-    by two noisy views of it.
-    """
-    vectors, labels, cells = [], [], []
-    named: dict[tuple[str, ...], set[bytes]] = {}
-    for index in indexes:
-        for part in index.parts:
-            segment = part.segment
-            rows = np.arange(len(segment)) if part.alive is None else _living(part.alive, len(segment))
-            assert segment.descriptors is not None
-            assert segment.scales is not None
-            vectors.append(segment.descriptors[rows].astype(np.float32) * segment.scales[rows, None])
-            cells.append(np.stack([segment.cells[rows], np.full(len(rows), segment.precision)], axis=1))
-            labels.append(_labels(segment.keys, segment.owners[rows], labelling.names, named))
-    if not vectors:
-        raise InvalidInput("nothing is described yet, so no head can be trained; run `geostore index build` first")
-    points = np.concatenate(vectors)
-    groups, by = _grouped(_shared(np.concatenate(labels), named), np.concatenate(cells))
-    chosen = np.flatnonzero(groups >= 0)
-    if len(chosen) > ROWS_MAX:
-        chosen = np.sort(np.random.default_rng(seed).choice(chosen, ROWS_MAX, replace=False))
-    chosen = np.tile(chosen, 2) if by == "rows" else chosen
-    return points[chosen], groups[chosen], by
-
-
-def _grouped(labels: Ints, cells: Ints) -> tuple[Ints, str]:
-    """(N,) group of each row, -1 for none, and by what: of (N,) labels, -1 for none, and (N, 2) cells, precisions.
-
-    A raster's row belongs with its chips: its cell is theirs one level up.
-    """
-    code, precision = cells[:, 0], cells[:, 1]
-    coarsest = precision == precision.min()
-    above = np.where(coarsest, code, code >> 5) * 16 + np.where(coarsest, precision, precision - 1)
-    ways = {"labels": labels, "places": code * 16 + precision, "neighbours": above}
-    for by, groups in ways.items():
-        _, counts = np.unique(groups[groups >= 0], return_counts=True)
-        if (counts > 1).sum() > 1:
-            return groups, by
-    return np.arange(len(labels), dtype=np.int64), "rows"
 
 
 def method_for(groups: Ints, by: str) -> str:
     """The head that generalises best: kernel regression from labels, if there are enough, else the trained network."""
-    return KERNEL if by == "labels" and enough(groups) else LEARNED
-
-
-class Keys(Protocol):
-    """Keys by position."""
-
-    def __getitem__(self, at: int) -> bytes:
-        """One of them."""
-        ...
-
-
-def _living(alive: npt.NDArray[np.uint64], size: int) -> Ints:
-    return np.flatnonzero(np.unpackbits(alive.view(np.uint8), count=size, bitorder="little"))
-
-
-def _labels(
-    keys: Keys, owners: npt.NDArray[np.uint32], labels: Mapping[bytes, tuple[str, ...]],
-    named: dict[tuple[str, ...], set[bytes]],
-) -> Ints:  # fmt: skip
-    """(N,) number of each row's set of labels, in the order of `named`, which gets the rasters of each; -1 without."""
-    if not labels:
-        return np.full(len(owners), -1, np.int64)
-    found, which = np.unique(owners, return_inverse=True)
-    numbers = {names: number for number, names in enumerate(named)}
-    sets = np.full(len(found), -1, np.int64)
-    for at, owner in enumerate(found.tolist()):
-        key = keys[owner]
-        mine = tuple(sorted(labels.get(key, ())))
-        if mine:
-            sets[at] = numbers.setdefault(mine, len(numbers))
-            named.setdefault(mine, set()).add(key)
-    return sets[which]
-
-
-def _shared(labels: Ints, named: Mapping[tuple[str, ...], set[bytes]]) -> Ints:
-    """(N,) numbers of sets of labels, -1 where a single raster has them: its chips tell the place, not the labels."""
-    kept = np.array([number if len(keys) > 1 else -1 for number, keys in enumerate(named.values())] + [-1], np.int64)
-    return kept[labels]
+    return KERNEL if by == LABELS and enough(groups) else LEARNED
 
 
 def series_of(node: Node, partitions: Sequence[PartitionKey], bands: Bands, *, seed: int) -> list[Series]:
