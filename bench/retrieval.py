@@ -99,6 +99,8 @@ def _figures(bench: Bench, descriptor: str, scores: Scores, bits: int, queries: 
             _signs(bench, f"{key}.{{}}_{name}", learned, ceiling, _widest(scores, name, bits), held, queries)
         if (published := scores.get(("milan-published", bits))) is not None:
             _points(bench, f"{key}.over_milan", learned, published, 2.0 if held else None, queries)
+        if (viewed := scores.get(("milan-published-views", bits))) is not None:
+            _points(bench, f"{key}.over_milan_with_views", learned, viewed, None, queries)
     unlabelled, rotation = scores.get(("learned-unlabelled", bits)), scores.get(("rotation", bits))
     if unlabelled is not None and rotation is not None:
         _points(bench, f"{key}.unlabelled_over_rotation", unlabelled, rotation, None, queries)

@@ -14,10 +14,11 @@ import numpy as np
 
 import geostore
 from bench.harness import commit
-from geostore.retrieval import UNLABELLED, Described, Score, evaluate, read_described
+from geostore.index.views import Views
+from geostore.retrieval import UNLABELLED, VIEWED, Described, Score, evaluate, read_described
 
 _CODE = ("retrieval.py", "scene/labelled.py", "index/descriptors", "index/evaluation.py", "index/kernel.py",
-         "index/learned.py", "index/milan.py", "index/signatures.py")  # fmt: skip
+         "index/learned.py", "index/milan.py", "index/signatures.py", "index/views.py")  # fmt: skip
 _ARRAYS = ("descriptors", "quarters", "labels", "train", "test")
 
 
@@ -44,17 +45,20 @@ class Parts:
 
     def described(self) -> Described:
         """Every scene, described."""
-        whole = self._kept("described-quartered.npz")  # a scene's quarters are described for one method alone
-        quartered = UNLABELLED in self.methods or (whole is not None and whole.exists())
-        kept = whole if quartered else self._kept("described.npz")
+        used = {"quartered": UNLABELLED in self.methods, "viewed": bool({*VIEWED} & {*self.methods})}
+        kept = self._kept("-".join(["described", *(name for name, wanted in used.items() if wanted)]) + ".npz")
         if kept is not None and kept.exists():
             with np.load(kept) as data:
                 arrays = {name: data[name] for name in _ARRAYS}
-                return Described(**arrays, facts=json.loads(str(data["facts"])))
+                views = Views(data["views"], data["viewed"])
+                return Described(**arrays, views=views, facts=json.loads(str(data["facts"])))
         made = read_described(self.path, descriptor=self.descriptor, methods=self.methods, seed=self.seed)
         if kept is not None:
             fresh = kept.with_name("fresh.npz")
-            np.savez(fresh, facts=json.dumps(made.facts), **{name: getattr(made, name) for name in _ARRAYS})
+            arrays = {name: getattr(made, name) for name in _ARRAYS}
+            np.savez(
+                fresh, facts=json.dumps(made.facts), views=made.views.vectors, viewed=made.views.of, **arrays
+            )  # fmt: skip
             fresh.replace(kept)
         return made
 

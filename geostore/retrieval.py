@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,24 @@ from geostore.index.bits import check_bits
 from geostore.index.descriptors import GROUP, Descriptor, Trainable
 from geostore.index.encoders import unit
 from geostore.index.evaluation import average_precision, hits_expected, lenient_precision, strict_precision
-from geostore.index.kernel import enough, fit_kernel_head
+from geostore.index.kernel import ANCHORS_MAX, enough, fit_kernel_head
 from geostore.index.learned import train_head
 from geostore.index.milan import STEPS, project_published, train_published
 from geostore.index.signatures import BASELINES
+from geostore.index.views import Views, drawn, no_views, turned, views_of
 from geostore.plugins import find
 from geostore.raster import Pixels
 from geostore.scene.labelled import LabelledScene, LabelledSet, find_labelled, pixels_of
 
 Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 Progress = Callable[[str, float], None]
 Project = Callable[[Floats], Floats]  # (N, D) -> (N, bits), a bit is set above 0
-PUBLISHED = "milan-published"
-UNLABELLED = "learned-unlabelled"
-METHODS = ("rotation", "pca-sign", "itq", PUBLISHED, "milan", UNLABELLED, "learned")
+PUBLISHED, PUBLISHED_VIEWED = "milan-published", "milan-published-views"
+UNLABELLED, LEARNED = "learned-unlabelled", "learned"
+METHODS = ("rotation", "pca-sign", "itq", PUBLISHED, PUBLISHED_VIEWED, "milan", UNLABELLED, LEARNED)
+VIEWED = (PUBLISHED_VIEWED, LEARNED)  # methods that learn from views, too
 HEAD_STEPS = 1500  # of a network's training
 BITS = (32, 64, 128, 256)
 DEPTHS = (1, 5, 10, 20, 100)  # at which precision and recall are given
@@ -50,6 +54,7 @@ class Described:
     Attributes:
         descriptors: (N, D) float32 of length 1.
         quarters: (M, 4, D) float32, the quarters of each scene of the database; M is 0 where none were asked for.
+        views: of scenes of the database, turned and mirrored; none where no method learns from them.
         labels: (N, L) bool.
         train, test: (N,) bool, database and queries.
         facts: what was read and how it was parted, JSON values.
@@ -57,6 +62,7 @@ class Described:
 
     descriptors: Floats
     quarters: Floats
+    views: Views
     labels: Bools
     train: Bools
     test: Bools
@@ -238,8 +244,26 @@ def describe(
         "width": made.shape[1],
     }
     labels = np.array([[n in s.labels for n in names] for s in scenes], np.bool_)
+    views = no_views(made.shape[1])
+    if set(methods) & set(VIEWED) and enough(_groups(labels[train])):
+        views = _views(labelled, descriptor, np.flatnonzero(train), seed, progress)
     parts = np.array(quarters, np.float32).reshape(-1, 4, made.shape[1])
-    return Described(descriptors=made, quarters=parts, labels=labels, train=train, test=test, facts=facts)
+    return Described(
+        descriptors=made, quarters=parts, views=views, labels=labels, train=train, test=test,
+        facts={**facts, "views": len(views)},
+    )  # fmt: skip
+
+
+def _views(labelled: LabelledSet, descriptor: Descriptor, known: Ints, seed: int, progress: Progress) -> Views:
+    """As many views of scenes of the database, which are `known`, as a head has room for."""
+    asked = drawn(len(known), ANCHORS_MAX - len(known), seed=seed)
+    pixels = lru_cache(maxsize=1)(lambda row: pixels_of(labelled, labelled.scenes[known[row]]))
+
+    def view(row: int, way: int) -> Floats:
+        progress("describing views", row / len(known))
+        return _describe(descriptor, labelled, turned(pixels(row), way))
+
+    return views_of(asked.tolist(), view, descriptor.width(labelled.bands))
 
 
 def _describe(descriptor: Descriptor, labelled: LabelledSet, pixels: Pixels) -> Floats:
@@ -287,13 +311,13 @@ def evaluate(
             progress(f"{method}, {width} bits", 0.0)
             try:
                 project = _fitted(
-                    method, described, width, published_steps if method == PUBLISHED else steps, seed, progress
+                    method, described, width, published_steps if method.startswith(PUBLISHED) else steps, seed, progress
                 )
             except InvalidInput as error:
                 left_out.append(f"{method} at {width} bits: {error}")
                 continue
             made = project(described.descriptors)
-            if method == "learned":
+            if method == LEARNED:
                 scores.append(_score("ceiling", width, described, unit(np.tanh(made)), k))
             scores.append(_score(method, width, described, np.where(made > 0, 1, -1).astype(np.float32), k))
     return Retrieval(facts=described.facts, k=k, scores=tuple(scores), left_out=tuple(left_out))
@@ -306,14 +330,24 @@ def _fitted(method: str, described: Described, bits: int, steps: int, seed: int,
         return BASELINES[method](known, bits).project
     if method == UNLABELLED:
         return _unlabelled(known, described.quarters, bits, steps, seed, progress)
-    _, groups = np.unique(described.labels[described.train], axis=0, return_inverse=True)
-    groups = np.asarray(groups, np.int64).ravel()
-    if method == "learned" and enough(groups):
-        return fit_kernel_head(known, groups, bits, seed=seed, progress=progress).project
-    if method in ("learned", "milan"):
+    groups = _groups(described.labels[described.train])
+    if method == LEARNED and enough(groups):
+        return fit_kernel_head(known, groups, bits, views=described.views, seed=seed, progress=progress).project
+    if method in (LEARNED, "milan"):
         return train_head(known, groups, bits, steps=steps, seed=seed, progress=progress).project
+    if method == PUBLISHED_VIEWED:
+        if not len(described.views):
+            raise InvalidInput("no views of scenes that the descriptor tells apart; the recipe is the published one")
+        known = np.concatenate([known, described.views.vectors])
+        groups = np.concatenate([groups, groups[described.views.of]])
     scaling, layers = train_published(known, groups, bits, steps=steps, seed=seed, progress=progress)
     return lambda descriptors: project_published(scaling, layers, descriptors)
+
+
+def _groups(labels: Bools) -> Ints:
+    """(N,) number of each row's set of labels, of (N, L) labels."""
+    _, groups = np.unique(labels, axis=0, return_inverse=True)
+    return np.asarray(groups, np.int64).ravel()
 
 
 def _unlabelled(known: Floats, quarters: Floats, bits: int, steps: int, seed: int, progress: Progress) -> Project:

@@ -1,6 +1,6 @@
 """A head by kernel regression: each group gets a code, and descriptors are brought to their group's in closed form.
 
-Fitted from labels, where it generalises better than a trained network; it needs NumPy alone.
+Fitted from labels, where it generalises better than a trained network; it needs no torch.
 """
 
 from __future__ import annotations
@@ -11,15 +11,18 @@ from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
+import scipy.linalg
 
 from geostore.errors import Corrupt
 from geostore.index.learned import Floats, Groups, Progress, groups_of_rows
+from geostore.index.views import Views
 
 Doubles = npt.NDArray[np.float64]
 GROUPS_MIN = 8  # of fewer, signatures would hold little but whose rows are whose
-ANCHORS_MAX = 2_048  # rows that others are compared with
+ANCHORS_MAX = 8_192  # rows and views of them that others are compared with, each of them as long as there are no more
+ANCHORS_SAMPLED = 2_048  # of more rows
 ROWS_MAX = 32_768  # that a head is fitted on; more cost minutes
-DIRECTIONS_MAX = 2_048
+NUMBERS_MAX = 2**21  # of the anchors' coordinates: 8 MB
 WHITENINGS = (0.0, 0.25, 0.5, 0.75)  # 0 leaves principal components as they vary, 1 would make all vary alike
 _RIDGE = 0.01
 _LEAST = 1e-3  # of the anchors' likeness: eigenvalues below are lost in float32
@@ -98,7 +101,13 @@ def enough(groups: Groups) -> bool:
 
 
 def fit_kernel_head(
-    descriptors: Floats, groups: Groups, bits: int, *, seed: int = 0, progress: Progress = lambda _, __: None
+    descriptors: Floats,
+    groups: Groups,
+    bits: int,
+    *,
+    views: Views | None = None,
+    seed: int = 0,
+    progress: Progress = lambda _, __: None,
 ) -> KernelHead:
     """Fit a head so that rows of one group get the code of the group, and rows like them nearly that.
 
@@ -110,7 +119,8 @@ def fit_kernel_head(
         descriptors: (N, D) float32.
         groups: (N,) int64; equal numbers belong together. Groups of one row teach nothing and are passed over.
         bits: of a signature.
-        seed: codes and samples (of more than ROWS_MAX rows, and of ANCHORS_MAX anchors) follow from it.
+        views: of the rows, learned from as further rows of their groups, as far as ANCHORS_MAX leaves room for them.
+        seed: codes and samples (of more than ROWS_MAX rows, and of more than ANCHORS_MAX the anchors) follow from it.
         progress: told now and then; may raise to stop.
 
     Raises:
@@ -130,12 +140,17 @@ def fit_kernel_head(
     rows, which = rows[order], which[order]
     roots = int(bool((descriptors[rows] >= 0).all()))
     points = _rooted(descriptors[rows], roots)
+    seen = None if views is None else views.among(rows)
+    more = rng.permutation(0 if seen is None else len(seen))[: max(ANCHORS_MAX - len(rows), 0)]
+    count = len(rows) + len(more) if len(rows) <= ANCHORS_MAX else ANCHORS_SAMPLED
     mean = points.mean(axis=0, dtype=np.float64).astype(np.float32)
-    turn = _chosen(points - mean, which, codes, progress)
+    turn = _chosen(points - mean, which, codes, NUMBERS_MAX // count, progress)
+    if seen is not None:
+        points = np.concatenate([points, _rooted(seen.vectors[more], roots)])
+        which = np.concatenate([which, which[seen.of[more]]])
     turned = (points - mean) @ turn
-    anchors = turned[:ANCHORS_MAX]
-    weights = _weights(turned, anchors, codes[which], progress)
-    return KernelHead("kernel", roots, mean, turn, anchors, weights)
+    weights = _weights(turned, turned[:count], codes[which], progress)
+    return KernelHead("kernel", roots, mean, turn, turned[:count], weights)
 
 
 def _codes(groups: int, bits: int, rng: np.random.Generator) -> Floats:
@@ -149,11 +164,11 @@ def _codes(groups: int, bits: int, rng: np.random.Generator) -> Floats:
     return codes
 
 
-def _chosen(points: Floats, which: Groups, codes: Floats, progress: Progress) -> Floats:
+def _chosen(points: Floats, which: Groups, codes: Floats, directions: int, progress: Progress) -> Floats:
     """(width, directions) turn with which most of the first rows are nearest to their code, each left out in turn."""
-    first, groups = points[:ANCHORS_MAX], which[:ANCHORS_MAX]
+    first, groups = points[:ANCHORS_SAMPLED], which[:ANCHORS_SAMPLED]
     values, vectors = np.linalg.eigh(first.T.astype(np.float64) @ first / len(first))
-    kept = np.argsort(values)[::-1][: min(DIRECTIONS_MAX, len(first) - 1)]
+    kept = np.argsort(values)[::-1][: min(directions, len(first) - 1)]
     values = np.maximum(values[kept], 1e-4 * values[kept].mean() + 1e-20)
     best, chosen = -1.0, np.empty(0, np.float32)
     for step, whitening in enumerate(WHITENINGS):
@@ -181,9 +196,14 @@ def _right_without(points: Floats, which: Groups, codes: Floats) -> float:
 
 def _weights(points: Floats, anchors: Floats, wanted: Floats, progress: Progress) -> Floats:
     """(anchors, bits): least squares over all rows, with a ridge."""
-    likeness = _kernel(anchors, anchors).astype(np.float64)
+    likeness = np.empty((len(anchors), len(anchors)))
+    for part in _parts(len(anchors)):
+        likeness[part] = _kernel(anchors[part], anchors)
     if len(points) == len(anchors):
-        return np.asarray(np.linalg.solve(likeness + _RIDGE * np.eye(len(anchors)), wanted), np.float32)
+        progress("fitting the head", 0.0)
+        likeness[np.diag_indices(len(anchors))] += _RIDGE
+        solved = scipy.linalg.solve(likeness.T, wanted, assume_a="pos", overwrite_a=True, check_finite=False)
+        return np.asarray(solved, np.float32)
     values, vectors = np.linalg.eigh(likeness)
     basis = (vectors / np.sqrt(np.maximum(values, _LEAST)))[:, values > _LEAST]
     products, sums = np.zeros_like(likeness), np.zeros((len(anchors), wanted.shape[1]))

@@ -12,6 +12,7 @@ from geostore.index.evaluation import average_precision
 from geostore.index.kernel import enough, fit_kernel_head, kernel_from_bytes
 from geostore.index.learned import learned_from_bytes
 from geostore.index.signatures import linear_from_bytes, rotation, signatures
+from geostore.index.views import Views
 from geostore.node.search.models import head_from_bytes
 
 
@@ -44,10 +45,30 @@ def test_fewer_anchors_than_rows_are_nearly_as_good(monkeypatch):
     """Two rows in five as anchors: what is fitted over all rows loses little."""
     database, queries = _classes(), _classes(120, seed=1)
     whole = _precision(fit_kernel_head(*database, 64), database, queries)
-    monkeypatch.setattr(kernel, "ANCHORS_MAX", 200)
+    monkeypatch.setattr(kernel, "ANCHORS_MAX", 400)
+    monkeypatch.setattr(kernel, "ANCHORS_SAMPLED", 200)
     few = fit_kernel_head(*database, 64)
     assert len(few.anchors) == 200
     assert _precision(few, database, queries) > whole - 0.1
+
+
+def test_views_are_further_rows_of_their_groups(monkeypatch):
+    """Rows that vary as views of each other do are found better; without room for views they change nothing."""
+    (points, classes), queries = _classes(120), _classes(120, seed=1)
+    noise = np.random.default_rng(2).normal(size=(480, 32)) * (np.arange(32) >= 6) * 2
+    views = Views((np.repeat(points, 4, axis=0) + noise).astype(np.float32), np.repeat(np.arange(120), 4))
+    plain = fit_kernel_head(points, classes, 64)
+    head = fit_kernel_head(points, classes, 64, views=views)
+    assert len(head.anchors) == 120 + 480
+    assert _precision(head, (points, classes), queries) > _precision(plain, (points, classes), queries) + 0.02
+    monkeypatch.setattr(kernel, "ANCHORS_MAX", 120)
+    assert fit_kernel_head(points, classes, 64, views=views).to_bytes() == plain.to_bytes()
+
+
+def test_a_head_does_not_grow_without_end(monkeypatch):
+    """More anchors leave room for fewer directions."""
+    monkeypatch.setattr(kernel, "NUMBERS_MAX", 2_000)
+    assert fit_kernel_head(*_classes(200), 32).turn.shape == (32, 10)
 
 
 def test_roots_are_taken_of_what_is_never_negative():

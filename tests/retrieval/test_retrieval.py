@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from labelled_made import bigearthnet, classes, sentinel
+from PIL import Image
 from typer.testing import CliRunner
 
 from geostore.cli.app import app
@@ -16,8 +17,8 @@ from geostore.errors import InvalidInput
 from geostore.index.descriptors.spectral import Spectral
 from geostore.index.evaluation import average_precision, hits_expected, lenient_precision, strict_precision
 from geostore.index.milan import project_published, train_published
-from geostore.retrieval import METHODS, describe, evaluate, retrieval, sampled
-from geostore.scene.labelled import LabelledScene, find_labelled
+from geostore.retrieval import METHODS, PUBLISHED_VIEWED, describe, evaluate, retrieval, sampled
+from geostore.scene.labelled import LabelledScene, find_labelled, pixels_of
 
 QUICK = {"bits": (32,), "steps": 20, "published_steps": 20}
 
@@ -32,7 +33,8 @@ def test_every_method_is_scored_on_its_own_part(folder):
     """Classes that look different are found; database and queries share no scene."""
     found = retrieval(folder, **QUICK, train_share=0.5)
     assert (found.facts["database"], found.facts["queries"], found.facts["labels"]) == (9, 9, 3)
-    assert {s.method for s in found.scores} == {"descriptor", "ceiling", *METHODS}
+    assert {s.method for s in found.scores} == {"descriptor", "ceiling", *METHODS} - {PUBLISHED_VIEWED}
+    assert [said.split(":")[0] for said in found.left_out] == [f"{PUBLISHED_VIEWED} at 32 bits"]
     best = found.score("descriptor")
     assert best.map > 0.9
     assert best.precision[1] > 0.9
@@ -48,6 +50,39 @@ def test_a_descriptor_with_weights_learns_from_the_training_part(folder, monkeyp
     found = retrieval(folder, descriptor="simsiam", bits=(32,), methods=(), progress=lambda what, _: seen.append(what))
     assert (found.facts["descriptor"], found.facts["width"]) == ("simsiam-1", 128)
     assert seen.index("training simsiam") < seen.index("describing scenes")
+
+
+class Rows:
+    """Means of eight strips from top to bottom: it sees which way its pixels lie."""
+
+    name, version = "rows", 1
+
+    def width(self, bands):
+        return 8 * len(bands)
+
+    def describe(self, pixels, valid, bands):
+        made = np.concatenate([strip.mean(axis=(1, 2)) for strip in np.array_split(pixels / 255.0, 8, axis=1)])
+        return (made / np.linalg.norm(made)).astype(np.float32)
+
+
+def test_scenes_of_the_database_are_described_turned_too(tmp_path):
+    """In every other way; none that are asked for, and nothing for a descriptor that does not see the way."""
+    for number in range(8):
+        (tmp_path / f"class {number}").mkdir()
+        for scene in range(4):
+            pixels = np.random.default_rng([number, scene]).integers(0, 30 * number + 20, (32, 32, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / f"class {number}" / f"{number}_{scene}.png")
+    labelled = find_labelled(tmp_path)
+    described = describe(labelled, Rows(), train_share=0.5)
+    assert (described.views.of == np.repeat(np.arange(16), 7)).all()
+    first = np.flatnonzero(described.train)[0]
+    upside_down = pixels_of(labelled, labelled.scenes[first])[:, ::-1]
+    far = np.abs(described.views.vectors[:7] - Rows().describe(upside_down, None, labelled.bands)).max(axis=1)
+    assert (far < 1e-6).sum() == 1 + 1  # mirroring left and right leaves strips as they are
+    assert len(describe(labelled, Spectral(), train_share=0.5).views) == 0
+    assert len(describe(labelled, Rows(), methods=("itq",), train_share=0.5).views) == 0
+    found = evaluate(described, bits=(32,), methods=("learned", PUBLISHED_VIEWED), published_steps=5)
+    assert not found.left_out
 
 
 def test_parts_of_the_set_are_kept_and_validation_is_in_neither(folder, tmp_path):
