@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol, runtime_checkable
+from functools import partial
+from typing import ClassVar, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from geostore.raster import Bands, Mask, Pixels
 
 Progress = Callable[[str, float], None]  # (what is being done, share done 0..1); may raise Cancelled
 Int8 = npt.NDArray[np.int8]
+T = TypeVar("T")
 
 
 def quiet(what: str, share: float) -> None:
@@ -145,12 +147,23 @@ class Alone:
 
 def decode_many(codec: Codec, items: Sequence[tuple[bytes, Member]]) -> list[Pixels]:
     """Decode (shared, (payload, valid)) rasters of one codec, those of a group together, in the order given."""
+    return _by_group(codec.decode_group, items)
+
+
+def decode_many_coarser(codec: Layered, tier: Coarser, items: Sequence[tuple[bytes, Member]]) -> list[Pixels | None]:
+    """The same at a coarser tier; None where a raster has no such tier."""
+    return _by_group(partial(codec.decode_coarser, tier), items)
+
+
+def _by_group(
+    decode: Callable[[bytes, Sequence[Member]], Sequence[T]], items: Sequence[tuple[bytes, Member]]
+) -> list[T]:
     groups: dict[bytes, list[int]] = {}
     for i, (shared, _) in enumerate(items):
         groups.setdefault(shared, []).append(i)
-    found: dict[int, Pixels] = {}
+    found: dict[int, T] = {}
     for shared, places in groups.items():
-        found |= zip(places, codec.decode_group(shared, [items[i][1] for i in places]), strict=True)
+        found |= zip(places, decode(shared, [items[i][1] for i in places]), strict=True)
     return [found[i] for i in range(len(items))]
 
 
@@ -183,6 +196,19 @@ class Borrower(Protocol):
 
     def networks(self, data: bytes) -> dict[str, bytes]:
         """By digest, the networks that a codec stored as `data` cannot be read without; a store keeps them with it."""
+        ...
+
+
+Coarser = Literal["preview", "embedding"]  # a few numbers alone; all but what was added to keep a bound
+COARSER: tuple[Coarser, ...] = ("preview", "embedding")
+
+
+@runtime_checkable
+class Layered(Protocol):
+    """A codec whose payloads hold layers, the first of which decode alone: sooner, and with larger errors."""
+
+    def decode_coarser(self, tier: Coarser, shared: bytes, members: Sequence[Member]) -> list[Pixels | None]:
+        """(B, H, W) stored values of each at a coarser tier than the whole payload; None where it has no such tier."""
         ...
 
 

@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     reply_bytes_max: int = Field(2**25, ge=2**20, description="Replies held in memory for slow readers, together.")
     spool_bytes_max: int = Field(2**32, ge=0, description="Replies held in temporary files beyond that, together.")
     decode_bytes_max: int = Field(2**26, ge=2**25, description="Pixels and masks in one decode of several rasters.")
+    decode_threads: int = Field(0, ge=0, le=256, description="Threads that decode; 0 means one for each core.")
     answers_bytes_max: int = Field(2**24, ge=0, description="Small answers of reads, kept until the store changes.")
     inflight_max: int = Field(256, ge=1, description="Requests one client may have under way.")
     queue_max: int = Field(4096, ge=1, description="Requests waiting in the daemon.")

@@ -20,7 +20,7 @@ from geostore.classical.mosaic import Mosaic
 from geostore.classical.payload import DIGEST, Part
 from geostore.classical.quality import coarsest, share_used
 from geostore.classical.stretch import MOST, ONE, needed, stretched, unstretched
-from geostore.codec import Encoded, Member, Progress, Series, quiet
+from geostore.codec import Coarser, Encoded, Member, Progress, Series, quiet
 from geostore.coding.residual import tightest, unpack_sparse_steps
 from geostore.errors import Corrupt
 from geostore.raster import Mask, Pixels
@@ -244,9 +244,18 @@ class KltAv1Codec(Body):
         """What `decode` gives for each, the stream decoded once, up to the last picture asked for."""
         for _, valid in members:
             self.check(valid)
-        parts = [self._part(payload, shared) for payload, _ in members]
+        return self._decode([self._part(payload, shared) for payload, _ in members], shared, [v for _, v in members])
+
+    def decode_coarser(self, tier: Coarser, shared: bytes, members: Sequence[Member]) -> list[Pixels | None]:
+        """The pictures alone of rasters that hold a residual too ("embedding"); there is no preview."""
+        parts = {i: self._part(payload, shared) for i, (payload, _) in enumerate(members)}
+        bare = {i: replace(part, layer=b"") for i, part in parts.items() if part and part.layer and tier == "embedding"}
+        found = dict(zip(bare, self._decode(list(bare.values()), shared, [members[i][1] for i in bare]), strict=True))
+        return [found.get(i) for i in range(len(members))]
+
+    def _decode(self, parts: Sequence[Part | None], shared: bytes, valid: Sequence[Mask]) -> list[Pixels]:
         pictures = self._pictures(shared, {p.place: p.stretch for p in parts if p is not None and p.place is not None})
-        return [self._pixels(part, valid, pictures) for part, (_, valid) in zip(parts, members, strict=True)]
+        return [self._pixels(part, mask, pictures) for part, mask in zip(parts, valid, strict=True)]
 
     def _part(self, payload: bytes, shared: bytes) -> Part | None:
         return Part.read(payload, layered=self.layered, grouped=bool(shared)) if payload else None

@@ -33,10 +33,15 @@ def decode(
     area: Annotated[Path | None, typer.Option("--area", help="GeoJSON polygon instead of a cell.")] = None,
     collection: options.Collection = None,
     group: options.Group = None,
-    tier: Annotated[Literal["best", "embedding", "original"], typer.Option(help="best is what is kept now.")] = "best",
+    tier: Annotated[
+        Literal["best", "preview", "embedding", "original"],
+        typer.Option(help="best is what is kept now; preview and embedding are its first layers alone."),
+    ] = "best",
     within: Annotated[
         list[str] | None,
-        typer.Option(help="Largest error, as ndvi=0.02 or mse=1e-4: the original where the kept raster errs more."),
+        typer.Option(
+            help="Largest error, as ndvi=0.02 or mse=1e-4: the coarsest tier that keeps it, at last the original."
+        ),
     ] = None,
     pick: Annotated[
         Literal["all", "first", "last", "clearest"], typer.Option(help="Which of several acquisitions.")

@@ -20,9 +20,10 @@ from geostore.errors import Cancelled
 from geostore.keys import RasterKey
 from geostore.partition.split import Split
 from geostore.query import messages
-from geostore.query.budget import Within, provenance
+from geostore.query.budget import Within
 from geostore.query.facts import RasterInfo
 from geostore.query.messages import Array, Progress, Reply, Request, SceneFields, Tier
+from geostore.query.tiers import provenance
 from geostore.raster import Grid, Raster
 
 if TYPE_CHECKING:
@@ -247,8 +248,8 @@ class AsyncClient:
         descriptor: str | None = None,
         encoder: str | Path | None = None,
         bits: int = 128,
-        steps_max: int | None = None,
         by: searching.LearnedFrom | None = None,
+        steps_max: int | None = None,
         seed: int = 0,
         progress: Progress | None = None,
     ) -> dict[str, Any]:

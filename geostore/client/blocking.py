@@ -20,9 +20,10 @@ from geostore.collection import Collection
 from geostore.keys import RasterKey
 from geostore.partition.split import Split
 from geostore.query import messages
-from geostore.query.budget import Within, provenance
+from geostore.query.budget import Within
 from geostore.query.facts import RasterInfo
 from geostore.query.messages import Array, Progress, Reply, Request, SceneFields, Tier
+from geostore.query.tiers import provenance
 from geostore.raster import Grid, Raster
 
 if TYPE_CHECKING:
@@ -139,10 +140,11 @@ class Client:
             time: "2020", "2020-06", "2020-06-14", an instant, a slice of these, or None for all.
             bands: by name; all of the group, if None.
             group: the native resolution; the finest that has all `bands`, if None.
-            tier: "best" is what is kept now, "embedding" the embedding alone, "original" what was put.
+            tier: "best" is what is kept now, "embedding" the embedding without what was added to keep a bound,
+                "preview" the first of its layers alone, "original" what was put.
             within: errors allowed, as {"ndvi": 0.02} (its mean), {"mse": 1e-4, "ndvi_max": 0.1}: a raster is decoded
-                from what is kept where its certificate allows that, else from its original; `tier` along time says
-                which. Values are decoded as they are looked at: PolicyMissed then, where there is no original.
+                at the coarsest tier whose certificate allows that, from its original if none does; `tier` along time
+                says which. Values are decoded as they are looked at: PolicyMissed then, where there is no original.
 
         Raises:
             NotFound: no such cell, or no raster in that time.
@@ -290,9 +292,9 @@ class Client:
         descriptor: str | None = None,
         encoder: str | Path | None = None,
         bits: int = 128,
+        by: searching.LearnedFrom | None = None,
         steps_max: int | None = None,
         seed: int = 0,
-        by: searching.LearnedFrom | None = None,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         """A new generation of signatures, by a head trained on what is stored.
@@ -304,10 +306,10 @@ class Client:
             encoder: in place of a descriptor a folder with an `encoder.json`, whose files go into the store, or the
                 name of an encoder that is installed or was put there before.
             bits: of a signature.
-            steps_max: of the optimiser.
-            seed: everything random follows from it.
             by: "labels", or "unlabelled" to leave them aside; if None, whichever of the two finds more on places held
                 out, where labels are many enough to be tried.
+            steps_max: of the optimiser.
+            seed: everything random follows from it.
             progress: told what is done.
         """
         fields = {"head": head, "descriptor": descriptor, "bits": bits, "by": by, "steps": steps_max, "seed": seed}

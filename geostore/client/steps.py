@@ -205,7 +205,7 @@ def check_wanted(bands: Sequence[str] | None, tier: str, within: Within | None) 
     if isinstance(bands, str):
         raise InvalidInput(f"bands = {bands!r} is one text; give a list, [{bands!r}]")
     if tier not in get_args(messages.Tier):
-        raise InvalidInput(f"tier = {tier!r}; use best, embedding or original")
+        raise InvalidInput(f"tier = {tier!r}; use {', '.join(get_args(messages.Tier))}")
     if within is not None and not isinstance(within, Mapping):
         raise InvalidInput(f"within = {within!r}; give errors allowed by name, as {{'ndvi': 0.02}}")
 

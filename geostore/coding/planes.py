@@ -115,7 +115,7 @@ def _inputs(f: Longs, away: Ints64, base: Ints64, band: int, y: int, x: int) -> 
     f[at + 1] = 16
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _gather(away: Ints64, base: Ints64, band: int, out: Ints64) -> None:
     f = np.zeros(out.shape[2], np.int64)
     for y in range(out.shape[0]):
@@ -136,7 +136,7 @@ def _context(missed: Ints64, band: int, y: int, x: int, contexts: int) -> int:
     return min((log2_16ths(sides + 1) + 4) >> 3, contexts - 1)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _code(
     data: Bytes, state: Longs, rows: npt.NDArray[np.int32], values: Ints64, base: Ints64, valid: Mask, weights: Longs,
     contexts: int, encode: bool,

@@ -138,7 +138,7 @@ def _magnitude(data: Bytes, state: Longs, sizes: Longs, near: int, size: int, en
     return _UNARY + rest
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _code(data: Bytes, state: Longs, values: Ints64, valid: Mask, begin: Longs, encode: bool) -> None:
     """Values plane by plane, row by row."""
     flags = np.empty((begin.shape[1], 2), np.int64)

@@ -24,7 +24,7 @@ Longs = npt.NDArray[np.int64]
 _PULL, _PULL_BLOCK = 4, 102  # 1/1024, of weights towards the usual ones, and of a block's towards those of the date
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def code_date(
     data: Bytes, state: Longs, wanted: Longs, seen: Longs, start: Longs, scan: Longs, ends: Longs, level: int,
     step: int, beside: bool, learnt: Learnt, t: Tables, out: Longs, encode: bool,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geostore.codec import Codec, RawCodec
+from geostore.codec import COARSER, Codec, Layered, Member, RawCodec
 from geostore.errors import Corrupt, InvalidInput, NotFound, Overloaded, PolicyMissed
-from geostore.keys import PartitionKey, RasterKey
+from geostore.keys import RasterKey
 from geostore.node.facts import raster_fields
 from geostore.node.reference import PREFIX, read_reference
 from geostore.query import messages
 from geostore.query.budget import ORIGINAL, Within, beyond
-from geostore.query.messages import Array, Progress, Reply
+from geostore.query.messages import Array, Progress, Reply, Tier
+from geostore.query.tiers import first_layers, tier_named, tier_within
 from geostore.raster import Mask, Pixels, Raster
 from geostore.storage import CodecRow, RasterRow, pack_mask, unpack_mask
 
@@ -48,11 +50,9 @@ def decode(node: Node, request: messages.Decode, arrays: tuple[Array, ...], prog
 def _chosen_each(
     node: Node, keys: Sequence[RasterKey], request: messages.Decode
 ) -> Iterator[tuple[dict[str, Any], Raster]]:
-    if request.within is None:
-        return decode_each(node, keys, request.bands, request.tier)
-    if request.tier != "best":
+    if request.within is not None and request.tier != "best":
         raise InvalidInput(f"tier {request.tier!r} and within {request.within} both say what to decode; give one")
-    return decode_within(node, keys, request.within, request.bands)
+    return decode_each(node, keys, request.bands, request.tier, request.within)
 
 
 def _too_many(keys: int, fitting: int, bytes_max: int) -> Overloaded:
@@ -63,46 +63,51 @@ def _too_many(keys: int, fitting: int, bytes_max: int) -> Overloaded:
 
 
 def decode_each(
-    node: Node, keys: Sequence[RasterKey], bands: list[str] | None = None, tier: str = "best"
+    node: Node,
+    keys: Sequence[RasterKey],
+    bands: list[str] | None = None,
+    tier: Tier = "best",
+    within: Within | None = None,
 ) -> Iterator[tuple[dict[str, Any], Raster]]:
-    """Facts and pixels of each raster at `tier`, in order; only `bands`, in that order, if given."""
-    if tier == "original":
-        for key in keys:
-            yield _as_original(*_chosen(*read_original(node, key), bands))
-        return
-    rows = node.store.rows(keys)
-    for row in rows:
-        if tier == "embedding" and (row.generation == 0 or row.lossless):
-            raise NotFound(
-                f"{row.key} has no embedding: it is kept lossless; decode it at tier best, or run `geostore fit`"
-            )
-    for row, (codec_row, raster) in zip(rows, read_rows(node, rows), strict=True):
-        yield _chosen(row, codec_row, raster, bands)
+    """Facts and pixels of each raster, in order: at `tier`, or at the coarsest whose certificate lies `within`.
 
-
-def decode_within(
-    node: Node, keys: Sequence[RasterKey], within: Within, bands: list[str] | None = None
-) -> Iterator[tuple[dict[str, Any], Raster]]:
-    """Facts and pixels of each raster, in order: as it is kept where its certificate lies within, else as it came."""
+    Only `bands`, in that order, if given.
+    """
     rows = node.store.rows(keys)
-    near = [row.certificate is None or not beyond(row.certificate, within) for row in rows]
-    kept = read_rows(node, [row for row, stays in zip(rows, near, strict=True) if stays])
-    for row, stays in zip(rows, near, strict=True):
-        if stays:
-            yield _chosen(row, *next(kept), bands)
+    tiers = [_tier(row, tier, within) for row in rows]
+    kept = [(row, at) for row, at in zip(rows, tiers, strict=True) if at != ORIGINAL]
+    decoded = read_rows(node, [row for row, _ in kept], [at for _, at in kept])
+    for row, at in zip(rows, tiers, strict=True):
+        if at == ORIGINAL:
+            yield _as_original(*_chosen(*_original(node, row, within), bands))
         else:
-            yield _as_original(*_chosen(*_original_within(node, row, within), bands))
+            fields, raster = _chosen(_at_tier(row, at), *next(decoded), bands)
+            yield {**fields, **({"tier": at} if at in row.coarser else {})}, raster
+
+
+def _tier(row: RasterRow, tier: Tier, within: Within | None) -> Tier:
+    if within is not None:
+        return tier_within(row.certificate, row.coarser, within)
+    return tier_named(row.key, row.layers, row.coarser, tier)
+
+
+def _at_tier(row: RasterRow, tier: Tier) -> RasterRow:
+    """The row as if its first layers were all of it."""
+    if tier not in row.coarser:
+        return row
+    return replace(row, certificate=row.coarser[tier], layers=first_layers(row.layers, tier))
 
 
 def _as_original(fields: dict[str, Any], raster: Raster) -> tuple[dict[str, Any], Raster]:
     return {**fields, "tier": ORIGINAL, "layers": ORIGINAL}, raster
 
 
-def _original_within(node: Node, row: RasterRow, within: Within) -> tuple[RasterRow, CodecRow, Raster]:
+def _original(node: Node, row: RasterRow, within: Within | None) -> tuple[RasterRow, CodecRow, Raster]:
     try:
         return read_original(node, row.key)
     except NotFound as error:
-        assert row.certificate is not None, "only what has a certificate can miss"
+        if within is None or row.certificate is None:
+            raise
         raise PolicyMissed(f"{row.key} is kept with {beyond(row.certificate, within)}, and {error}") from error
 
 
@@ -117,12 +122,18 @@ def _chosen(
     return fields, raster
 
 
-def read_rows(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[CodecRow, Raster]]:
-    """What each row holds, in order, see `read_row`; rows of one group are decoded together, an answer's worth."""
+def read_rows(
+    node: Node, rows: Sequence[RasterRow], tiers: Sequence[Tier] | None = None
+) -> Iterator[tuple[CodecRow, Raster]]:
+    """What each row holds, in order, see `read_row`; an answer's worth at a time, by `decode_threads` threads.
+
+    Rows of one group are decoded together. `tiers` says at which tier each row is wanted, if not at its best.
+    """
+    wanted = tiers or ["best"] * len(rows)
     start = 0
     while start < len(rows):
         end = start + _fitting(node, rows[start:])
-        yield from _read_batch(node, rows[start:end])
+        yield from _read_batch(node, rows[start:end], wanted[start:end])
         start = end
 
 
@@ -137,35 +148,66 @@ def _fitting(node: Node, rows: Sequence[RasterRow]) -> int:
     return len(rows)
 
 
-def _read_batch(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[CodecRow, Raster]]:
-    ahead: dict[int, Pixels] = {}
+def _read_batch(node: Node, rows: Sequence[RasterRow], tiers: Sequence[Tier]) -> Iterator[tuple[CodecRow, Raster]]:
+    tasks = _together(rows, tiers)
+    begun = node.decoding.map([partial(_decode_task, node, rows, tiers, task) for task in tasks])
+    done: dict[int, Pixels] = {}
     for i, row in enumerate(rows):
+        while i not in done:
+            done |= next(begun)
         codec_row, codec = node.codec(row.key.partition, row.generation)
-        if row.shared and i not in ahead:
-            same = [j for j in range(i, len(rows)) if _group(rows[j]) == _group(row)]
-            members = [(rows[j].payload, _valid(rows[j])) for j in same]
-            ahead |= zip(same, codec.decode_group(row.shared, members), strict=True)
-        valid = _valid(row)
-        pixels = _decoded(codec, row, valid, ahead.pop(i, None))
         grid = codec_row.cell.window(row.row, row.col, row.height, row.width)
-        yield codec_row, Raster(pixels=pixels, valid=valid, bands=codec.bands, grid=grid)
+        yield codec_row, Raster(pixels=done.pop(i), valid=_valid(row), bands=codec.bands, grid=grid)
 
 
-def _group(row: RasterRow) -> tuple[PartitionKey, int, bytes]:
-    return row.key.partition, row.generation, row.shared
+def _together(rows: Sequence[RasterRow], tiers: Sequence[Tier]) -> list[list[int]]:
+    """Which rows are decoded in one call, ordered by the first of each: those of a group at one tier."""
+    found: dict[object, list[int]] = {}
+    for i, (row, tier) in enumerate(zip(rows, tiers, strict=True)):
+        group = (row.key.partition, row.generation, row.shared, tier) if row.shared else i
+        found.setdefault(group, []).append(i)
+    return list(found.values())
+
+
+def _decode_task(
+    node: Node, rows: Sequence[RasterRow], tiers: Sequence[Tier], task: Sequence[int]
+) -> dict[int, Pixels]:
+    """Stored values of rows that are decoded in one call, by their place."""
+    first = rows[task[0]]
+    codec = node.codec(first.key.partition, first.generation)[1]
+    if not first.shared:
+        return {task[0]: _decoded(codec, first, tiers[task[0]])}
+    members = [(rows[i].payload, _valid(rows[i])) for i in task]
+    seen = _decode_group(codec, first.shared, members, tiers[task[0]])
+    return {i: _masked(codec, pixels, valid) for i, pixels, (_, valid) in zip(task, seen, members, strict=True)}
 
 
 def _valid(row: RasterRow) -> Mask:
     return unpack_mask(row.valid, (row.height, row.width))
 
 
-def _decoded(codec: Codec, row: RasterRow, valid: Mask, ahead: Pixels | None) -> Pixels:
-    """Stored values of a row; `ahead` is what its group gave for it."""
+def _decoded(codec: Codec, row: RasterRow, tier: Tier) -> Pixels:
+    """Stored values of a row that shares nothing."""
+    valid = _valid(row)
     if not row.payload:
         return np.zeros((len(codec.bands), row.height, row.width), codec.bands.dtype)
     if row.lossless:
         return RawCodec(codec.bands).decode(row.payload, valid)
-    seen = codec.decode(row.payload, valid) if ahead is None else ahead
+    (seen,) = _decode_group(codec, b"", [(row.payload, valid)], tier)
+    return _masked(codec, seen, valid)
+
+
+def _decode_group(codec: Codec, shared: bytes, members: Sequence[Member], tier: Tier) -> Sequence[Pixels]:
+    if tier not in COARSER:
+        return codec.decode_group(shared, members)
+    found = codec.decode_coarser(tier, shared, members) if isinstance(codec, Layered) else []
+    there = [pixels for pixels in found if pixels is not None]
+    if len(there) < len(members):
+        raise Corrupt(f"rows of {len(members)} rasters say they have a {tier}, {len(there)} payloads do; fit again")
+    return there
+
+
+def _masked(codec: Codec, seen: Pixels, valid: Mask) -> Pixels:
     return np.where(valid, seen, np.zeros((), codec.bands.dtype))
 
 

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 import numpy as np
 
 from geostore.certificate import Certificate, measure
-from geostore.codec import SMALL, Codec, Effort, Encoded, Families, RawCodec, Series, Traced, decode_many
+from geostore.codec import (
+    COARSER,
+    SMALL,
+    Codec,
+    Effort,
+    Encoded,
+    Families,
+    Layered,
+    RawCodec,
+    Series,
+    Traced,
+    decode_many,
+    decode_many_coarser,
+)
 from geostore.collection import Policy
 from geostore.errors import InvalidInput, NotFound
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
@@ -33,6 +46,7 @@ class Stored:
         certificate: measured by decoding the payload.
         bytes_lzw: the raster as LZW GeoTIFF, see `geostore.scene.writer.lzw_size`.
         bytes_lossless: the same raster through the lossless codec, masked pixels zero.
+        coarser: measured the same way, by the tiers of `geostore.codec.COARSER` that its payload has.
     """
 
     valid: bytes
@@ -44,6 +58,7 @@ class Stored:
     bytes_lzw: int
     bytes_lossless: int
     shared: bytes = b""
+    coarser: Mapping[str, Certificate] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +102,21 @@ def encode_series(
         certificate = measure(series.pixels[i], pixels, series.valid[i], codec.bands, series.indices)
         if exact[i].payload and len(coded.payload) < len(exact[i].payload) and certificate.keeps(policy):
             kept[i] = _stored(coded, exact[i], certificate)
-    return _worth_sharing(kept, exact)
+    return _with_coarser(codec, series, _worth_sharing(kept, exact))
+
+
+def _with_coarser(codec: Codec, series: Series, kept: list[Stored]) -> list[Stored]:
+    """The same, with what decodes at coarser tiers measured."""
+    if not isinstance(codec, Layered):
+        return kept
+    at = [i for i, stored in enumerate(kept) if not stored.lossless]
+    items = [(kept[i].shared, (kept[i].payload, series.valid[i])) for i in at]
+    for tier in COARSER:
+        for i, pixels in zip(at, decode_many_coarser(codec, tier, items), strict=True):
+            if pixels is not None:
+                seen = measure(series.pixels[i], pixels, series.valid[i], codec.bands, series.indices)
+                kept[i] = replace(kept[i], coarser={**kept[i].coarser, tier: seen})
+    return kept
 
 
 def lossless_series(series: Series, progress: Callable[..., None]) -> list[Stored]:

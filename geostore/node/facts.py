@@ -62,4 +62,5 @@ def raster_fields(row: RasterRow, cell: Grid, bands: Bands, family: str) -> dict
         "grid": dict(vars(grid)),
         "bands": list(_bands_fields(bands)),
         "certificate": certificate_fields(row.certificate),
+        "coarser": {name: certificate_fields(errors) for name, errors in row.coarser.items()},
     }

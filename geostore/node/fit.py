@@ -308,6 +308,7 @@ def _commit(node: Node, plan: Plan, fitted: Fitted) -> None:
             bytes_lzw=min(source.bytes_lzw, kept.bytes_lzw),
             bytes_jxl=kept.bytes_lossless,
             certificate=kept.certificate,
+            coarser=kept.coarser,
         )
         for source, kept in zip(plan.rows, fitted.rasters, strict=True)
         if _still_stands(node, source)

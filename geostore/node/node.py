@@ -11,6 +11,7 @@ from geostore.codec import Codec, Families, quiet
 from geostore.errors import BadRequest, Forbidden, NotFound
 from geostore.keys import PartitionKey
 from geostore.node import catalog, changes, decode, fit, index, label, maintain, put, similar, status, withdraw
+from geostore.node.decoding import Decoding
 from geostore.node.search.following import Following
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply, Request
@@ -61,6 +62,7 @@ class Node:
         self.families = Families.installed().lent(lambda digest: store.blob("models", digest))
         self.changing = threading.RLock()
         self.following = Following(self)
+        self.decoding = Decoding(settings.decode_threads)
         self._codecs: dict[tuple[PartitionKey, int], tuple[CodecRow, Codec]] = {}
 
     @classmethod
@@ -127,6 +129,7 @@ class Node:
     def close(self) -> None:
         """Let go of the store."""
         self.following.close()
+        self.decoding.close()
         self.store.close()
 
     def __enter__(self) -> Self:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from geostore.certificate import Certificate, float32_up
 from geostore.errors import InvalidInput
 from geostore.query.facts import RasterInfo
-from geostore.query.messages import Tier
 
 ORIGINAL: Final = "original"  # tier and layers of a raster as it came
 Within = Mapping[str, float]  # the largest allowed by name: "mse"; of values "mae", "p99", "max_error"; of an index its
@@ -50,19 +49,10 @@ def _said(name: str, certificate: Certificate) -> str:
     return f"{errors_of(certificate)[name]:.3g}"
 
 
-def provenance(infos: Sequence[RasterInfo], within: Within | None, tier: Tier) -> list[RasterInfo]:
-    """What a decode gives: at tier "original" that; else each as stored, unless a budget is there and it errs more."""
-    if tier == ORIGINAL:
-        return [as_original(info) for info in infos]
-    return [
-        as_original(info) if within and not info.exact and beyond(info.certificate, within) else info for info in infos
-    ]
-
-
 def as_original(info: RasterInfo) -> RasterInfo:
     """The facts of the same raster as it came."""
     none = Certificate.without_error(info.certificate.pixels)
-    return replace(info, tier=ORIGINAL, layers=ORIGINAL, exact=True, certificate=none)
+    return replace(info, tier=ORIGINAL, layers=ORIGINAL, exact=True, certificate=none, coarser={})
 
 
 def in_words(within: Within) -> str:

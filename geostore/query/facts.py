@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from geostore.certificate import Certificate, SpectralError
@@ -49,6 +49,7 @@ class RasterInfo:
     bands: Bands
     exact: bool
     certificate: Certificate
+    coarser: Mapping[str, Certificate] = field(default_factory=dict)
 
     @property
     def bytes_decoded(self) -> int:
@@ -84,6 +85,7 @@ def read_info(reply: Mapping[str, Any]) -> RasterInfo:
             bands=Bands(tuple(Band(**{k: v for k, v in b.items() if k in _BAND_FIELDS}) for b in reply["bands"])),
             exact=bool(reply["certificate"].get("exact", False)),
             certificate=read_certificate(reply["certificate"]),
+            coarser={tier: read_certificate(errors) for tier, errors in reply.get("coarser", {}).items()},
         )
     except KeyError as error:
         raise BadRequest(

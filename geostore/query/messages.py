@@ -30,7 +30,7 @@ PROTOCOL_VERSION = 1
 PIECES_MAX = 4096  # rasters in one put
 SCENES_MAX = 256  # scenes in one put
 Array = npt.NDArray[Any]
-Tier = Literal["best", "embedding", "original"]
+Tier = Literal["best", "preview", "embedding", "original"]
 
 
 class GridFields(BaseModel):
@@ -180,10 +180,10 @@ class Rasters(Selection):
 
 
 class Decode(Request):
-    """Decode rasters by key. `tier`: best (what is kept now), embedding, or original (kept or referenced).
+    """Decode rasters by key. `tier`: best (what is kept now), preview, embedding, or original (kept or referenced).
 
-    `within` names the largest errors allowed, as {"ndvi": 0.02}: a raster whose certificate exceeds one is decoded
-    from its original.
+    `within` names the largest errors allowed, as {"ndvi": 0.02}: each raster is decoded at the coarsest tier whose
+    certificate lies within them, from its original if none does.
     """
 
     verb = "decode"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -11,7 +12,7 @@ import msgpack
 import pyarrow as pa
 import xxhash
 
-from geostore.certificate import Certificate, SpectralError, float32_up
+from geostore.certificate import NO_VALUE, Certificate, SpectralError, float32_up
 from geostore.errors import Corrupt, InvalidInput
 from geostore.keys import PartitionKey, RasterKey
 from geostore.raster import Grid
@@ -57,6 +58,8 @@ COLUMNS: dict[str, Any] = {
     "id": pa.string(),
     "mae": pa.float32(),
     "p99": pa.float32(),
+    "coarser": pa.string(),
+    "coarser_errors": pa.list_(pa.float32()),
     "family": pa.string(),
     "data": pa.binary(),
     "blob": pa.string(),
@@ -70,7 +73,7 @@ _PLACE = ("collection", "geohash", "band_group")
 _PIECE = ("stream", "offset", "length", "payload_checksum")
 KIND_COLUMNS: dict[str, tuple[str, ...]] = {
     "raster": _RASTER,
-    "embedding": (*_RASTER, "id", "mae", "p99"),
+    "embedding": (*_RASTER, "id", "mae", "p99", "coarser", "coarser_errors"),
     "group": ("seq", *_PLACE, "generation", "payload", *_PIECE, "id"),
     "codec": ("seq", *_PLACE, "time_us", "generation", *_WINDOW, "family", "data", "blob", "body"),
     "scene": ("seq", "collection", "time_us", "platform", "op", "scene", "id", "body"),
@@ -143,13 +146,30 @@ def raster_values(row: RasterRow, *, seq: int, scene: int, piece: Piece | None, 
         *((None, None, None) if c is None else (c.pixels, float32_up(c.mse), float32_up(c.max_error))),
         None if c is None else ",".join(c.indices),
         errors,
-        *((group, *_mean_errors(c)) if row.generation else ()),
+        *((group, *_mean_errors(c), *_coarser_values(row)) if row.generation else ()),
     )
 
 
 def _mean_errors(certificate: Certificate | None) -> Values:
     errors = (None, None) if certificate is None else (certificate.mae, certificate.p99)
     return tuple(None if error is None else float32_up(error) for error in errors)
+
+
+def _coarser_values(row: RasterRow) -> Values:
+    """The tiers by name, and of each mse, max_error, mae, p99 and every index's three, one after another."""
+    if not row.coarser or row.certificate is None:
+        return None, None
+    errors: list[float] = []
+    for c in row.coarser.values():
+        errors += [c.mse, c.max_error, c.at_most(c.mae), c.at_most(c.p99)]
+        errors += [v for e in map(c.indices.__getitem__, row.certificate.indices) for v in (e.mae, e.p99, e.max)]
+    return ",".join(row.coarser), [_eight_bits_up(v) for v in errors]
+
+
+def _eight_bits_up(value: float) -> float:
+    """The smallest number of 8 significant bits that is not below `value`, at most what a float32 holds."""
+    mantissa, exponent = math.frexp(value)
+    return min(math.ldexp(math.ceil(mantissa * 256), exponent - 8), NO_VALUE)
 
 
 def group_values(row: RasterRow, *, seq: int, piece: Piece | None, group: str) -> Values:
@@ -197,7 +217,7 @@ def raster_row(
     names = ("revision", "generation", "op", *_WINDOW, "valid", "vector", "layers", "lossless")
     plain = {n: values[at[n]] for n in (*names, "bytes_lzw", "bytes_jxl", "original")}
     plain |= {"payload": payload, "shared": shared, "certificate": _certificate(values), "unread": unread}
-    return RasterRow(key=key_of(values), scene=scene, **plain)
+    return RasterRow(key=key_of(values), scene=scene, coarser=_coarser(values, plain["certificate"]), **plain)
 
 
 def _certificate(values: Values) -> Certificate | None:
@@ -209,6 +229,19 @@ def _certificate(values: Values) -> Certificate | None:
     found = {name: SpectralError(*t) for name, t in zip(names.split(",") if names else (), triples, strict=True)}
     mae, p99 = values[AT["embedding"]["mae"] :][:2] or (None, None)
     return Certificate(pixels, mse, largest, found, mae=mae, p99=p99)
+
+
+def _coarser(values: Values, certificate: Certificate | None) -> dict[str, Certificate]:
+    names, errors = values[AT["embedding"]["coarser"] :][:2] or (None, None)
+    if not names or certificate is None:
+        return {}
+    found, each = {}, len(errors) // len(names.split(","))
+    for at, name in enumerate(names.split(",")):
+        mse, largest, mae, p99, *rest = errors[at * each : (at + 1) * each]
+        triples = zip(*(iter(rest),) * 3, strict=True)
+        indices = {index: SpectralError(*t) for index, t in zip(certificate.indices, triples, strict=True)}
+        found[name] = Certificate(certificate.pixels, mse, largest, indices, mae=mae, p99=p99)
+    return found
 
 
 def codec_values(row: CodecRow, *, seq: int, blob: str | None) -> Values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -48,6 +49,8 @@ class RasterRow:
         bytes_lzw, bytes_jxl: its size as LZW GeoTIFF and as lossless JPEG XL, measured at `put`.
         original: digest of the kept COG, "ref:" and where it came from, or "".
         certificate: errors measured by decoding; None at generation 0 means exact. Stored as float32, rounded up.
+        coarser: the same of what its first layers decode to, by tier, as `geostore.codec.COARSER` names them; rounded
+            up to 8 bits of precision. Empty of rows of formats before 4.
         unread: None if `payload` and `shared` were read; else they may be empty, and it says how large they are.
     """
 
@@ -70,6 +73,7 @@ class RasterRow:
     bytes_jxl: int = 0
     original: str = ""
     certificate: Certificate | None = None
+    coarser: Mapping[str, Certificate] = field(default_factory=dict)
     unread: Unread | None = None
 
     def __post_init__(self) -> None:

@@ -9,7 +9,18 @@ import numpy.typing as npt
 import pytest
 
 from geostore.certificate import measure
-from geostore.codec import Codec, CodecFamily, Effort, Encoded, Series, decode_many, quiet
+from geostore.codec import (
+    COARSER,
+    Codec,
+    CodecFamily,
+    Effort,
+    Encoded,
+    Layered,
+    Series,
+    decode_many,
+    decode_many_coarser,
+    quiet,
+)
 from geostore.collection import Policy
 from geostore.errors import Cancelled, Corrupt, GeostoreError
 from geostore.raster import Band, Bands, Mask, Pixels
@@ -136,6 +147,22 @@ class CodecTests:
         rasters = [(self.stored[i][0].shared, (self.stored[i][0].payload, self.series.valid[i])) for i in order]
         for i, together in zip(order, decode_many(self.codec, rasters), strict=True):
             np.testing.assert_array_equal(together, self.stored[i][1])
+
+    def test_decodes_first_layers_alone(self) -> None:
+        """Proves that coarser tiers, where a family has them, decode alone as together, and err more than the whole."""
+        if not isinstance(self.codec, Layered):
+            return
+        rasters = [(e.shared, (e.payload, v)) for (e, _), v in zip(self.stored, self.series.valid, strict=True)]
+        for tier in COARSER:
+            for i, coarser in enumerate(decode_many_coarser(self.codec, tier, rasters)):
+                (alone,) = self.codec.decode_coarser(tier, rasters[i][0], [rasters[i][1]])
+                assert (alone is None) == (coarser is None)
+                if coarser is None or alone is None:
+                    continue
+                np.testing.assert_array_equal(alone, coarser)
+                pixels, valid = self.series.pixels[i], self.series.valid[i]
+                errors = [measure(pixels, seen, valid, self.series.bands) for seen in (coarser, self.stored[i][1])]
+                assert errors[0].mse > errors[1].mse or errors[0].max_error > errors[1].max_error
 
     def test_encodes_a_raster_alone(self) -> None:
         """Proves that a raster that comes after the fit encodes by itself and keeps the policy."""

@@ -13,7 +13,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from geostore.codec import Encoded, Int8, Lend, Member, Progress, Series, bands_from_json, bands_to_json, quiet
+from geostore.codec import (
+    Coarser,
+    Encoded,
+    Int8,
+    Lend,
+    Member,
+    Progress,
+    Series,
+    bands_from_json,
+    bands_to_json,
+    quiet,
+)
 from geostore.coding import residual
 from geostore.collection import Policy
 from geostore.errors import Corrupt, InvalidInput
@@ -27,7 +38,7 @@ from geostore.vae.prior import Prior, static_features
 from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, IntegerDecoder, Tensors, unpack_encoder
 from geostore.vae.samples import STATIC_BITS
 from geostore.vae.static import Doubles, Static, Units
-from geostore.vae.stream import LATENT_LIMIT, Numbers, Shape, pack_chain, split, unpack_chain
+from geostore.vae.stream import Latent, Numbers, Shape, pack_chain, split, unpack_chain
 from geostore.vae.tables import Tables
 from geostore.vae.weights import pack_codec, unpack_codec
 
@@ -35,38 +46,6 @@ from geostore.vae.weights import pack_codec, unpack_codec
 MODEL, DETAILED, CORRECTED, ROUNDED, FOLLOWED, NEAR, STEPPED = range(7)
 ALONE = (ROUNDED, STEPPED)  # kinds without latents
 CHAIN = 8  # rasters of a group: each leans on the one before
-
-
-@dataclass(frozen=True)
-class Latent:
-    """One raster in the codec's own numbers.
-
-    Attributes:
-        gains, levels: (B,) int32, the date on the mean image; empty when flat.
-        means: (N, c, h, w) float32 before quantising; N is 1, or the bands when they are coded one by one.
-    """
-
-    gains: Ints
-    levels: Ints
-    means: npt.NDArray[np.float32]
-
-    def at(self, step: int) -> Ints:
-        """The quantised latents at STEPS[step]."""
-        return held(np.rint(self.means * (16 / STEPS[step])))
-
-    def numbers(self, step: int) -> Numbers:
-        """Everything quantised, the latents of N passes one below the other."""
-        return self.quantised(self.at(step), step)
-
-    def quantised(self, latents: Ints, step: int) -> Numbers:
-        """The same with other latents (N, c, h, w)."""
-        n, c, h, w = latents.shape
-        return Numbers(step, np.concatenate([self.gains, self.levels]), latents.swapaxes(0, 1).reshape(c, n * h, w))
-
-
-def held(values: npt.NDArray[np.generic]) -> Ints:
-    """Whole numbers within the limit of a latent, int32."""
-    return np.asarray(np.clip(values, -LATENT_LIMIT, LATENT_LIMIT), np.int32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,9 +130,29 @@ class VaeCodec:
 
     def decode_group(self, shared: bytes, members: Sequence[Member]) -> list[Pixels]:
         """What `decode` gives for each, the chain in `shared` unpacked once."""
-        last = max((payload[0] & 15 for payload, _ in members if payload and self.prior), default=0)
-        chain = list(islice(self._chain(shared), last)) if last else []
+        chain = self._unpacked(shared, members)
         return [self._decode(payload, valid, chain) for payload, valid in members]
+
+    def decode_coarser(self, tier: Coarser, shared: bytes, members: Sequence[Member]) -> list[Pixels | None]:
+        """The embedding without what lies on top of it, or the gains and levels alone on the mean image (preview)."""
+        chain = self._unpacked(shared, members)
+        return [self._coarser(tier, payload, chain) for payload, _ in members]
+
+    def _coarser(self, tier: Coarser, payload: bytes, chain: Sequence[Numbers]) -> Pixels | None:
+        kind = payload[0] >> 4 if payload else MODEL
+        if not payload or kind in ALONE or (tier == "embedding" and kind == MODEL):
+            return None
+        if tier == "embedding":
+            return self.synthesise(self._read(payload, chain)[0])
+        if self.model_layers == ("gain", "grid"):
+            head = self._read(payload, chain)[0].head
+            return self.units.to_stored(self.predicted(*np.split(head, 2)), self._bands)
+        return None
+
+    def _unpacked(self, shared: bytes, members: Sequence[Member]) -> list[Numbers]:
+        """The chain in `shared`, as far as any of `members` needs it."""
+        last = max((payload[0] & 15 for payload, _ in members if payload and self.prior), default=0)
+        return list(islice(self._chain(shared), last)) if last else []
 
     def _decode(self, payload: bytes, valid: Mask, chain: Sequence[Numbers]) -> Pixels:
         self.check(valid)
@@ -203,7 +202,7 @@ class VaeCodec:
         """The codec itself."""
         header = {
             "bands": json.loads(bands_to_json(self._bands)),
-            "policy": asdict(self.policy),
+            "policy": self.policy.to_fields(),
             "indices": self.indices,
             "layout": asdict(self.layout),
             "scale": self.scale,
@@ -243,7 +242,7 @@ class VaeCodec:
             shape = len(bands), (layout := Layout(**said)).height, layout.width
             return cls(
                 _bands=bands,
-                policy=Policy(**header["policy"]),
+                policy=Policy.from_fields(header["policy"]),
                 indices=tuple(header["indices"]),
                 layout=layout,
                 static=Static.from_bytes(tensors.pop("static").tobytes(), shape, header.get("static", "wavelet")),

@@ -27,9 +27,7 @@ from geostore.vae.codec import (
     NEAR,
     ROUNDED,
     STEPPED,
-    Latent,
     VaeCodec,
-    held,
 )
 from geostore.vae.detail import coarsest
 from geostore.vae.losses import Physical, laplace_bits_about
@@ -37,7 +35,7 @@ from geostore.vae.model import Decoder
 from geostore.vae.prior import Past
 from geostore.vae.quantize import BITS, LOG_STEPS, STEPS, TRAINED_STEP, unpack_decoder
 from geostore.vae.refine import Rate, Wanted, bounds_of, refine
-from geostore.vae.stream import Numbers, join, pack_chain
+from geostore.vae.stream import Latent, Numbers, held, join, pack_chain
 
 _SLACK = 1.2  # how far beyond its bounds a raster may begin: refining brings it back
 _TRIES = 2  # times a raster is refined, at finer steps, before it is left as the encoder has it

@@ -14,7 +14,7 @@ from geostore.codec import Effort, Progress, Series, quiet
 from geostore.collection import Policy
 from geostore.fit_trace import FitTrace
 from geostore.vae import sizing
-from geostore.vae.codec import CHAIN, Latent, VaeCodec
+from geostore.vae.codec import CHAIN, VaeCodec
 from geostore.vae.encoding import Frame, choose_numbers
 from geostore.vae.entropy import Table
 from geostore.vae.learn_prior import Lesson, learn_prior
@@ -30,7 +30,7 @@ from geostore.vae.quantize import (
 )
 from geostore.vae.samples import Samples
 from geostore.vae.static import GAIN_LIMIT, LEVEL_LIMIT, Doubles, Units, code_static, mean_image
-from geostore.vae.stream import LATENT_LIMIT, Numbers, pack_chain
+from geostore.vae.stream import LATENT_LIMIT, Latent, Numbers, pack_chain
 from geostore.vae.tables import Tables
 from geostore.vae.train import Goal, indices_of, train
 

@@ -209,7 +209,7 @@ def respond(
     return (mean >> 8) // step, min(max(index, 0), rangecoder.LARGEST_SCALE)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _all_features(
     z: Ints, past: Ints, sizes: Ints, spread: Ints, known: int, static: Ints, step: int, out: Ints
 ) -> None:
@@ -224,7 +224,7 @@ def _all_features(
         sums += np.abs(z[c])
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _expect(
     z: Ints, past: Ints, sizes: Ints, spread: Ints, known: int, static: Ints, step: int, octaves: int,
     first: Longs, shift: Longs, second: Longs, bias: Longs, expected: Ints, scale: Ints,

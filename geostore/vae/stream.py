@@ -51,6 +51,38 @@ class Numbers:
 
 
 @dataclass(frozen=True)
+class Latent:
+    """One raster in the codec's own numbers.
+
+    Attributes:
+        gains, levels: (B,) int32, the date on the mean image; empty when flat.
+        means: (N, c, h, w) float32 before quantising; N is 1, or the bands when they are coded one by one.
+    """
+
+    gains: Ints
+    levels: Ints
+    means: npt.NDArray[np.float32]
+
+    def at(self, step: int) -> Ints:
+        """The quantised latents at STEPS[step]."""
+        return held(np.rint(self.means * (16 / STEPS[step])))
+
+    def numbers(self, step: int) -> Numbers:
+        """Everything quantised, the latents of N passes one below the other."""
+        return self.quantised(self.at(step), step)
+
+    def quantised(self, latents: Ints, step: int) -> Numbers:
+        """The same with other latents (N, c, h, w)."""
+        n, c, h, w = latents.shape
+        return Numbers(step, np.concatenate([self.gains, self.levels]), latents.swapaxes(0, 1).reshape(c, n * h, w))
+
+
+def held(values: npt.NDArray[np.generic]) -> Ints:
+    """Whole numbers within the limit of a latent, int32."""
+    return np.asarray(np.clip(values, -LATENT_LIMIT, LATENT_LIMIT), np.int32)
+
+
+@dataclass(frozen=True)
 class Shape:
     """What a stream does not say: numbers of the head, and (C, h, w) of the latents."""
 
@@ -158,7 +190,7 @@ def _code_head(
         seen[slot] = head[slot]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _code(
     data: Bytes, state: Longs, rows: npt.NDArray[np.int32], quanta: Ints, z: Ints, past: Ints, sizes: Ints,
     spread: Ints, known: int, static: Ints, step: int, octaves: int,

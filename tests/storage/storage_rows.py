@@ -55,6 +55,8 @@ def embedding(day: int, geohash: str = "9qdfr", *, generation: int = 1, **fields
     errors = {"NDVI": SpectralError(0.25, 0.5, 0.75), "NDWI": SpectralError(0.0, 0.125, 1.0)}
     made: dict[str, Any] = {"vector": bytes(range(16)), "layers": "gain+grid", "lossless": False}
     made["certificate"] = Certificate(540, 2.0**-12, 0.0625, errors, mae=2.0**-9, p99=2.0**-6)
+    rough = {"NDVI": SpectralError(0.5, 0.75, 1.5), "NDWI": SpectralError(0.0, 0.25, 1.0)}
+    made["coarser"] = {"preview": Certificate(540, 2.0**-9, 0.25, rough, mae=2.0**-6, p99=2.0**-3)}
     return raster(day, geohash, generation=generation, **{**made, **fields})
 
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 
 from geostore.certificate import measure
-from geostore.codec import Effort, Series, decode_many, quiet
+from geostore.codec import COARSER, Effort, Series, decode_many, decode_many_coarser, quiet
 from geostore.collection import Policy
 from geostore.errors import Cancelled, Corrupt, InvalidInput, UnsupportedFormat
 from geostore.spectral import evaluate_index
 from geostore.testing.codecs import code, reflectance_bands, synthetic_series
-from geostore.vae.codec import VaeCodec
+from geostore.vae.codec import MODEL, VaeCodec
 from geostore.vae.encoding import Frame, choose_numbers
 from geostore.vae.fit import choose_domain, fit_codec, goal_of, prepare
 from geostore.vae.learn_prior import Lesson, learn_prior
@@ -408,3 +409,20 @@ def test_chained_rasters_decode_alone_and_together(series, codec):
         items = [(e.shared, (e.payload, v)) for e, v in zip(encoded, series.valid, strict=True)]
         for decoded, (shared, (payload, valid)) in zip(decode_many(chained, items), items, strict=True):
             np.testing.assert_array_equal(again.decode(payload, valid, shared), decoded)
+        _first_layers_decode_alone(again, items)
+
+
+def _first_layers_decode_alone(codec, items):
+    """The embedding is what a payload without its last layer decodes to, the preview what its gains and levels say."""
+    found = {tier: decode_many_coarser(codec, tier, items) for tier in COARSER}
+    for i, (shared, (payload, valid)) in enumerate(items):
+        preview, embedding = found["preview"][i], found["embedding"][i]
+        if not payload or not payload[0] & 15:
+            continue
+        numbers = list(islice(codec._chain(shared), payload[0] & 15))[-1]
+        gains, levels = np.split(numbers.head, 2)
+        np.testing.assert_array_equal(preview, codec.units.to_stored(codec.static.predict(gains, levels), codec.bands))
+        assert (embedding is None) == (payload[0] >> 4 == MODEL)
+        if embedding is not None:
+            bare = bytes([MODEL << 4 | payload[0] & 15])
+            np.testing.assert_array_equal(embedding, codec.decode(bare, valid, shared))
