@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from geostore.amounts import counted, duration, size
-from geostore.cli import show
+from geostore.cli import show, vectors
 from geostore.cli.session import Session
 from geostore.cli.verb import verb
 
@@ -116,3 +116,5 @@ def _judged(found: dict[str, Any]) -> str:
 app.command("status")(verb(index_status))
 app.command("build")(verb(index_build))
 app.command("upgrade")(verb(index_upgrade))
+app.command("import")(verb(vectors.index_import))
+app.command("nearest")(verb(vectors.index_nearest))

@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from geostore.durable import write_whole
 from geostore.errors import Corrupt, InvalidInput, NotComparable, NotFound
@@ -25,14 +27,19 @@ from geostore.index.filters import ALL, Filter
 from geostore.index.ranked import Query, ranked
 from geostore.index.rerank import quantise
 from geostore.index.rows import Rows, Space
+from geostore.index.segment import Segment
 from geostore.index.segments import Segments
 from geostore.index.signatures import LinearHead, digest, linear_from_bytes, rotation, signatures
-from geostore.index.vectors import Floats, Vectors, convention_of, read_vectors
-from geostore.partition.geohash import encode_many
+from geostore.index.vectors import Floats, Surveyed, Vectors, read_vectors, survey
+from geostore.partition.geohash import encode_many, name_of
 
 PRECISION = 6  # of the cells of rows: about 1.2 x 0.6 km
 _SAMPLE = 50_000  # rows that the head is fitted on
+_UNDER_WAY = "importing"  # a folder in the index's, which what was read takes the place of the old from
 _BEHIND = "\t"  # a key is file and row, this, and the id: ids need not be unique
+
+
+Progress = Callable[[str, float], None]  # (what is being done, share done 0..1); may raise Cancelled
 
 
 @dataclass(frozen=True)
@@ -85,14 +92,63 @@ class Imported:
         signature = np.ascontiguousarray(signatures(self.head, unit[None]).T)
         query = Query(signature, unit, self.rows.space)
         found = ranked([self.rows], query, k, wanted=wanted, threads=threads).found
-        return [Neighbour(m.key.decode().partition(_BEHIND)[2], m.geohash, m.time_us, m.score) for m in found]
+        return [Neighbour(_id(m.key), m.geohash, m.time_us, m.score) for m in found]
+
+    def vector_of(self, name: str) -> Floats:
+        """The (D,) vector of the row of that id, to be looked near; the mean where several rows have it.
+
+        Raises:
+            NotFound: no row has it.
+        """
+        wanted = f"{_BEHIND}{name}".encode()
+        found = []
+        for part in self.rows.parts:
+            keys = part.segment.keys
+            owners = [at for at in range(len(keys)) if keys[at].endswith(wanted) and _id(keys[at]) == name]
+            found.append(_vectors(part.segment, np.flatnonzero(np.isin(part.segment.owners, owners))))
+        return self._mean(
+            found, f"no row {name!r} among the {len(self)} of {self.model}; ids are as their files have them"
+        )
+
+    def vector_at(self, lon: float, lat: float) -> Floats:
+        """The (D,) mean vector of the rows in the cell at a longitude and latitude.
+
+        Raises:
+            NotFound: no row lies there. InvalidInput: it is not on Earth.
+        """
+        if not (-180 <= lon <= 180 and -90 <= lat <= 90):
+            raise InvalidInput(f"{lon}, {lat} is not on Earth; use -180..180 and -90..90 degrees, longitude first")
+        code = encode_many(np.array([lon]), np.array([lat]), self.rows.precision)[0]
+        found = [_vectors(p.segment, np.flatnonzero(p.segment.cells == code)) for p in self.rows.parts]
+        cell = name_of(int(code), self.rows.precision)
+        return self._mean(found, f"no row of {self.model} lies in {cell}, the cell of {lon}, {lat}")
+
+    def _mean(self, found: Sequence[Floats], missing: str) -> Floats:
+        vectors = np.concatenate([np.zeros((0, self.head.width), np.float32), *found])
+        if not len(vectors):
+            raise NotFound(missing)
+        return np.asarray(vectors.mean(axis=0), np.float32)
+
+
+def _id(key: bytes) -> str:
+    """Of a row, as its file names it."""
+    return key.decode().partition(_BEHIND)[2]
+
+
+def _vectors(segment: Segment, rows: npt.NDArray[np.int64]) -> Floats:
+    """(M, D) float32."""
+    assert segment.descriptors is not None
+    assert segment.scales is not None
+    return np.asarray(segment.descriptors[rows].astype(np.float32) * segment.scales[rows, None])
 
 
 def import_vectors(
     paths: Sequence[Path], folder: Path, *, model: str = "", bits: int = 128, precision: int = PRECISION,
-    acquired: datetime | None = None,
+    acquired: datetime | None = None, progress: Progress = lambda _, __: None,
 ) -> Imported:  # fmt: skip
     """Read GeoParquet files into an index in `folder`, in place of one of the same model that is there.
+
+    That one stays until all files are read, whatever goes wrong meanwhile.
 
     Args:
         paths: files of one model's vectors.
@@ -102,22 +158,52 @@ def import_vectors(
         bits: of a signature.
         precision: geohash length of the rows' cells.
         acquired: the time of all rows, where a file tells none.
+        progress: told while rows are read; may raise to stop.
 
     Raises:
         NotFound: a file is not there. NotComparable: files of different conventions or widths, or a folder with the
             vectors of another model. InvalidInput: no files; a file lacks vectors, places or times, or holds none that
             can be used.
     """
+    files = survey_all(paths, acquired=acquired)
+    name = model or files[0].convention.name
+    _check_folder(folder, name)
+    fresh = folder / _UNDER_WAY
+    try:
+        head, left_out = _read(files, fresh, name, bits, precision, acquired, progress)
+        _take_over(folder, fresh, name, head)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    progress("import", 1.0)
+    return Imported(name, head, Segments.open(folder / "rows"), left_out)
+
+
+def survey_all(paths: Sequence[Path], *, acquired: datetime | None = None) -> list[Surveyed]:
+    """What each file holds, if they can be imported together; nothing is written.
+
+    Raises:
+        NotFound, NotComparable, InvalidInput: as `import_vectors`.
+    """
     if not paths:
         raise InvalidInput("paths = []; give the GeoParquet files of one model's vectors")
-    found = {convention_of(p).name for p in paths}
-    if len(found) != 1:
-        raise NotComparable(f"files in the columns of {sorted(found)}; import each convention into an index of its own")
-    name = model or found.pop()
-    _check_folder(folder, name)
-    head, rows, left_out = None, None, 0
-    for number, path in enumerate(paths):
-        for start, part in enumerate(read_vectors(path, acquired=acquired)):
+    found = [survey(path, acquired=acquired) for path in paths]
+    names = {f.convention.name for f in found}
+    if len(names) != 1:
+        raise NotComparable(f"files in the columns of {sorted(names)}; import each convention into an index of its own")
+    return found
+
+
+def _read(
+    files: Sequence[Surveyed], folder: Path, name: str, bits: int, precision: int, acquired: datetime | None,
+    progress: Progress,
+) -> tuple[LinearHead, int]:  # fmt: skip
+    """Rows of files as segments in `folder`; their head, and how many rows were left out."""
+    head, rows, left_out, seen = None, None, 0, 0
+    total = max(sum(f.rows for f in files), 1)
+    for number, file in enumerate(files):
+        for start, part in enumerate(read_vectors(file.path, acquired=acquired)):
+            progress(f"reading {file.path.name}", seen / total)
+            seen += len(part.vectors) + part.left_out
             left_out += part.left_out
             if not len(part.vectors):
                 continue
@@ -126,12 +212,19 @@ def import_vectors(
                 rows = Segments.create(folder / "rows", _space(name, head), precision)
             assert rows is not None
             rows.append(_rows(part, head, precision, f"{number}:{start}"))
-    if head is None or rows is None:
-        raise NotFound(f"no vector that can be used in {[str(p) for p in paths]}; {left_out} rows were left out")
+    if head is None:
+        raise NotFound(f"no vector that can be used in {[str(f.path) for f in files]}; {left_out} rows were left out")
+    return head, left_out
+
+
+def _take_over(folder: Path, fresh: Path, name: str, head: LinearHead) -> None:
+    """Put what was read in the place of what was there; without `model.json`, written last, nothing counts."""
+    (folder / "model.json").unlink(missing_ok=True)
+    shutil.rmtree(folder / "rows", ignore_errors=True)
+    (fresh / "rows").replace(folder / "rows")
     write_whole(folder / "head.bin", lambda stream: stream.write(head.to_bytes()))
     facts = json.dumps({"model": name, "head": digest(head)}).encode()
     write_whole(folder / "model.json", lambda stream: stream.write(facts))
-    return Imported(name, head, rows, left_out)
 
 
 def open_imported(folder: Path) -> Imported:

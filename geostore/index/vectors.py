@@ -30,6 +30,7 @@ from geostore.index.rows import Ints
 from geostore.keys import time_us
 
 BATCH = 65_536  # rows read together
+_SURVEYED = 256  # rows that a survey reads
 Floats = npt.NDArray[np.float32]
 _ALPHAEARTH = tuple(f"A{i:02d}" for i in range(64))
 _IDS = ("unique_id", "id", "chip_id", "product_id", "source_url")
@@ -83,6 +84,35 @@ class Vectors:
     times_us: Ints
     vectors: Floats
     left_out: int
+
+
+@dataclass(frozen=True)
+class Surveyed:
+    """What a file of vectors holds.
+
+    Attributes:
+        path: of the file.
+        convention: that its columns follow.
+        rows: how many it has, those that cannot be used included.
+        width: components of its first vectors; 0 where none of them can be used.
+    """
+
+    path: Path
+    convention: Convention
+    rows: int
+    width: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        about = {"path": str(self.path), "convention": self.convention.name, "rows": self.rows, "width": self.width}
+        return {**about, "time": self.convention.time or None, "id": self.convention.id or None}
+
+
+def survey(path: Path, *, acquired: datetime | None = None) -> Surveyed:
+    """What a file of vectors holds, of which the first rows are read. Raises as `read_vectors` does."""
+    first = next(read_vectors(path, acquired=acquired, batch=_SURVEYED), None)
+    width = 0 if first is None or not len(first.vectors) else first.vectors.shape[1]
+    return Surveyed(path, convention_of(path), int(_opened(path).metadata.num_rows), int(width))
 
 
 def convention_of(path: Path) -> Convention:

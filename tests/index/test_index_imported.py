@@ -12,7 +12,7 @@ import pytest
 import shapely
 from pyproj import CRS, Transformer
 
-from geostore.errors import Corrupt, InvalidInput, NotComparable, NotFound
+from geostore.errors import Cancelled, Corrupt, InvalidInput, NotComparable, NotFound
 from geostore.index.filters import Filter
 from geostore.index.imported import import_vectors, open_imported
 from geostore.index.spatial import where
@@ -218,6 +218,41 @@ def test_a_folder_keeps_the_vectors_of_its_model(tmp_path):
     assert import_vectors([path], folder, model="v2", acquired=JUNE).model == "v2"
     with pytest.raises(InvalidInput, match=r"paths = \[\]; give"):
         import_vectors([], folder)
+
+
+def test_an_import_that_fails_or_is_stopped_leaves_what_was_there(tmp_path):
+    """A second file that does not fit, or a stop while rows are read: the old index answers, nothing else is there."""
+    path, folder = _earth_index(tmp_path / "a.parquet"), tmp_path / "index"
+    told = []
+    made = import_vectors([path], folder, acquired=JUNE, progress=lambda what, share: told.append((what, share)))
+    assert told == [("reading a.parquet", 0.0), ("import", 1.0)]
+    before = made.nearest(_vectors()[0], 5)
+    wide = _earth_index(tmp_path / "w.parquet", _vectors(width=24))
+
+    def stop(what, share):
+        raise Cancelled("enough")
+
+    for paths, progress, error in (([path, wide], lambda *_: None, NotComparable), ([path], stop, Cancelled)):
+        with pytest.raises(error):
+            import_vectors(paths, folder, acquired=JUNE, progress=progress)
+        assert open_imported(folder).nearest(_vectors()[0], 5) == before
+        assert sorted(p.name for p in folder.iterdir()) == ["head.bin", "model.json", "rows"]
+
+
+def test_a_row_is_looked_near_by_its_name_or_its_place(tmp_path):
+    """Its vector as it was read, the mean of rows of one name or one cell; a name or a place without a row says so."""
+    paths = [_earth_index(tmp_path / f"{i}.parquet", _vectors(i)) for i in range(2)]
+    made = import_vectors(paths, tmp_path / "index", acquired=JUNE)
+    both = (_unit(_vectors(0)) + _unit(_vectors(1)))[7] / 2
+    assert np.allclose(made.vector_of("e7"), both, atol=0.01)
+    place = shapely.centroid(shapely.from_wkb(_boxes()[7]))
+    assert np.allclose(made.vector_at(place.x, place.y), both, atol=0.01)
+    with pytest.raises(NotFound, match="no row '7' among the 120"):
+        made.vector_of("7")
+    with pytest.raises(NotFound, match="no row of earth-index lies in"):
+        made.vector_at(-60.0, 0.0)
+    with pytest.raises(InvalidInput, match="not on Earth"):
+        made.vector_at(181.0, 0.0)
 
 
 def test_what_is_no_file_of_vectors_is_refused(tmp_path):
