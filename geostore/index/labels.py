@@ -92,6 +92,14 @@ def corine() -> Legend:
     return Legend(found["name"], tuple(finest.values()), groups, codes)
 
 
+@cache
+def everyday() -> Mapping[str, tuple[str, ...]]:
+    """What people call CORINE's classes and their groups, by the name in lower case; a class means its groups' too."""
+    found = json.loads(files("geostore.index").joinpath("corine_words.json").read_text("utf-8"))
+    names = {code: name for name, code in corine().codes.items()}
+    return {names[code].lower(): tuple(words) for code, words in found.items()}
+
+
 def _plain(name: str) -> str:
     """A name without what spellings differ in."""
     return "".join(word.removesuffix("s") for word in re.findall(r"\w+", name.lower()))
@@ -100,7 +108,9 @@ def _plain(name: str) -> str:
 def _closest(name: str, known: Iterable[str]) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(name, list(known), 3, 0.4)
+    names = list(known)
+    meant = [n for n in names if name.lower() in everyday().get(n.lower(), ())]
+    near = list(dict.fromkeys([*meant, *get_close_matches(name, names, 3, 0.4)]))[:3]
     return f"did you mean {', '.join(map(repr, near))}?" if near else "it lists them as `labels` and `groups`"
 
 

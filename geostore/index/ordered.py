@@ -13,6 +13,7 @@ import numpy.typing as npt
 from geostore.index.bits import Rows
 from geostore.index.encoders import Doubles, Floats, TextEncoder, check_places, check_texts
 from geostore.index.filters import ALL, Filter, check_columns, plan
+from geostore.index.labels import everyday
 from geostore.index.ranked import Match, Matches
 from geostore.index.rows import TIME
 from geostore.index.segment import Segment
@@ -74,7 +75,8 @@ class _Asked:
     likeness: Mapping[str, Floats]
 
     def of(self, name: str) -> Floats:
-        return self.likeness[name.lower()]
+        """Of a name, or what people call it, whichever is more."""
+        return np.asarray(np.max([self.likeness[called] for called in _called(name)], axis=0), np.float32)
 
 
 def by_words(indexes: Sequence[Segments], text: str, encoder: Words, k: int, *, wanted: Filter = ALL) -> Matches:
@@ -82,7 +84,8 @@ def by_words(indexes: Sequence[Segments], text: str, encoder: Words, k: int, *, 
 
     Every word of the text, and the text as a whole, is compared with every name; a row has for each the best of its
     names, and the mean over words is its score. What is below the encoder's `least` counts nothing, and rows of score 0
-    are no hits. A label counts as the groups of its legend that it is in, too.
+    are no hits. A label counts as the groups of its legend that it is in, too, and a class of CORINE as what people
+    call it: "town" finds "Continuous urban fabric".
 
     Returns:
         Matches by score, the newest first of equals; a distance of 0 bits each.
@@ -148,12 +151,18 @@ def _asked(indexes: Sequence[Segments], text: str, encoder: Words) -> _Asked:
     """Likeness of a text's words to all names there are."""
     (whole,) = check_texts([text])
     words = [w for w in dict.fromkeys(_WORD.findall(whole.lower())) if w not in _EMPTY][:WORDS_MAX]
-    names = sorted({name.lower() for index in indexes for part in index.parts for name in _names(part.segment)})
+    found = {name for index in indexes for part in index.parts for name in _names(part.segment)}
+    names = sorted({called for name in found for called in _called(name)})
     if not names:
         return _Asked({})
     likeness = encoder.text([*words, whole.lower()]) @ encoder.text(names).T
     kept = np.where(likeness >= encoder.least, likeness, 0).astype(np.float32)
     return _Asked(dict(zip(names, kept.T, strict=True)))
+
+
+def _called(name: str) -> tuple[str, ...]:
+    """A name in lower case, and what people call a class of CORINE of that name."""
+    return name.lower(), *everyday().get(name.lower(), ())
 
 
 def _names(segment: Segment) -> list[str]:

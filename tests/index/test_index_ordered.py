@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from index_made import LEGEND, SPACE, rows_made
@@ -9,7 +11,9 @@ from pyproj import Geod
 
 from geostore.errors import InvalidInput
 from geostore.index.encoders.lexical import Lexical
+from geostore.index.encoders.static import Static
 from geostore.index.filters import Filter
+from geostore.index.labels import corine, everyday
 from geostore.index.ordered import EARTH_KM, by_distance, by_words, distances_km
 from geostore.index.segments import Segments
 from geostore.partition.geohash import bounds, encode, names_of
@@ -93,3 +97,62 @@ def test_words_find_labels_groups_and_facts(index) -> None:
     with pytest.raises(InvalidInput, match="a text of"):
         by_words([made], " ", encoder, 5)
     assert by_words([], "lake", encoder, 5).found == []
+
+
+def _classes(folder) -> Segments:
+    """One row for each class of CORINE, in the legend's order of keys."""
+    legend, rows = corine(), rows_made(len(corine().labels))
+    labels = legend.pack([(name,) for name in legend.labels])
+    made = Segments.create(folder, SPACE, 5)
+    made.append(replace(rows, owners=np.arange(len(rows)), labels=labels, legend=legend, categories={}))
+    return made
+
+
+EVERYDAY = {
+    "town": {"111", "112"},
+    "city centre": {"111"},
+    "village": {"111", "112"},
+    "road": {"122"},
+    "airport": {"124"},
+    "quarry": {"131"},
+    "wheat": {"211"},
+    "rice": {"213"},
+    "vineyard": {"221"},
+    "orchard": {"222"},
+    "olives": {"223"},
+    "meadow": {"231"},
+    "farmland": {"211", "212", "213", "221", "222", "223", "231", "241", "242", "243", "244"},
+    "woods": {"311", "312", "313"},
+    "pine": {"312"},
+    "heather": {"322"},
+    "beach": {"331"},
+    "glacier": {"335"},
+    "bog": {"412"},
+    "mudflat": {"423"},
+    "river": {"511"},
+    "lake": {"512"},
+    "sea": {"523"},
+}
+
+
+@pytest.mark.parametrize("encoder", [Lexical, Static], ids=lambda kind: kind.name)
+def test_everyday_words_find_corine_s_classes(tmp_path, encoder) -> None:
+    """The best hits of a word are the classes it means, by either encoder, and a word of several finds all of them."""
+    if encoder is Static:
+        pytest.importorskip("wordllama")
+    made, codes = _classes(tmp_path / "i"), corine().codes
+    for word, wanted in EVERYDAY.items():
+        found = by_words([made], word, encoder(), 44).found
+        best = [m for m in found if m.score > found[0].score - 1e-4]
+        words = [int(m.segment.labels.words[0, m.row]) for m in best]
+        hit = {codes[corine().labels[labels.bit_length() - 1]] for labels in words}
+        assert wanted <= hit, (word, hit)
+        assert len(hit) <= len(wanted) + 1, (word, hit)
+
+
+def test_everyday_words_are_of_every_class_and_said_where_a_label_is_unknown() -> None:
+    """No class or group without one; a word that is no label names the class it means."""
+    assert set(everyday()) == {name.lower() for name in corine().codes}
+    assert all(words and len(set(words)) == len(words) for words in everyday().values())
+    with pytest.raises(InvalidInput, match="no label 'town' in legend corine-2018; did you mean 'Urban fabric'"):
+        corine().positions("town")
