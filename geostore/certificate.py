@@ -62,8 +62,9 @@ class Certificate:
         """True if every bound of `policy` holds, to the precision of a float32, in which certificates are stored."""
         bounds = [(self.mse, policy.mse_max), (self.max_error, policy.max_error)]
         bounds += [(self.at_most(self.mae), policy.mae_max), (self.at_most(self.p99), policy.p99_max)]
-        for e in self.indices.values():
-            bounds += [(e.mae, policy.index_mae_max), (e.p99, policy.index_p99_max), (e.max, policy.index_max)]
+        for name, e in self.indices.items():
+            wanted = policy.index_bounds(name)
+            bounds += [(e.mae, wanted.mae_max), (e.p99, wanted.p99_max), (e.max, wanted.max_error)]
         return all(limit is None or error <= float32_up(limit) for error, limit in bounds)
 
     def at_most(self, error: float | None) -> float:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 from geostore.errors import InvalidInput
 from geostore.keys import check_name
-from geostore.policy import BOUNDS as BOUNDS
+from geostore.policy import BOUNDS, INDEX_BOUNDS, IndexBounds, asked
 from geostore.policy import KeepOriginal as KeepOriginal
 from geostore.policy import Policy as Policy
 from geostore.raster import Band, Bands, Kind
@@ -137,9 +137,24 @@ class Collection:
             raise InvalidInput(f"collection {self.name!r}: bands {names}; give at least one, each once")
         for group in self.groups:
             check_name(group, "band group")
+        self._check_policy()
         strange = [n for n in self.files.positional if n not in names and n not in {m.source for m in self.masks}]
         if strange:
             raise InvalidInput(f"collection {self.name!r}: positional bands {strange} are not among {names}")
+
+    def _check_policy(self) -> None:
+        strange = [name for name in self.policy.index if name not in self.indices]
+        if strange:
+            raise InvalidInput(
+                f"collection {self.name!r}: the policy bounds {', '.join(strange)}, which `indices` does not name; it "
+                f"names {', '.join(self.indices) or 'none'}: add it there, or leave it out"
+            )
+        kinds = {b.kind for bands in self.groups.values() for b in bands}
+        if self.policy.domain == "log" and "reflectance" not in kinds:
+            raise InvalidInput(
+                f"collection {self.name!r}: policy domain = 'log', but its bands are {', '.join(sorted(kinds))}; "
+                "logarithms are of reflectance: leave domain out"
+            )
 
     def indices_of(self, group: str) -> tuple[str, ...]:
         """The collection's indices whose bands all lie in `group`."""
@@ -252,14 +267,24 @@ def collection_of(name: str, groups: dict[str, Bands], table: Mapping[str, Any],
     """
     check_keys(table, _OWN, where)
     check_shapes(table, where, lists=("indices", "masks"), tables=("policy", "files"))
-    check_shapes(table.get("policy", {}), f"{where}, policy", lists=("rivals",), tables=())
     simple: dict[str, Any] = {k: v for k, v in table.items() if k not in ("masks", "policy", "files")}
     if "indices" in simple:
         simple["indices"] = tuple(simple["indices"])
     masks = tuple(dataclass_of(MaskRule, rule, f"{where}, masks") for rule in table.get("masks", ()))
-    policy = dataclass_of(Policy, table.get("policy", {}), f"{where}, policy")
+    policy = _policy_of(table.get("policy", {}), f"{where}, policy")
     files = dataclass_of(Files, table.get("files", {}), f"{where}, files")
     return _made(Collection, where, name=name, groups=groups, masks=masks, policy=policy, files=files, **simple)
+
+
+def _policy_of(table: Mapping[str, Any], where: str) -> Policy:
+    """A Policy from plain values; in the table of an index false asks for nothing."""
+    check_shapes(table, where, lists=("rivals",), tables=("index",))
+    check_shapes(table.get("index", {}), f"{where}, index", lists=(), tables=table.get("index", {}))
+    index = {
+        name: dataclass_of(IndexBounds, asked(bounds), f"{where}, index {name}")
+        for name, bounds in table.get("index", {}).items()
+    }
+    return dataclass_of(Policy, {**table, "index": index} if index else table, where)
 
 
 def dataclass_of(cls: type[T], table: Mapping[str, Any], where: str) -> T:
@@ -278,10 +303,10 @@ def _made(cls: type[T], where: str, **values: Any) -> T:
 
 
 _NUMBERS = {
-    *("precision", "version", *BOUNDS),
+    *("precision", "version", *BOUNDS, *INDEX_BOUNDS),
     *("gsd_m", "scale", "offset", "valid_min", "valid_max", "wavelength_um"),
 }
-_WORDS = {"crs", "product", "time_pattern", "original", "codec", "baseline", "source", "dtype", "kind"}
+_WORDS = {"crs", "product", "time_pattern", "original", "codec", "domain", "baseline", "source", "dtype", "kind"}
 _LISTS = {"indices": str, "rivals": str, "positional": str, "bits": int, "values": int, "field": int, "dates": str}
 
 
@@ -324,7 +349,9 @@ def _plain(value: Any) -> Any:
     """JSON values: dataclasses as the tables of what differs from their defaults, tuples as lists."""
     if isinstance(value, tuple):
         return [_plain(v) for v in value]
-    if isinstance(value, MaskRule | Policy | Files):
+    if isinstance(value, Policy):
+        return {k: _plain(v) for k, v in value.to_fields().items() if v != getattr(Policy(), k)}
+    if isinstance(value, MaskRule | Files):
         default = type(value)("") if isinstance(value, MaskRule) else type(value)()
         return {k: _plain(v) for k, v in asdict(value).items() if v != getattr(default, k)}
     return value

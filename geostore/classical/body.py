@@ -58,7 +58,7 @@ class Body:
         """`start`, the magic and the version, then all of it with how the family codes: (weight, *coding)."""
         body = {
             "bands": [_differing(asdict(b), asdict(Band("", "", 0.0))) for b in self._bands],
-            "policy": _differing(asdict(self.policy), asdict(Policy())),
+            "policy": _differing(self.policy.to_fields(), Policy().to_fields()),
             "indices": self.indices,
             "shape": (self.height, self.width),
             "bend": self.klt.bend.per_mille,
@@ -89,7 +89,7 @@ def unpack(data: bytes, family: str, magic: bytes, newest: int, coding: Sequence
             basis=np.frombuffer(body["basis"], np.int32).reshape(len(bands), -1),
             offset=np.frombuffer(body["offset"], np.int64),
         )
-        known = {"_bands": bands, "policy": Policy(**body["policy"]), "indices": indices, "height": height}
+        known = {"_bands": bands, "policy": Policy.from_fields(body["policy"]), "indices": indices, "height": height}
         return {**known, "width": width, "klt": klt, "weight": weight, **dict(zip(coding, values, strict=True))}
     except (KeyError, TypeError, ValueError, InvalidInput) as error:
         raise Corrupt(f"a {family} codec lacks or misstates {error}; restore the store or fit again") from error
@@ -116,7 +116,7 @@ def _seen(bands: Bands, index: SpectralIndex, *, log: bool) -> npt.NDArray[np.fl
 
 
 def _differing(values: dict[str, Any], default: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if v != default[k]}
+    return {k: v for k, v in values.items() if k not in default or v != default[k]}
 
 
 def _open(data: bytes, family: str, magic: bytes, newest: int) -> dict[str, Any]:

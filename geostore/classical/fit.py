@@ -135,9 +135,7 @@ def _preset(series: Series, effort: Effort) -> int:
 def _fit_layered(series: Series, policy: Policy, effort: Effort, progress: Progress) -> KltAv1Codec:
     """The scale and the quality at which pictures and residuals together take the fewest bytes."""
     scout, most = part(series), _most(series)
-    scales = [Scale(0, 1)]
-    if policy.index_max is not None and policy.max_error is None and _is_reflectance(series):
-        scales += [Scale(bend, 1) for bend in _LAYERED_BENDS]
+    scales = _layered_scales(series, policy)
     found: list[tuple[float, KltAv1Codec]] = []
     for scale in scales if effort.steps >= _HASTY else scales[-1:]:
         codec = make_codec(scout, policy, scale)
@@ -152,6 +150,16 @@ def _fit_layered(series: Series, policy: Policy, effort: Effort, progress: Progr
         best = min((best, alone), key=lambda c: _layered_bytes(c, scout))
     whole = make_codec(series, policy, Scale(best.klt.bend.per_mille, best.weight))
     return replace(whole, crf=best.crf, dates=best.dates, preset=_preset(series, effort))
+
+
+def _layered_scales(series: Series, policy: Policy) -> list[Scale]:
+    """Reflectance as it is, and its logarithm where an index alone has a bound on its largest error."""
+    even, bent = [Scale(0, 1)], [Scale(bend, 1) for bend in _LAYERED_BENDS]
+    if not _is_reflectance(series) or policy.domain == "linear":
+        return even
+    if policy.domain == "log":
+        return bent
+    return even + bent if policy.max_error is None and policy.index_limit(series.indices) is not None else even
 
 
 def _better_layered(codec: KltAv1Codec, series: Series, progress: Progress) -> tuple[float, KltAv1Codec]:
@@ -185,12 +193,12 @@ def _layered_bytes(codec: KltAv1Codec, series: Series) -> float:
 
 def _choose_scale(series: Series, policy: Policy, progress: Progress) -> tuple[Scale, float]:
     """The scale on which `series` takes the fewest bytes, by walking to better neighbours, and its crf."""
-    indices, bends = _asks_indices(series, policy), _is_reflectance(series)
+    indices = policy.bounds_indices(series.indices)
     here = _start(series, policy)
     tried = {here: _cost(series, policy, here, _CRF)}
     while True:
         for near in here.neighbours():
-            if near not in tried and (bends or not near.bend) and (indices or near.weight == 1):
+            if near not in tried and takes_bend(series, policy, near.bend) and (indices or near.weight == 1):
                 tried[near] = _cost(series, policy, near, tried[here][1])
                 progress("choose a scale", min(0.5, len(tried) / 20))
         best = min(tried, key=lambda s: tried[s][0])
@@ -200,14 +208,17 @@ def _choose_scale(series: Series, policy: Policy, progress: Progress) -> tuple[S
 
 
 def _start(series: Series, policy: Policy) -> Scale:
-    if not _asks_indices(series, policy) or not _is_reflectance(series):
-        return Scale(*_EVEN)
-    return Scale(*(_INDEX if policy.mse_max is None else _BOTH))
+    bend, weight = _EVEN
+    if policy.bounds_indices(series.indices) and _is_reflectance(series):
+        bend, weight = _BOTH if policy.bounds_values else _INDEX
+    if takes_bend(series, policy, bend):
+        return Scale(bend, weight)
+    return Scale(0, 1) if bend else Scale(_BOTH[0], 1)
 
 
-def _asks_indices(series: Series, policy: Policy) -> bool:
-    bounds = (policy.index_mae_max, policy.index_p99_max, policy.index_max)
-    return bool(series.indices) and any(b is not None for b in bounds)
+def takes_bend(series: Series, policy: Policy, bend: int) -> bool:
+    """True if the policy's domain allows a bend of `Bend.per_mille`; what is no reflectance has none."""
+    return policy.takes("log" if bend else "linear") if _is_reflectance(series) else not bend
 
 
 def _is_reflectance(series: Series) -> bool:
@@ -243,7 +254,7 @@ def _choose_coding(codec: KltAv1Codec, series: Series, most: int, progress: Prog
     if count == 1:
         return codec
     size, best = _better_crf(replace(codec, dates=min(count, most)), series, progress)
-    if _asks_indices(series, codec.policy):  # errors of an index differ more from date to date than squared ones
+    if codec.policy.bounds_indices(series.indices):  # their errors differ more from date to date than squared ones
         stretched = replace(best, stretches=True)
         if (now := coded_bytes(stretched.encode_series(series))) < size:
             size, best = _better_crf(stretched, series, progress, now)

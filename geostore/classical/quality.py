@@ -23,20 +23,23 @@ def share_used(seen: Certificate, policy: Policy) -> float:
 def _bounds(seen: Certificate, policy: Policy) -> Iterator[tuple[float, float | None]]:
     yield seen.mse, policy.mse_max
     yield seen.max_error, policy.max_error
-    for error in seen.indices.values():
-        yield error.mae, policy.index_mae_max
-        yield error.p99, policy.index_p99_max
-        yield error.max, policy.index_max
+    yield seen.at_most(seen.mae), policy.mae_max
+    yield seen.at_most(seen.p99), policy.p99_max
+    for name, error in seen.indices.items():
+        wanted = policy.index_bounds(name)
+        yield error.mae, wanted.mae_max
+        yield error.p99, wanted.p99_max
+        yield error.max, wanted.max_error
 
 
 def cost(nbytes: float, mse: float, policy: Policy) -> float:
-    """What scales are compared by: bytes, more where nothing bounds the squared error and it runs wild.
+    """What scales are compared by: bytes, more where nothing bounds errors of values and they run wild.
 
     An index may be right where its bands are both far off: what collections allow unless told otherwise is to hold
     as well, while that costs little.
     """
     usual = Policy().mse_max
-    return nbytes if policy.mse_max is not None or usual is None else nbytes * max(1.0, mse / usual) ** 2
+    return nbytes if policy.bounds_values or usual is None else nbytes * max(1.0, mse / usual) ** 2
 
 
 def coarsest(used: Callable[[float], float], start: float) -> float | None:

@@ -34,9 +34,15 @@ def bounds(collection: Collection) -> str:
     p = collection.policy
     limits = {
         "MSE": p.mse_max,
+        "mean error": p.mae_max,
+        "p99": p.p99_max,
         "max error": p.max_error,
         "index mean": p.index_mae_max,
         "index p99": p.index_p99_max,
         "index max": p.index_max,
     }
-    return ", ".join(f"{name} <= {value:g}" for name, value in limits.items() if value is not None) or "none"
+    for index in p.index:
+        own = p.index_bounds(index)
+        limits |= {f"{index} mean": own.mae_max, f"{index} p99": own.p99_max, f"{index} max": own.max_error}
+    said = [f"{name} <= {value:g}" for name, value in limits.items() if value is not None]
+    return ", ".join([*said, *([f"domain {p.domain}"] if p.domain != "auto" else [])]) or "none"

@@ -103,7 +103,7 @@ def tightest(
         policy: the bounds.
         indices: spectral indices measured.
     """
-    if base is not None and policy.index_max is not None:
+    if base is not None and policy.index_limit(indices) is not None:
         spared = _spared(pixels, base, bands, policy, indices)
         found = _coarsest(pixels, valid, base, bands, policy, indices, spared)
         if found is not None:
@@ -117,9 +117,10 @@ def _spared(pixels: Pixels, base: Pixels, bands: Bands, policy: Policy, indices:
     limit = np.inf if policy.max_error is None else policy.max_error
     spared = np.abs(truth.astype(np.float64) - seen) <= limit
     for name in indices:
+        most = policy.index_bounds(name).max_error
         error = np.abs(evaluate_index(name, truth, bands.names) - evaluate_index(name, seen, bands.names))
         for band in spectral_index(name).bands:
-            spared[bands.index(band)] &= error <= (policy.index_max or np.inf)
+            spared[bands.index(band)] &= error <= (np.inf if most is None else most)
     return np.asarray(spared)
 
 
@@ -133,7 +134,7 @@ def _coarsest(
     spared: Mask | None,
 ) -> Bounded | None:
     """What `tightest` gives with no step but 0 where `spared`."""
-    for rounding in _ladder(base, bands, policy):
+    for rounding in _ladder(base, bands, policy, policy.index_limit(indices)):
         steps = _quantise(pixels, valid, base, bands, rounding)
         if spared is not None:
             steps[spared] = 0
@@ -205,13 +206,13 @@ def unpack_steps(data: bytes, shape: tuple[int, int, int], base: Pixels | None, 
     return _restore(_unpack_planes(data[_HEAD.size :], shape), base, bands, Rounding(step, relative))
 
 
-def _ladder(base: Pixels | None, bands: Bands, policy: Policy) -> Iterator[Rounding]:
-    """Roundings to try, coarse to fine."""
+def _ladder(base: Pixels | None, bands: Bands, policy: Policy, of_index: float | None) -> Iterator[Rounding]:
+    """Roundings to try, coarse to fine; `of_index` is the tightest bound on the largest error of an index."""
     whole = bands.dtype.kind != "f"
     first = Rounding.within(policy.max_error if policy.max_error is not None else _COARSEST, bands)
-    if policy.index_max is not None and base is None and whole:
+    if of_index is not None and base is None and whole:
         for share in (1.0, 0.8, 0.6, 0.4):
-            yield Rounding(min(first.step, 65535.0), max(1, int(2 * policy.index_max * share * 65536)))
+            yield Rounding(min(first.step, 65535.0), max(1, int(2 * of_index * share * 65536)))
     yield first
     if whole and first.step > 1:
         yield Rounding(first.step - 2)  # float32 arithmetic may put a bound that is met exactly just beyond itself

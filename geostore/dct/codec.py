@@ -100,7 +100,7 @@ class KltDctCodec(Body):
         def keep(place: int, components: Doubles) -> float:
             return self.share_used(series, dates[place], components)
 
-        stream, decoded = encode_group(planes, self.blocks, at, self.step, keep if self.asks else None)
+        stream, decoded = encode_group(planes, self.blocks, at, self.step, keep if self.policy.asks else None)
         alone, found = len(dates) == 1, {}
         for place, (date, components) in enumerate(zip(dates, decoded, strict=True)):
             check = _digest(components)
@@ -108,12 +108,6 @@ class KltDctCodec(Body):
             shared = b"" if alone else stream
             found[date] = Encoded(payload=part.to_bytes(layered=False), shared=shared, layers=_LAYERS)
         return found
-
-    @property
-    def asks(self) -> bool:
-        """True if the policy bounds anything."""
-        bounds = (self.policy.mse_max, self.policy.max_error, self.policy.index_mae_max)
-        return any(b is not None for b in (*bounds, self.policy.index_p99_max, self.policy.index_max))
 
     def share_used(self, series: Series, date: int, components: Doubles) -> float:
         """The largest share of a bound of the policy that the decoded raster uses up; above 1 it misses it."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from geostore.classical.bend import Bend
 from geostore.classical.body import error_weights
-from geostore.classical.fit import coded_bytes
+from geostore.classical.fit import coded_bytes, takes_bend
 from geostore.classical.klt import Klt
 from geostore.classical.quality import cost, share_used
 from geostore.classical.scout import scouted
@@ -28,6 +28,7 @@ _NEAR = 3  # steps beside that one which the series is coded at, every raster wi
 _EVEN = ((0, 1),)  # (bend, weight of what an index sees) tried without a bound on an index,
 _BOTH = ((100, 1), (0, 1), (100, 2))  # with one beside a bound on the squared error,
 _INDEX = ((10, 2), (10, 4), (10, 8), (10, 16))  # and with nothing else
+_LINEAR, _LOG = ((0, 1), (0, 4)), ((100, 1), (10, 1))  # where the policy's domain leaves none of these
 _SMALLER = (16, 8)  # pixels of a block's side, tried for what is not smooth,
 _WORTH = 0.95  # and taken for so much of the bytes: they are decoded more slowly
 _HOPELESS = 1.1  # of what a rival takes: a first trial that takes more is the last
@@ -82,7 +83,7 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     scout, hasty = scouted(series, _SCOUT_SAMPLES, _SCOUT_DATES), effort.steps < _HASTY
     best = _best_scale(scout, policy, progress, hasty=hasty)
     codec = replace(make_codec(series, policy, best.klt.bend.per_mille, best.weight), step=best.step)
-    if hasty or not codec.asks:
+    if hasty or not policy.asks:
         return codec
     whole, sizes = Prepared.of(codec, series), dict[int, int]()
     codec, size = _better_blocks(whole)  # of the whole: a scout has few blocks, and likes them small
@@ -146,16 +147,16 @@ def _better_blocks(ready: Prepared) -> tuple[KltDctCodec, int]:
 
 
 def _scales(series: Series, policy: Policy) -> tuple[tuple[int, int], ...]:
-    asks = series.indices and any(b is not None for b in (policy.index_mae_max, policy.index_p99_max))
-    if not asks or any(b.kind != "reflectance" for b in series.bands):
-        return _EVEN
-    return _INDEX if policy.mse_max is None else _BOTH
+    asks = policy.bounds_indices(series.indices) and all(b.kind == "reflectance" for b in series.bands)
+    scales = _EVEN if not asks else _BOTH if policy.bounds_values else _INDEX
+    allowed = tuple(scale for scale in scales if takes_bend(series, policy, scale[0]))
+    return allowed or (_LINEAR if policy.domain == "linear" else _LOG)
 
 
 def _step_for(ready: Prepared, tries: int, start: int = _START) -> tuple[int, float]:
     """The step at which the middle raster uses up its bound, by the secant rule on log(share); about its MSE there."""
     step, seen, mse = start, dict[int, float](), 0.0
-    for _ in range(tries if ready.codec.asks else 0):
+    for _ in range(tries if ready.codec.policy.asks else 0):
         share, mse = ready.used(step)
         seen[step] = math.log(max(share, 1e-9))
         near, *others = sorted(seen, key=lambda s: abs(seen[s]))[:2]

@@ -146,7 +146,7 @@ def errors_over_time(folder: Path, name: str, title: str, infos: Sequence[Raster
         ("MSE on n1", policy.mse_max, lambda i: i.certificate.mse)
     ]
     if has_ndvi:
-        panels.append(("NDVI mean error", policy.index_mae_max, _ndvi))
+        panels.append(("NDVI mean error", policy.index_bounds("NDVI").mae_max, _ndvi))
 
     def paint(figure: Figure, theme: Theme) -> None:
         for axes, (label, bound, value) in zip(axes_of(figure, theme, len(panels)), panels, strict=True):
@@ -256,7 +256,7 @@ def histograms(folder: Path, name: str, infos: Sequence[RasterInfo], policies: S
     panels = [("MSE on n1", [c.mse for c in measured], {p.mse_max for p in policies})]
     ndvi = [c.indices["NDVI"].mae for c in measured if "NDVI" in c.indices and c.indices["NDVI"].mae > 0]
     if ndvi:
-        panels.append(("NDVI mean error", ndvi, {p.index_mae_max for p in policies}))
+        panels.append(("NDVI mean error", ndvi, {p.index_bounds("NDVI").mae_max for p in policies}))
 
     def paint(figure: Figure, theme: Theme) -> None:
         for axes, (label, values, bounds) in zip(axes_of(figure, theme, 1, len(panels)), panels, strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 
 from geostore.collection import Collection, band_of, check_keys, check_shapes, collection_from_dict, collection_of
 from geostore.errors import InvalidInput, NotFound
+from geostore.policy import INDEX_BOUNDS
 from geostore.raster import Band, Bands
 from geostore.spectral import spectral_index
 
@@ -84,12 +85,12 @@ def _measured(collection: Collection, indices: Iterable[str], policy: Mapping[st
         policy: the bounds the file gives.
         where: what to call the file in an error.
     """
-    bound = [key for key in ("index_mae_max", "index_p99_max", "index_max") if policy.get(key)]
+    bound = [key for key in (*INDEX_BOUNDS.values(), "index") if policy.get(key)]
     if bound and not any(collection.indices_of(group) for group in collection.groups):
         raise InvalidInput(
             f'{where}, policy: {bound[0]} bounds no index; name one, as indices = ["NDVI"], or leave it out'
         )
-    for name in indices:
+    for name in dict.fromkeys((*indices, *policy.get("index", ()))):
         needed = spectral_index(name).bands
         if not any(name in collection.indices_of(group) for group in collection.groups):
             held = "; ".join(f"{group}: {', '.join(bands.names)}" for group, bands in collection.groups.items())

@@ -17,7 +17,7 @@ from geostore.vae.base import Base, Borrowed, Tensors, find
 from geostore.vae.codec import VaeCodec
 from geostore.vae.device import Device
 from geostore.vae.encoding import step_for
-from geostore.vae.fit import assemble, prepare, rounds_for
+from geostore.vae.fit import assemble, choose_domain, prepare, rounds_for
 from geostore.vae.quantize import BITS, LOG_STEPS
 from geostore.vae.samples import Samples
 
@@ -53,8 +53,8 @@ def borrow_codecs(
 ) -> list[VaeCodec]:
     """One codec for each series, all of the same bands, their deltas fitted together; empty if no base takes them."""
     found = find(many[0].bands.names, held) if many else None
-    if found is None:
-        return []
+    if found is None or (policy.domain == "log" and choose_domain(many[0], "grid", policy) == "log"):
+        return []  # bases work in reflectance
     base, planes = found
     progress("prepare", 0.0)
     samples = [prepare(series, "grid", policy) for series in many]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,15 +65,14 @@ def _gzip_bits(values: npt.NDArray[np.floating], series: Series) -> float:
     return 8 * len(zlib.compress(raw, 6)) / int(usable.sum())
 
 
-def foresee(series: Series, *, mse: float, index: float | None) -> Foreseen:
-    """Bits a value of `series` at a squared error on n1 and, where one is asked for, a mean error of its indices.
+def foresee(series: Series, *, mse: float, indices: Mapping[str, float]) -> Foreseen:
+    """Bits a value of `series` at a squared error on n1 and a mean error of each of `indices`.
 
     Whichever asks for more. Rounding alone keeps a squared error too, so no more is foreseen for it than gzip takes.
     """
     score = of_mse(series, mse)
     found = [_foreseen(score, _law_of_mse(mse), most=score)]
-    if index is not None:
-        found += [_foreseen(of_index(series, name, index), LAW_OF_INDEX) for name in series.indices]
+    found += [_foreseen(of_index(series, name, error), LAW_OF_INDEX) for name, error in indices.items()]
     return max(found, key=lambda f: f.bits)
 
 

@@ -16,6 +16,7 @@ from geostore.coding import residual
 from geostore.coding.rangecoder import OCTAVE, ONE_QUANTUM, PARTS
 from geostore.collection import Policy
 from geostore.errors import PolicyMissed
+from geostore.policy import IndexBounds
 from geostore.raster import Mask, Pixels
 from geostore.vae.codec import (
     ALONE,
@@ -73,7 +74,7 @@ class Frame:
     def coarsest(self, slack: float = 1.0) -> Numbers:
         """The coarsest step whose rounding keeps the policy, its means relaxed by `slack`; the finest if none does."""
         policy = self.codec.policy
-        if not asks(policy):
+        if not policy.asks:
             return self.latent(TRAINED_STEP).numbers(TRAINED_STEP)
         policy = _relaxed(policy, slack)
         low, high = 0, len(STEPS) - 1
@@ -96,22 +97,13 @@ class Frame:
         return self.errors(numbers).keeps(self.codec.policy)
 
 
-def asks(policy: Policy) -> bool:
-    """True if the policy has any bound on errors."""
-    bounds = (policy.mse_max, policy.max_error, policy.index_mae_max, policy.index_p99_max, policy.index_max)
-    return any(b is not None for b in bounds)
-
-
 def _relaxed(policy: Policy, slack: float) -> Policy:
-    def wider(bound: float | None) -> float | None:
-        return None if bound is None else bound * slack
+    def wider(bounds: Policy | IndexBounds, names: Sequence[str]) -> dict[str, float | None]:
+        return {n: None if (bound := getattr(bounds, n)) is None else bound * slack for n in names}
 
-    return replace(
-        policy,
-        mse_max=wider(policy.mse_max),
-        index_mae_max=wider(policy.index_mae_max),
-        index_p99_max=wider(policy.index_p99_max),
-    )
+    means = wider(policy, ("mse_max", "mae_max", "p99_max", "index_mae_max", "index_p99_max"))
+    index = {name: replace(bounds, **wider(bounds, ("mae_max", "p99_max"))) for name, bounds in policy.index.items()}
+    return replace(policy, **means, index=index)  # type: ignore[arg-type]
 
 
 def encode_alone(codec: VaeCodec, pixels: Pixels, valid: Mask) -> Encoded:
@@ -166,7 +158,7 @@ def _finished(frame: Frame, numbers: Numbers) -> Encoded:
     """A raster's numbers, and the layer on top of them where the policy needs one."""
     codec, model = frame.codec, frame.codec.model_layers
     vector, place = codec.vector(numbers), 0 if codec.prior else numbers.step
-    if not asks(codec.policy) or frame.keeps(numbers):
+    if not codec.policy.asks or frame.keeps(numbers):
         return Encoded(payload=bytes([MODEL << 4 | place]) + codec.pack(numbers), vector=vector, layers=model)
     stream, best = codec.pack(numbers), Encoded(payload=b"")
     for kind, name, layer in _layers(frame, codec.synthesise(numbers)):
@@ -253,7 +245,7 @@ def _smaller(frame: Frame, refined: Numbers | None) -> Numbers:
 def _plain(frame: Frame) -> Numbers:
     """What the encoder says, rounded as coarsely as the policy allows; as trained where it cannot be kept so."""
     numbers = frame.coarsest()
-    if not asks(frame.codec.policy) or frame.keeps(numbers):
+    if not frame.codec.policy.asks or frame.keeps(numbers):
         return numbers
     return frame.latent(TRAINED_STEP).numbers(TRAINED_STEP)
 
@@ -290,8 +282,9 @@ class _Refining:
         """Refine them."""
         start = torch.from_numpy(np.concatenate([latent.means for latent in self.latents])) / self.step
         rounds = self.codec.rounds
-        indices = self.codec.indices if bounds.keys() - {"mse"} else ()
-        quanta = refine(start, self.wanted(indices), self.decode, self.look, bounds, rounds=rounds, steered=steered)
+        indices = tuple(name for name in self.codec.indices if f"index_{name}" in bounds)
+        wanted = replace(self.wanted(indices), values="mae" in bounds)
+        quanta = refine(start, wanted, self.decode, self.look, bounds, rounds=rounds, steered=steered)
         return self.numbers(quanta)
 
     def numbers(self, quanta: Tensor) -> list[Numbers]:

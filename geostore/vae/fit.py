@@ -13,6 +13,7 @@ import torch
 from geostore.codec import Effort, Progress, Series, quiet
 from geostore.collection import Policy
 from geostore.fit_trace import FitTrace
+from geostore.raster import Bands
 from geostore.vae import sizing
 from geostore.vae.codec import CHAIN, VaeCodec
 from geostore.vae.encoding import Frame, choose_numbers
@@ -73,7 +74,7 @@ def fit_codec(
     samples = prepare(series, mode, policy, domain or choose_domain(series, mode, policy))
     if not layout.channels:
         return assemble(layout, {}, samples, policy)
-    goal, seen = goal_of(policy, mode), list[tuple[int, dict[str, float]]]()
+    goal, seen = goal_of(policy, mode, series.bands), list[tuple[int, dict[str, float]]]()
     with torch.random.fork_rng():
         torch.manual_seed(effort.seed)
         vae = Vae(layout)
@@ -116,25 +117,31 @@ def choose_layout(series: Series, mode: Mode, plan: sizing.Plan) -> Layout:
     )
 
 
-def goal_of(policy: Policy, mode: Mode) -> Goal:
-    """Mean errors to steer to, below the policy's bounds, which hold for every single raster."""
-    mse = _MARGIN * policy.mse_max if policy.mse_max is not None else None
+def goal_of(policy: Policy, mode: Mode, bands: Bands | None = None) -> Goal:
+    """Mean errors to steer to, below the policy's bounds, which hold for every single raster; bands as `mse_bound`."""
+    mse = _MARGIN * sizing.mse_bound(policy, bands) if policy.bounds_values else None
     if mse is None and policy.max_error is not None:
-        mse = _BELOW_A_BOUND * sizing.mse_bound(policy)
-    index = sizing.index_bound(policy)
+        mse = _BELOW_A_BOUND * sizing.mse_bound(policy, bands)
     return Goal(
         mse=mse,
-        index=None if index is None else _MARGIN * index,
+        index=_below(sizing.index_bound(replace(policy, index={}), "")),
+        apart={name: _below(sizing.index_bound(policy, name)) for name in policy.index},
         bits_weight=1.0 if mode == "grid" else 0.01,
     )
 
 
+def _below(bound: float | None) -> float | None:
+    return None if bound is None else _MARGIN * bound
+
+
 def choose_domain(series: Series, mode: Mode, policy: Policy) -> Domain:
-    """Logarithms where the policy bounds the mean error of indices and nothing else, of reflectance."""
-    others = (policy.mse_max, policy.max_error, policy.index_max)
-    asked = sizing.index_bound(policy) is not None and series.indices and all(b is None for b in others)
+    """The policy's, or logarithms where it bounds the mean error of indices and nothing else; of reflectance."""
     reflectance = series.pixels.dtype.kind != "f" and all(b.kind == "reflectance" for b in series.bands)
-    return "log" if asked and reflectance and mode == "grid" else "linear"
+    if not reflectance or mode != "grid" or policy.domain == "linear":
+        return "linear"
+    others = policy.bounds_values or policy.max_error is not None or policy.index_limit(series.indices) is not None
+    asked = bool(sizing.index_bounds(policy, series.indices)) and not others
+    return "log" if asked or policy.domain == "log" else "linear"
 
 
 def prepare(series: Series, mode: Mode, policy: Policy, domain: Domain = "linear") -> Samples:
@@ -143,7 +150,8 @@ def prepare(series: Series, mode: Mode, policy: Policy, domain: Domain = "linear
     image = mean_image(series.pixels, series.valid, units)
     if mode != "grid":
         image[:] = image.mean(axis=(1, 2))[:, None, None]
-    static = code_static(image, sizing.static_bounds(sizing.band_weights(image, units, series, policy), policy))
+    weights = sizing.band_weights(image, units, series, policy)
+    static = code_static(image, sizing.static_bounds(weights, policy, series.bands))
     dates, bands = series.pixels.shape[:2]
     gains, levels = np.zeros((dates, bands), np.int32), np.zeros((dates, bands), np.int32)
     if mode == "grid":

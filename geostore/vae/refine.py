@@ -17,7 +17,7 @@ from torch import Tensor
 
 from geostore.collection import Policy
 from geostore.vae.losses import Physical, index_errors, masked_mean
-from geostore.vae.sizing import index_bound, mse_bound
+from geostore.vae.sizing import index_bounds, value_bound
 
 _RATE = 0.06  # of Adam, quanta
 _WARMEST, _COLDEST = 0.5, 0.03  # temperatures of the rounding
@@ -44,6 +44,7 @@ class Wanted:
         physical: of units.
         bands: common names.
         indices: spectral indices that have a bound.
+        values: True if the mean absolute error of values has one.
     """
 
     residual: Tensor
@@ -53,11 +54,14 @@ class Wanted:
     physical: Physical
     bands: tuple[str, ...]
     indices: tuple[str, ...]
+    values: bool = False
 
     def errors(self, decoded: Tensor) -> dict[str, Tensor]:
-        """(N,) errors of (N, B, H, W) decoded residuals: "mse", and "index_<name>"."""
+        """(N,) errors of (N, B, H, W) decoded residuals: "mse", "mae" of values, and "index_<name>"."""
         truth, error = self.base + self.scale * self.residual, self.scale * (decoded - self.residual)
         found = {"mse": masked_mean(self.physical.on_n1(truth, error) ** 2, self.mask)}
+        if self.values:
+            found["mae"] = masked_mean(self.physical.away(truth, error).abs(), self.mask)
         if self.indices:
             physical = self.physical(truth)
             seen = physical + self.physical.away(truth, error)
@@ -68,9 +72,9 @@ class Wanted:
 
 def bounds_of(policy: Policy, indices: Sequence[str]) -> dict[str, float]:
     """Mean errors to keep, by the names `Wanted.errors` gives them."""
-    found = {} if policy.mse_max is None else {"mse": mse_bound(policy)}
-    index = index_bound(policy)
-    return found | ({} if index is None else {f"index_{name}": index for name in indices})
+    values = {"mse": policy.mse_max, "mae": value_bound(policy)}
+    found = {name: bound for name, bound in values.items() if bound is not None}
+    return found | {f"index_{name}": bound for name, bound in index_bounds(policy, indices).items()}
 
 
 def refine(

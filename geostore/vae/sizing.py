@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from geostore.certificate import measure
 from geostore.codec import RawCodec, Series
 from geostore.collection import Policy
-from geostore.raster import Pixels
+from geostore.raster import Bands, Pixels
 from geostore.spectral import spectral_index
 from geostore.vae.complexity import Foreseen, foresee
 from geostore.vae.detail import coarsest
@@ -25,6 +26,7 @@ _LOOK = 128  # pixels a side of the static image that an estimate codes
 _STEP_SECONDS = 0.035  # one optimiser step on one core at 4 crops of 64 px
 _PREFERENCE = 0.4  # in a long series, going without a network must take less than this share of its bytes
 _LONG = 24  # dates from which a series is long: its embedding has something to learn
+_RMS = 1.35  # of errors between Gaussian and Laplace ones, over their mean absolute
 _DATE_BYTES = 3.0  # gain and level of one band
 
 
@@ -153,7 +155,7 @@ def foreseen_bits(series: Series, policy: Policy) -> Foreseen:
     """Bits a usable value at the errors that the policy allows, from a few rasters."""
     dates = _sample(series)
     few = replace(series, pixels=series.pixels[dates], valid=series.valid[dates], times_us=series.times_us[dates])
-    return foresee(few, mse=mse_bound(policy), index=index_bound(policy))
+    return foresee(few, mse=mse_bound(policy, series.bands), indices=index_bounds(policy, series.indices))
 
 
 def still_bytes(series: Series, policy: Policy) -> float:
@@ -165,7 +167,7 @@ def still_bytes(series: Series, policy: Policy) -> float:
     pixels, valid = series.pixels[..., rows, columns], series.valid[:, rows, columns]
     image = mean_image(pixels, valid, units)
     weights = band_weights(image, units, series, policy)
-    static = code_static(image, static_bounds(weights, policy))
+    static = code_static(image, static_bounds(weights, policy, series.bands))
     sizes = []
     for t in _sample(series)[::2]:
         base = units.to_stored(static.predict(*static.fit_date(units.from_stored(pixels[t]), valid[t])), series.bands)
@@ -186,7 +188,7 @@ def static_bytes(series: Series, policy: Policy) -> float:
     rows, columns = (slice((n - min(n, _LOOK)) // 2, (n + min(n, _LOOK)) // 2) for n in (height, width))
     image = mean_image(series.pixels[..., rows, columns], series.valid[:, rows, columns], units)
     weights = band_weights(image, units, series, policy)
-    size = len(code_static(image, static_bounds(weights, policy)).data)
+    size = len(code_static(image, static_bounds(weights, policy, series.bands)).data)
     return float(size * height * width / (image.shape[1] * image.shape[2]))
 
 
@@ -211,26 +213,53 @@ def water_filling_bits(series: Series, policy: Policy) -> float:
     if not len(blocks):
         return 0.0
     spectra = np.var(blocks, axis=0).reshape(-1)
-    level = _water_level(spectra, mse_bound(policy))
+    level = _water_level(spectra, mse_bound(policy, series.bands))
     return float(np.maximum(0.0, 0.5 * np.log2(np.maximum(spectra, 1e-12) / level)).mean())
 
 
-def mse_bound(policy: Policy) -> float:
-    """The squared error a raster may have: the policy's, or what its bound on the largest error implies, or 5e-4."""
-    if policy.mse_max is not None:
-        return policy.mse_max
-    return policy.max_error**2 / 3 if policy.max_error is not None else 5e-4
+def mse_bound(policy: Policy, bands: Bands | None = None) -> float:
+    """The squared error on n1 a raster may have: the policy's, or what its bounds on errors of values imply, or 5e-4.
+
+    These are in physical units of `bands`; of reflectance if None.
+    """
+    width, mean = _width(bands), value_bound(policy)
+    found = [policy.mse_max] if policy.mse_max is not None else []
+    found += [(_RMS * mean / width) ** 2] if mean is not None else []
+    if found:
+        return min(found)
+    return (policy.max_error / width) ** 2 / 3 if policy.max_error is not None else 5e-4
 
 
-def index_bound(policy: Policy) -> float | None:
-    """The mean index error a raster may have; of Laplace-like errors the mean is about 1/3.5 of the 99th percentile."""
-    p99 = None if policy.index_p99_max is None else policy.index_p99_max / 3.5
-    return min((b for b in (policy.index_mae_max, p99) if b is not None), default=None)
+def _width(bands: Bands | None) -> float:
+    """Physical units that n1 is of, in the widest band: 1 of reflectance."""
+    kinds = [b for b in bands or () if b.kind != "reflectance"]
+    return max(((b.valid_max - b.valid_min) * b.scale for b in kinds), default=1.0)
 
 
-def static_bounds(weights: Doubles, policy: Policy) -> Doubles:
+def value_bound(policy: Policy) -> float | None:
+    """The mean absolute error of values a raster may have, physical units; None if neither mean nor p99 is bounded."""
+    return _mean_bound(policy.mae_max, policy.p99_max)
+
+
+def index_bound(policy: Policy, name: str) -> float | None:
+    """The mean error of one index a raster may have; None if neither mean nor 99th percentile is bounded."""
+    bounds = policy.index_bounds(name)
+    return _mean_bound(bounds.mae_max, bounds.p99_max)
+
+
+def index_bounds(policy: Policy, names: Sequence[str]) -> dict[str, float]:
+    """`index_bound` of those of the indices that have one."""
+    return {name: bound for name in names if (bound := index_bound(policy, name)) is not None}
+
+
+def _mean_bound(mean: float | None, p99: float | None) -> float | None:
+    """The tighter; of Laplace-like errors the mean is about 1/3.5 of the 99th percentile."""
+    return min((b for b in (mean, None if p99 is None else p99 / 3.5) if b is not None), default=None)
+
+
+def static_bounds(weights: Doubles, policy: Policy, bands: Bands) -> Doubles:
     """(B,) squared error each band of the static image may have: a share of the raster's."""
-    return np.asarray(np.maximum(_STATIC_SHARE * mse_bound(policy) / weights**2, 1e-6))
+    return np.asarray(np.maximum(_STATIC_SHARE * mse_bound(policy, bands) / weights**2, 1e-6))
 
 
 def band_weights(image: Doubles, units: Units, series: Series, policy: Policy) -> Doubles:
@@ -239,11 +268,8 @@ def band_weights(image: Doubles, units: Units, series: Series, policy: Policy) -
     A root mean squared error of sqrt(mse_max) / weight in a band moves each index by about half its bound.
     """
     out = np.ones(len(series.bands))
-    bound = index_bound(policy)
-    if bound is None:
-        return out
-    error = mse_bound(policy) ** 0.5
-    for name in series.indices:
+    error = mse_bound(policy, series.bands) ** 0.5
+    for name, bound in index_bounds(policy, series.indices).items():
         index = spectral_index(name)
         planes = [series.bands.index(b) for b in index.bands]
         here = units.to_physical(image)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -33,20 +33,21 @@ class Goal:
 
     Attributes:
         mse: on n1, or None.
-        index: mean absolute index error, or None.
+        index: mean absolute error of every index, or None.
+        apart: of single indices, in its place.
         bits_weight: weight of the rate, 1 for the grid, small for the flat VAE.
     """
 
     mse: float | None
     index: float | None
     bits_weight: float = 1.0
+    apart: Mapping[str, float | None] = field(default_factory=dict)
 
     def targets(self, indices: Sequence[str]) -> dict[str, float]:
         """Error wanted, by name of the term, where `indices` can be taken."""
+        of_index = {f"index_{name}": self.apart.get(name, self.index) for name in indices}
         out = {"mse": self.mse if self.mse is not None else 5e-4}
-        if self.index is not None:
-            out |= {f"index_{name}": self.index for name in indices}
-        return out
+        return out | {name: error for name, error in of_index.items() if error is not None}
 
 
 @dataclass

@@ -82,11 +82,11 @@ def test_the_papers_scores():
 def test_foreseen_bits_grow_as_bounds_tighten_and_never_beyond_rounding():
     """Proves that what is foreseen grows as either error falls, lies in its interval, and never exceeds gzip."""
     series = synthetic_series((6, 4, 48, 40), indices=("NDVI",))
-    found = [foresee(series, mse=mse, index=None) for mse in (1e-2, 1e-3, 3e-4, 1e-4, 1e-5)]
+    found = [foresee(series, mse=mse, indices={}) for mse in (1e-2, 1e-3, 3e-4, 1e-4, 1e-5)]
     assert [f.bits for f in found] == sorted(f.bits for f in found)
     assert all(f.low <= f.bits <= f.high for f in found)
     assert found[-1].high <= of_mse(series, 1e-5)
-    tight = [foresee(series, mse=1e-3, index=error) for error in (0.05, 0.01)]
+    tight = [foresee(series, mse=1e-3, indices={"NDVI": error}) for error in (0.05, 0.01)]
     assert found[1].bits <= tight[0].bits < tight[1].bits
 
 
