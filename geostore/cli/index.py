@@ -34,6 +34,10 @@ def _show(out: Console, fields: dict[str, Any]) -> None:
     out.print(f"{fields['path']}, made again from the tables whenever it is lost; {legend}")
     columns = ("space", ">generation", "descriptor", "head", ">bits", "bands", ">rasters", ">chips", ">bytes", "")
     out.print(show.table("Indexes", columns, [_row(found) for found in fields["indexes"]]))
+    if unchecked := sum(found.get("bytes_unchecked", 0) for found in fields["indexes"]):
+        out.print(
+            f"{size(unchecked)} are too much to be checked whenever they are opened; `geostore verify` reads them"
+        )
     for found in fields["indexes"]:
         if (learned := found.get("learned")) is not None and learned["rows"] is not None:
             space = found["space"]

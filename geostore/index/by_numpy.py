@@ -1,6 +1,6 @@
 """Exact Hamming search by NumPy alone, with the answers of `hamming` to the row: its oracle, and its fall-back.
 
-Nothing is compiled; every distance is written down. Some ten times slower than the compiled scan.
+Nothing is compiled; every distance is written down. Some six times slower than the compiled scan.
 """
 
 from __future__ import annotations

@@ -58,6 +58,7 @@ def _status(node: Node, model: SearchModel, partitions: list[PartitionKey]) -> d
         "segments": sum(len(index.parts) for index in levels.indexes.values()),
         "bytes": levels.size(),
     }
+        "bytes_unchecked": levels.unchecked(),
 
 
 def _chips(levels: Levels) -> int:

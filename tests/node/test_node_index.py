@@ -278,6 +278,25 @@ def test_verify_names_an_index_that_rots(node: Node) -> None:
     assert node.answer(messages.Verify()).fields["ok"]
 
 
+def test_what_is_too_large_to_be_checked_when_opened_is_named_and_verified(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where nothing is small enough a flipped byte passes the opening; status counts the bytes, `verify` finds it."""
+    similar(node, FIRST)
+    (found,) = node.answer(messages.IndexStatus()).fields["indexes"]
+    assert found["bytes_unchecked"] == 0
+    monkeypatch.setattr("geostore.node.search.levels.VERIFIED_MAX", 0)
+    segment = next(node.following.root.rglob("raster-5/*.segment"))
+    raw = bytearray(segment.read_bytes())
+    raw[-9] ^= 1
+    segment.write_bytes(raw)
+    with Node.open(node.store.url, settings=Settings(workers=1), readonly=True) as other:
+        assert len(hits(similar(other, FIRST))) == 11
+        (found,) = other.answer(messages.IndexStatus()).fields["indexes"]
+        assert 0 < found["bytes_unchecked"] < found["bytes"]
+        assert [f["kind"] for f in other.answer(messages.Verify()).fields["findings"]] == ["index"]
+
+
 def test_labels_are_given_changed_and_taken_away(node: Node) -> None:
     """The newest event about a raster counts, at once and after a rebuild; equal ones write nothing."""
     assert label(node, "oak", "lake") == {"labelled": 1, "unchanged": 0}

@@ -130,6 +130,11 @@ class Levels:
         """Bytes of its files."""
         return _size(self.folder)
 
+    def unchecked(self) -> int:
+        """Bytes of the indexes that are too large to be held to their checksums as they are opened."""
+        sizes = (_size(index.folder) for index in self.indexes.values())
+        return sum(size for size in sizes if size > VERIFIED_MAX)
+
 
 def _size(folder: Path) -> int:
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
