@@ -14,6 +14,7 @@ Mode = Literal["grid", "flat", "flat-single"]
 Apply = Callable[[str, Tensor, Tensor | None], Tensor]
 Seen = tuple[Tensor, ...]  # what the decoder takes from the static maps, finest first
 STRIDE = 8  # pixels per latent, along a row and along a column
+SLOPE = 0.125  # of a layer's output below 0
 COARSEST = 3  # of the static maps' scales, 1/2**k
 
 
@@ -119,8 +120,8 @@ def linear(layer: Layer, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def leaky(x: Tensor) -> Tensor:
-    """Leaky ReLU with slope 1/8, a power of two so that integers stay exact."""
-    return functional.leaky_relu(x, 0.125)
+    """Leaky ReLU; its slope is a power of two, so that integers stay exact."""
+    return functional.leaky_relu(x, SLOPE)
 
 
 def turned(x: Tensor, turn: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,8 +2,9 @@
 
 References:
     Balle, Johnston, Minnen (2019), "Integer networks for data compression with latent-variable models". Deviation:
-    integers are held in float64, whose sums of integers below 2**53 are exact whatever the order; weights are scaled
-    per output channel by a float16, and every rescaling is one correctly rounded multiplication, addition and floor.
+    sums are of 32 bits where none can overflow, else of float64 below 2**53: exact, whatever the order. Weights are
+    scaled per output channel by a float16, and every rescaling is one correctly rounded multiplication, addition and
+    floor.
 """
 
 from __future__ import annotations
@@ -17,7 +18,21 @@ import torch
 from torch import Tensor
 
 from geostore.vae.entropy import Ints
-from geostore.vae.model import Decoder, Encoder, Layout, Seen, decoder_layers, leaky, linear, look, synthesise, turned
+from geostore.vae.exact import Taps
+from geostore.vae.model import (
+    SLOPE,
+    Decoder,
+    Encoder,
+    Layer,
+    Layout,
+    Seen,
+    decoder_layers,
+    leaky,
+    linear,
+    look,
+    synthesise,
+    turned,
+)
 from geostore.vae.static import Doubles
 
 BITS = 10  # activations are integers / 1024
@@ -104,7 +119,8 @@ class IntegerDecoder:
     layout: Layout
     tensors: Mapping[str, npt.NDArray[np.generic]]
     maps: tuple[Doubles, ...]
-    _ready: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
+    _scales: dict[str, tuple[Doubles, Doubles]] = field(default_factory=dict, repr=False, compare=False)
+    _taps: dict[str, Taps | None] = field(default_factory=dict, repr=False, compare=False)
     _seen: list[Seen] = field(default_factory=list, repr=False, compare=False)
 
     def decode(self, latents: Ints, step: int) -> Doubles:
@@ -129,19 +145,34 @@ class IntegerDecoder:
 
     def _apply(self, name: str, x: Tensor, turn: Tensor | None) -> Tensor:
         layer = decoder_layers(self.layout)[name]
-        weight, scale, bias = self._layer(name)
-        x = linear(layer, x, weight)  # exact: integers below 2**53
-        x = torch.floor(x * scale + bias)
+        x, done = self._linear(name, layer, x, turn is None)
+        if done:
+            return x
         if turn is not None:  # exact: both below 2**19 once the sum is held
             wider, shift = turned(x, turn)
             x = torch.floor(x.clamp(-_LARGEST, _LARGEST) * (wider + (1 << BITS)) * 2.0**-BITS) + shift
         x = torch.floor(leaky(x)) if layer.active else x
         return x.clamp(-_LARGEST, _LARGEST)
 
-    def _layer(self, name: str) -> tuple[Tensor, Tensor, Tensor]:
-        if name not in self._ready:
-            self._ready[f"{name}.s"] = torch.from_numpy(self.tensors[f"{name}.s"].astype(np.float64))[:, None, None]
-            bias = self.tensors[f"{name}.b"].astype(np.float64) * (1 << BITS) + 0.5  # + 0.5: floor then rounds
-            self._ready[f"{name}.b"] = torch.from_numpy(bias)[:, None, None]
-            self._ready[name] = torch.from_numpy(self.tensors[f"{name}.q"].astype(np.float64))
-        return self._ready[name], self._ready[f"{name}.s"], self._ready[f"{name}.b"]
+    def _linear(self, name: str, layer: Layer, x: Tensor, whole: bool) -> tuple[Tensor, bool]:
+        """The sums, scaled; and True if the activation is done too, which `whole` asks for where it can be had.
+
+        Exact, in 32 bits where no sum can overflow, else in float64, where integers below 2**53 are.
+        """
+        if name not in self._taps:
+            self._taps[name] = Taps.of(layer, self.tensors[f"{name}.q"])
+        taps, (scale, bias) = self._taps[name], self._rescaling(name)
+        limit, slope = (_LARGEST, SLOPE if layer.active else 1.0) if whole else (np.inf, 1.0)
+        found = None if taps is None else taps.apply(np.ascontiguousarray(x.numpy()), scale, bias, limit, slope)
+        if found is not None:
+            return torch.from_numpy(found), whole
+        sums = linear(layer, x, torch.from_numpy(self.tensors[f"{name}.q"].astype(np.float64)))
+        wide = (slice(None), None, None)
+        return torch.floor(sums * torch.from_numpy(scale[wide]) + torch.from_numpy(bias[wide])), False
+
+    def _rescaling(self, name: str) -> tuple[Doubles, Doubles]:
+        """(O,) scales and biases; 0.5 is in the biases, as floor then rounds."""
+        if name not in self._scales:
+            bias = self.tensors[f"{name}.b"].astype(np.float64) * (1 << BITS) + 0.5
+            self._scales[name] = self.tensors[f"{name}.s"].astype(np.float64), bias
+        return self._scales[name]
