@@ -57,8 +57,8 @@ def _status(node: Node, model: SearchModel, partitions: list[PartitionKey]) -> d
         "chips": _chips(levels),
         "segments": sum(len(index.parts) for index in levels.indexes.values()),
         "bytes": levels.size(),
-    }
         "bytes_unchecked": levels.unchecked(),
+    }
 
 
 def _chips(levels: Levels) -> int:
