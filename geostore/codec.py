@@ -234,11 +234,12 @@ class RawCodec(Alone):
     """The lossless codec: band planes one below the other, as JPEG XL lossless (float32: zstd of the byte planes).
 
     The payload keeps every pixel bit for bit, masked or not; docs/FORMAT.md gives its layout. `effort` is FAST (what
-    `put` can wait for) or SMALL; a reader does not need it.
+    `put` can wait for) or SMALL; a reader does not need it. `trace` tells of the fit of a family that gave up after it.
     """
 
     _bands: Bands
     effort: int = FAST
+    trace: FitTrace | None = field(default=None, compare=False)
     family: ClassVar[str] = "raw"
 
     @property

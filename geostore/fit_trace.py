@@ -10,6 +10,7 @@ import numpy as np
 from geostore.errors import Corrupt
 
 POINTS = 16  # that are kept of a fit
+VALUES = 64  # that are kept of all terms together: a fit that looks at many indices keeps fewer points of each
 
 
 @dataclass(frozen=True)
@@ -21,18 +22,21 @@ class FitTrace:
         terms: (P,) values of each term by its name: "rate" in bits a pixel, "mse" on n1, "index_<name>" the mean
             absolute error of a spectral index.
         targets: the error that a term was steered to; a term that is not here was only looked at.
+        kept: False if what was fitted is not what its place is decoded with; no part of the text.
     """
 
     steps: tuple[int, ...]
     terms: Mapping[str, tuple[float, ...]]
     targets: Mapping[str, float]
+    kept: bool = True
 
     @classmethod
     def of(cls, seen: Sequence[tuple[int, Mapping[str, float]]], targets: Mapping[str, float]) -> FitTrace | None:
         """At most POINTS of (step, terms), the first and the last among them; None if nothing was seen."""
         if not seen:
             return None
-        chosen = [seen[i] for i in np.unique(np.linspace(0, len(seen) - 1, POINTS).round().astype(int))]
+        points = min(POINTS, max(2, VALUES // max(1, len(seen[0][1]))))
+        chosen = [seen[i] for i in np.unique(np.linspace(0, len(seen) - 1, points).round().astype(int))]
         names = [name for name in chosen[0][1] if all(name in terms for _, terms in chosen)]
         return cls(
             steps=tuple(step for step, _ in chosen),

@@ -12,7 +12,7 @@ from geostore.collection import Policy
 from geostore.errors import Corrupt
 from geostore.fit_trace import POINTS, FitTrace
 from geostore.node.encode import LOSS_TERMS, fit_series
-from geostore.node.status import _fit_fields
+from geostore.node.status import _fits
 from geostore.report.loss_terms import fits_of, terms_over_steps
 from geostore.storage import CodecRow
 from geostore.testing.codecs import synthetic_series
@@ -61,6 +61,16 @@ def test_a_long_fit_keeps_few_points() -> None:
     assert FitTrace.of([], {}) is None
 
 
+def test_many_terms_leave_few_points_of_each() -> None:
+    """Proves that the text of a fit that looks at twenty indices stays short: two points of each."""
+    terms = {"rate": 12.3456, "mse": 1.23456e-4} | {f"index_INDEX{i}": 0.0123456 for i in range(20)}
+    trace = FitTrace.of([(20 * i, terms) for i in range(1, 200)], dict(terms))
+    assert trace is not None
+    assert (trace.steps[0], trace.steps[-1], len(trace.steps)) == (20, 3980, 2)
+    assert len(FitTrace.of([(i, {"mse": 1.0}) for i in range(99)], {}).steps) == POINTS
+    assert len(trace.to_text()) < 1400
+
+
 @pytest.mark.parametrize("text", ["", "steps:1 2;mse:3", "steps:one", "mse:1"])
 def test_text_that_is_no_trace_is_corrupt(text: str) -> None:
     """Proves that what does not read as a trace raises Corrupt with the next step."""
@@ -81,12 +91,17 @@ def test_the_fit_of_a_delta_is_kept_with_its_codec() -> None:
 
 
 def test_the_report_draws_fits_with_and_without_the_index_term(traces: dict[str, FitTrace], tmp_path: Path) -> None:
-    """Proves that fits of one place, as status tells them, come on one chart, each called by its index term."""
-    rows = [_row(i + 1, trace) for i, trace in enumerate(traces.values())]
-    place = {"collection": "farm", "geohash": "u8hks", "group": "10m", "fits": [_fit_fields(row) for row in rows]}
+    """Proves that fits of one place come on one chart, each called by its index term and, where so, not kept."""
+    rows = [_row(i + 1, trace, kept=i > 0) for i, trace in enumerate(traces.values())]
+    place = {
+        "collection": "farm",
+        "geohash": "u8hks",
+        "group": "10m",
+        "fits": [fit for row in rows for fit in _fits(row)],
+    }
     fits = fits_of({"per_partition": [place, {**place, "geohash": "u8hkt"}]}, "u8hks", "10m")
     assert [name for name, _ in fits] == [
-        "generation 1, without an index term",
+        "generation 1, without an index term (vae, not kept)",
         "generation 2, with the NDVI term",
     ]
     chart = terms_over_steps(tmp_path, "terms", "farm/u8hks/10m", fits)
@@ -98,19 +113,19 @@ def test_the_report_draws_fits_with_and_without_the_index_term(traces: dict[str,
     assert terms_over_steps(tmp_path, "none", "farm", []) is None
 
 
-def _row(generation: int, trace: FitTrace) -> CodecRow:
+def _row(generation: int, trace: FitTrace, *, kept: bool) -> CodecRow:
     from geostore.keys import PartitionKey
     from geostore.raster import Grid
 
     return CodecRow(
         partition=PartitionKey("farm", "u8hks", "10m"),
         generation=generation,
-        family="vae",
+        family="vae" if kept else "klt-av1",
         cell=Grid("EPSG:32634", 0.0, 0.0, 10.0, 10.0, 24, 24),
         row=0,
         col=0,
         height=24,
         width=24,
         data=b"",
-        facts={LOSS_TERMS: trace.to_text()},
+        facts={LOSS_TERMS if kept else f"{LOSS_TERMS}_vae": trace.to_text()},
     )

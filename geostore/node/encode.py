@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -25,11 +25,13 @@ from geostore.codec import (
 )
 from geostore.collection import Policy
 from geostore.errors import InvalidInput, NotFound
+from geostore.fit_trace import FitTrace
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.storage import pack_mask
 
 EMPTY = "empty"
 LOSS_TERMS = "loss_terms"  # of a codec's facts: how its fit went, as `FitTrace.to_text` says it
+_OTHERS = f"{LOSS_TERMS}_"  # and before a family: how a fit of that family went which led to nothing that was kept
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,11 +214,12 @@ def fit_series(
     raw = RawCodec(series.bands, effort=SMALL).to_bytes()
     tried = {"raw": Fitted(family="raw", codec=raw, rasters=tuple(exact), facts={})}
     left: dict[str, str] = {}
+    traces: dict[str, FitTrace | None] = {}
     for name in reversed(replace(policy, codec=family).codecs):
         best = min(tried.values(), key=lambda f: f.bytes_total)
         known = replace(effort, bytes_max=best.bytes_total)
         try:
-            found = _fit_family(
+            found, traces[name] = _fit_family(
                 name, parent if name == family else None, series, policy, known, progress, networks, exact
             )
         except InvalidInput as error:  # of a rival that is not for such a series
@@ -229,7 +232,7 @@ def fit_series(
         else:
             tried[name] = found
     best = min(tried.values(), key=lambda f: f.bytes_total)
-    return replace(best, facts=_facts(tried, left, effort, best))
+    return replace(best, facts=_traced(traces, best.family) | _facts(tried, left, effort, best))
 
 
 def _fit_family(
@@ -241,33 +244,50 @@ def _fit_family(
     progress: Callable[..., None],
     networks: Mapping[str, bytes],
     exact: Sequence[Stored],
-) -> Fitted | None:
-    """One family fitted and its codec's rasters measured; None if it would rather have the lossless codec."""
+) -> tuple[Fitted | None, FitTrace | None]:
+    """One family fitted and its codec's rasters measured, None if it gave up; and how its fit went."""
     families = families_lent(name, networks)
     family = families.items[name]
     origin = None if parent is None else family.from_bytes(parent)
     codec = family.fit(series, policy=policy, effort=effort, progress=progress, parent=origin)
+    trace = codec.trace if isinstance(codec, Traced) else None
     if codec.family == "raw":
-        return None
+        return None, trace
     stored = codec.to_bytes()
     read = family.from_bytes(stored)  # what is measured is what will be read
     rasters = encode_series(read, series, policy, progress, exact)
     lent = round(effort.network_share * sum(map(len, families.networks(name, stored).values())))
-    trace = codec.trace if isinstance(codec, Traced) else None
-    told = {} if trace is None else {LOSS_TERMS: trace.to_text()}
-    return Fitted(family=name, codec=stored, rasters=tuple(rasters), facts=dict(told), lent=lent)
+    return Fitted(family=name, codec=stored, rasters=tuple(rasters), facts={}, lent=lent), trace
+
+
+def _traced(traces: Mapping[str, FitTrace | None], best: str) -> dict[str, str | float | int]:
+    """Facts on how fits went, that of the codec which is kept and those of others."""
+    found = {name: trace for name, trace in traces.items() if trace is not None}
+    return {LOSS_TERMS if t.kept and name == best else _OTHERS + name: t.to_text() for name, t in found.items()}
+
+
+def traces_of(family: str, facts: Mapping[str, str | float | int]) -> Iterator[tuple[str, FitTrace]]:
+    """(family, trace) of each fit that the facts of a codec of `family` tell of, that of the codec itself first.
+
+    Raises:
+        Corrupt: loss terms do not read.
+    """
+    if LOSS_TERMS in facts:
+        yield family, FitTrace.from_text(str(facts[LOSS_TERMS]))
+    for key in sorted(k for k in facts if k.startswith(_OTHERS)):
+        yield key.removeprefix(_OTHERS), replace(FitTrace.from_text(str(facts[key])), kept=False)
 
 
 def _facts(
     tried: Mapping[str, Fitted], left: Mapping[str, str], effort: Effort, best: Fitted
 ) -> dict[str, str | float | int]:
-    """How the best fit went, the bytes of each family, everything counted, and in words why this one was kept."""
+    """The bytes of each family, everything counted, and in words why this one was kept."""
     sizes = {name: fitted.bytes_total for name, fitted in tried.items()}
     words = [f"{_called(name)} {size:,} B" for name, size in sorted(sizes.items(), key=lambda item: item[1])]
     words += [f"{name}: {why}" for name, why in left.items()]
     found: dict[str, str | float | int] = {"seed": effort.seed, "steps": effort.steps}
     found |= {f"bytes_{_called(name)}": size for name, size in sizes.items()}
-    return {**best.facts, **found, "bytes_total": best.bytes_total, "reason": ", ".join(words)}
+    return {**found, "bytes_total": best.bytes_total, "reason": ", ".join(words)}
 
 
 def _called(name: str) -> str:

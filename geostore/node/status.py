@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from geostore.certificate import Certificate
 from geostore.collection import Policy
-from geostore.fit_trace import FitTrace
 from geostore.keys import PartitionKey
-from geostore.node.encode import LOSS_TERMS
+from geostore.node.encode import traces_of
 from geostore.node.facts import tier
 from geostore.partition import geohash
 from geostore.query import messages
@@ -190,7 +189,7 @@ def _partition_fields(partition: PartitionKey, part: Tally, codecs: list[CodecRo
         "generation": newest.generation,
         "family": newest.family,
         "reason": str(newest.facts.get("reason", "")),
-        "fits": [_fit_fields(c) for c in codecs if LOSS_TERMS in c.facts],
+        "fits": [fields for codec in codecs for fields in _fits(codec)],
         "bytes_codec": sum(c.data_bytes for c in codecs if c.generation > 0),
         **{f"bytes_{k}": part.bytes[k] for k in ("embeddings", "lossless", "masks")},
         "bytes_lzw": part.bytes["source_lzw"],
@@ -204,8 +203,16 @@ def _partition_fields(partition: PartitionKey, part: Tally, codecs: list[CodecRo
     }
 
 
-def _fit_fields(codec: CodecRow) -> dict[str, Any]:
-    """How the fit of one generation went: loss terms over its steps, and what they were steered to."""
-    trace = FitTrace.from_text(str(codec.facts[LOSS_TERMS]))
-    terms = {name: list(values) for name, values in trace.terms.items()}
-    return {"generation": codec.generation, "steps": list(trace.steps), "terms": terms, "targets": dict(trace.targets)}
+def _fits(codec: CodecRow) -> list[dict[str, Any]]:
+    """How each fit of one generation went: loss terms over its steps, what they were steered to, if it was kept."""
+    return [
+        {
+            "generation": codec.generation,
+            "family": family,
+            "kept": trace.kept,
+            "steps": list(trace.steps),
+            "terms": {name: list(values) for name, values in trace.terms.items()},
+            "targets": dict(trace.targets),
+        }
+        for family, trace in traces_of(codec.family, codec.facts)
+    ]

@@ -25,7 +25,7 @@ def fits_of(status: Mapping[str, Any], geohash: str, group: str) -> list[Fit]:
     for place in here:
         for fit in place["fits"]:
             whose = f"{place['collection']}, " if several else ""
-            found.append((f"{whose}generation {fit['generation']}, {_index_term(fit)}", fit))
+            found.append((f"{whose}generation {fit['generation']}, {_index_term(fit)}{_dropped(fit)}", fit))
     return found[-LINES_MAX:]
 
 
@@ -34,8 +34,15 @@ def _index_term(fit: Mapping[str, Any]) -> str:
     return f"with the {' and '.join(names)} term" if names else "without an index term"
 
 
+def _dropped(fit: Mapping[str, Any]) -> str:
+    return "" if fit["kept"] else f" ({fit['family']}, not kept)"
+
+
 def terms_over_steps(folder: Path, name: str, title: str, fits: Sequence[Fit]) -> Chart | None:
-    """One panel a term, one line a fit, dashed at what the term was steered to; None where nothing was optimised."""
+    """One panel a term, one line a fit, dashed at what the term was steered to; None where nothing was optimised.
+
+    A fit whose codec was not kept is dotted.
+    """
     terms = list(dict.fromkeys(term for _, fit in fits for term in fit["terms"]))
     if not terms:
         return None
@@ -60,6 +67,7 @@ def terms_over_steps(folder: Path, name: str, title: str, fits: Sequence[Fit]) -
 
 
 def _line(axes: Any, fit: Mapping[str, Any], term: str, label: str, colour: str) -> None:
-    axes.plot(fit["steps"], fit["terms"].get(term, [float("nan")] * len(fit["steps"])), color=colour, label=label)
+    values = fit["terms"].get(term, [float("nan")] * len(fit["steps"]))
+    axes.plot(fit["steps"], values, color=colour, label=label, linestyle="-" if fit["kept"] else ":")
     if term in fit["targets"]:
         axes.axhline(fit["targets"][term], color=colour, linewidth=0.9, linestyle="--")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,10 +29,16 @@ def place(facts: Facts, partition: PartitionKey, images: Path) -> str:
     parts = [page.chart(over_time, f"Errors of {counted(len(infos), 'date')}.")] if len(infos) > 1 else []
     fits = loss_terms.fits_of(facts.status, partition.geohash, partition.group)
     terms = loss_terms.terms_over_steps(images, f"loss-terms-{name}", str(partition), fits)
-    parts += [page.chart(terms, "Loss terms of its fits; dashed: what a term was steered to.")] if terms else []
+    parts += [page.chart(terms, _about(fits))] if terms else []
     for position, shown in enumerate(facts.shown[partition]):
         parts += _date(shown, f"{name}-{position}", images)
     return page.heading(f"Place {partition}") + page.card(*parts)
+
+
+def _about(fits: Sequence[loss_terms.Fit]) -> str:
+    dropped = not all(fit["kept"] for _, fit in fits)
+    why = "; dotted: what was fitted is not kept, another codec took fewer bytes" if dropped else ""
+    return f"Loss terms of its fits; dashed: what a term was steered to{why}."
 
 
 def _date(shown: Shown, name: str, images: Path) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geostore.codec import Effort, Progress, Series
+from geostore.codec import SMALL, Effort, Encoded, Progress, RawCodec, Series
 from geostore.collection import Policy
+from geostore.fit_trace import FitTrace
 from geostore.vae import sizing
 from geostore.vae.base import Base
 from geostore.vae.borrow import borrow_codec
@@ -18,6 +20,11 @@ from geostore.vae.fit import fit_codec
 DELTA_BYTES = 1100  # of a whole delta
 DELTA_SAVES = 0.08  # of the embeddings' bytes, expected of a whole delta before it is fitted
 OWN_SAVES = 0.2  # of the embeddings' bytes, expected of an own network before it is fitted
+_LEAVES = (
+    0.6  # of the embeddings' bytes on a base, at least, whatever refining and a delta save: 0.74 is the least seen
+)
+_OWN_WEIGHTS = 0.8  # of an own network's foreseen bytes, at least
+_HOPELESS = 1.25  # times what a rival takes, expected of the best codec: as much as estimates were found to err, twice
 _SAMPLE_DATES = 6  # rasters encoded to compare two codecs
 _LONG = 24  # dates from which a series is long: its embedding has something to learn
 _PREFERENCE = 0.4  # in a long series, going without a network must take less than this share of its bytes
@@ -44,12 +51,20 @@ class Candidate:
 
     @classmethod
     def of(cls, codec: VaeCodec, series: Series, effort: Effort) -> Candidate:
-        """Encode a few rasters."""
+        """Encode a few rasters, together: that takes a third of the time of one by one."""
         dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
-        sample = dates[np.linspace(0, len(dates) - 1, min(_SAMPLE_DATES, len(dates))).round().astype(int)]
-        sizes = [len(codec.encode(series.pixels[t], series.valid[t]).payload) for t in sample]
-        lent = 0.0 if codec.borrowed is None else effort.network_share * len(codec.borrowed.base.data)
-        return cls(codec, float(np.mean(sizes)) * len(dates) if sizes else 0.0, lent)
+        at = dates[np.linspace(0, len(dates) - 1, min(_SAMPLE_DATES, len(dates))).round().astype(int)]
+        few = replace(series, pixels=series.pixels[at], valid=series.valid[at], times_us=series.times_us[at])
+        mean = _bytes(codec.encode_series(few)) / max(1, len(at))
+        return cls(codec, mean * len(dates), _lent(codec, effort))
+
+
+def _lent(codec: VaeCodec, effort: Effort) -> float:
+    return 0.0 if codec.borrowed is None else effort.network_share * len(codec.borrowed.base.data)
+
+
+def _bytes(encoded: Sequence[Encoded]) -> int:
+    return sum(len(e.payload) for e in encoded) + sum(map(len, {e.shared for e in encoded}))
 
 
 def choose_codec(
@@ -60,30 +75,87 @@ def choose_codec(
     progress: Progress,
     parent: VaeCodec | None = None,
     held: Sequence[Base] = (),
-) -> VaeCodec:
+) -> VaeCodec | RawCodec:
     """The codec that keeps `policy` at the fewest bytes over the series, without fitting what cannot pay.
 
     With no steps of effort nothing is fitted where a base takes the bands: the place is stored at once, and a later
-    fit may put it on a delta or a network of its own.
+    fit may put it on a delta or a network of its own. Nothing is fitted either that would take more than
+    `effort.bytes_max` whatever it saves, and where every codec is expected to, the lossless one comes back. A codec
+    tells how the last fit went, though what was fitted may have been dropped.
     """
     bare = borrow_codec(series, policy=policy, effort=effort, progress=progress, held=held)
     if bare is None:
-        return fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, parent=parent)
-    best = Candidate.of(bare, series, effort)
-    if effort.steps and DELTA_SAVES * best.payloads > DELTA_BYTES:
+        return _without_base(series, policy, effort, progress, parent)
+    still = fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, plan=sizing.NO_NETWORK)
+    if _rival(effort) <= min(len(still.to_bytes()), len(bare.to_bytes()) + _lent(bare, effort)):
+        return _given_up(series, None)
+    without, plain = Candidate.of(still, series, effort), Candidate.of(replace(bare, rounds=0), series, effort)
+    if _rival(effort) < min(without.total / _HOPELESS, _least(plain), _least_own(series, policy)):
+        return _given_up(series, None)
+    best, last = Candidate.of(bare, series, effort), bare
+    bar = min(_rival(effort), without.total / _preference(series))
+    if effort.steps and DELTA_SAVES * best.payloads > DELTA_BYTES and _least(best) + DELTA_BYTES < bar:
         moved = borrow_codec(series, policy=policy, effort=effort, progress=progress, delta="whole", held=held)
         assert moved is not None
-        best = min(best, Candidate.of(moved, series, effort), key=lambda c: c.total)
-    if effort.steps and OWN_SAVES * best.payloads + best.lent > sizing.parameters(series) * sizing.BYTES_PER_PARAMETER:
-        own = _own(series, policy, effort, progress, parent)
-        best = min(best, Candidate.of(own, series, effort), key=lambda c: c.total)
-    still = fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, plan=sizing.NO_NETWORK)
-    without = Candidate.of(still, series, effort)
-    share = _PREFERENCE if len(series) >= _LONG else 1.0
-    return without.codec if without.total < share * best.total else best.codec
+        last, best = moved, min(best, Candidate.of(moved, series, effort), key=lambda c: c.total)
+    if effort.steps and OWN_SAVES * best.payloads + best.lent > _weights(series) and _least_own(series, policy) < bar:
+        last = _own(series, policy, effort, progress, parent)
+        best = min(best, Candidate.of(last, series, effort), key=lambda c: c.total)
+    return _kept(without, best, last, series, effort)
+
+
+def _without_base(
+    series: Series, policy: Policy, effort: Effort, progress: Progress, parent: VaeCodec | None
+) -> VaeCodec | RawCodec:
+    """An own network or none, by `sizing.plan`."""
+    plan = sizing.plan(series, policy)
+    if plan.channels and _least_own(series, policy) > _rival(effort):
+        plan = sizing.NO_NETWORK
+    codec = fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, parent=parent, plan=plan)
+    found = Candidate.of(codec, series, effort)
+    return _kept(found, found, codec, series, effort)
 
 
 def _own(series: Series, policy: Policy, effort: Effort, progress: Progress, parent: VaeCodec | None) -> VaeCodec:
     lender = parent if parent is not None and parent.borrowed is None else None
     plan = sizing.network_plan(series)
     return fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, parent=lender, plan=plan)
+
+
+def _rival(effort: Effort) -> float:
+    return math.inf if effort.bytes_max is None else float(effort.bytes_max)
+
+
+def _preference(series: Series) -> float:
+    return _PREFERENCE if len(series) >= _LONG else 1.0
+
+
+def _least(bare: Candidate) -> float:
+    """Bytes that a base, a delta on it and the embeddings hardly fall below."""
+    return bare.total - (1 - _LEAVES) * bare.payloads
+
+
+def _weights(series: Series) -> float:
+    return sizing.parameters(series) * sizing.BYTES_PER_PARAMETER
+
+
+def _least_own(series: Series, policy: Policy) -> float:
+    """Bytes that an own network and its embeddings hardly fall below."""
+    bits, dates = sizing.foreseen_bits(series, policy), int(series.valid.any(axis=(1, 2)).sum())
+    payloads = dates * sizing.network_bytes(series, policy) * bits.low / max(bits.bits, 1e-9)
+    return _OWN_WEIGHTS * _weights(series) + sizing.static_bytes(series, policy) + payloads
+
+
+def _kept(without: Candidate, best: Candidate, last: VaeCodec, series: Series, effort: Effort) -> VaeCodec | RawCodec:
+    """Of a codec without a network and the best with one, which is kept; `last` is the one fitted last."""
+    rival = _rival(effort)
+    share = 1.0 if best.total > rival else _preference(series)
+    found = without if without.total < share * best.total else best
+    dropped = None if last.trace is None else replace(last.trace, kept=False)
+    if found.total > _HOPELESS * rival:
+        return _given_up(series, dropped)
+    return found.codec if found.codec.trace is not None else replace(found.codec, trace=dropped)
+
+
+def _given_up(series: Series, trace: FitTrace | None) -> RawCodec:
+    return RawCodec(series.bands, effort=SMALL, trace=trace)

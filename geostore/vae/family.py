@@ -18,8 +18,8 @@ class VaeFamily:
 
     The network is a base that many places share, with or without a delta, or the place's own: whatever takes the
     fewest bytes, as `geostore.vae.choose` works out. Where a codec and its embeddings are expected to take more bytes
-    than the lossless rasters, or the static image alone more than a rival does, or nothing in the series can be seen,
-    `fit` returns the lossless codec instead, at once.
+    than the lossless rasters or than a rival does, or nothing in the series can be seen, `fit` returns the lossless
+    codec instead, as soon as that shows.
     """
 
     name: ClassVar[str] = "vae"
