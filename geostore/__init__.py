@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from geostore.index.labels import AtLeast, Exactly, Some
     from geostore.index.spatial import Circle
     from geostore.keys import PartitionKey, RasterKey
+    from geostore.policy import IndexBounds
     from geostore.raster import Band, Bands, Grid, Raster
     from geostore.settings import Settings
 
@@ -28,6 +29,7 @@ _HOMES = {
     "Exactly": "index.labels",
     "GeostoreError": "errors",
     "Grid": "raster",
+    "IndexBounds": "policy",
     "PartitionKey": "keys",
     "Policy": "collection",
     "Raster": "raster",
@@ -48,6 +50,7 @@ __all__ = [
     "Exactly",
     "GeostoreError",
     "Grid",
+    "IndexBounds",
     "PartitionKey",
     "Policy",
     "Raster",
