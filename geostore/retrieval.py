@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +263,8 @@ def _views(labelled: LabelledSet, descriptor: Descriptor, known: Ints, seed: int
         progress("describing views", row / len(known))
         return _describe(descriptor, labelled, turned(pixels(row), way))
 
-    return views_of(asked.tolist(), view, descriptor.width(labelled.bands))
+    shown = ((row, way, partial(view, row)) for row, way in asked.tolist())
+    return views_of(shown, descriptor.width(labelled.bands))
 
 
 def _describe(descriptor: Descriptor, labelled: LabelledSet, pixels: Pixels) -> Floats:

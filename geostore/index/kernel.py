@@ -144,10 +144,11 @@ def fit_kernel_head(
     more = rng.permutation(0 if seen is None else len(seen))[: max(ANCHORS_MAX - len(rows), 0)]
     count = len(rows) + len(more) if len(rows) <= ANCHORS_MAX else ANCHORS_SAMPLED
     mean = points.mean(axis=0, dtype=np.float64).astype(np.float32)
-    turn = _chosen(points - mean, which, codes, NUMBERS_MAX // count, progress)
+    of = np.arange(len(rows))
     if seen is not None:
-        points = np.concatenate([points, _rooted(seen.vectors[more], roots)])
-        which = np.concatenate([which, which[seen.of[more]]])
+        points, of = np.concatenate([points, _rooted(seen.vectors[more], roots)]), np.append(of, seen.of[more])
+    which = which[of]
+    turn = _chosen(points - mean, which, of, codes, NUMBERS_MAX // count, progress)
     turned = (points - mean) @ turn
     weights = _weights(turned, turned[:count], codes[which], progress)
     return KernelHead("kernel", roots, mean, turn, turned[:count], weights)
@@ -164,17 +165,22 @@ def _codes(groups: int, bits: int, rng: np.random.Generator) -> Floats:
     return codes
 
 
-def _chosen(points: Floats, which: Groups, codes: Floats, directions: int, progress: Progress) -> Floats:
-    """(width, directions) turn with which most of the first rows are nearest to their code, each left out in turn."""
-    first, groups = points[:ANCHORS_SAMPLED], which[:ANCHORS_SAMPLED]
+def _chosen(points: Floats, which: Groups, of: Groups, codes: Floats, directions: int, progress: Progress) -> Floats:
+    """(width, directions) turn with which most of the first rows are nearest to their code, each left out in turn.
+
+    Of (N, width) points, `of` is their own number, or of a view, which follow the rows, that of its row, with which it
+    is left out.
+    """
+    first = points[: min(int(of.max()) + 1, ANCHORS_SAMPLED)]
     values, vectors = np.linalg.eigh(first.T.astype(np.float64) @ first / len(first))
     kept = np.argsort(values)[::-1][: min(directions, len(first) - 1)]
+    tried = np.flatnonzero(of < np.sort(of)[ANCHORS_SAMPLED]) if len(of) > ANCHORS_SAMPLED else np.arange(len(of))
     values = np.maximum(values[kept], 1e-4 * values[kept].mean() + 1e-20)
     best, chosen = -1.0, np.empty(0, np.float32)
     for step, whitening in enumerate(WHITENINGS):
         progress("choosing how the head is fitted", step / len(WHITENINGS))
         turn = _turn(values, vectors[:, kept], whitening)
-        right = _right_without(first @ turn, groups, codes)
+        right = _right_without(points[tried] @ turn, which[tried], of[tried], codes)
         if right > best:
             best, chosen = right, turn
     return chosen
@@ -186,12 +192,15 @@ def _turn(values: Doubles, vectors: Doubles, whitening: float) -> Floats:
     return np.asarray(vectors / divided / np.sqrt(2 * (values / divided**2).sum()), np.float32)
 
 
-def _right_without(points: Floats, which: Groups, codes: Floats) -> float:
+def _right_without(points: Floats, which: Groups, of: Groups, codes: Floats) -> float:
     """Share of rows nearest to their group's code, each by the head that the others give (in closed form)."""
     inverse = np.linalg.inv(_kernel(points, points).astype(np.float64) + _RIDGE * np.eye(len(points)))
     wanted = codes[which].astype(np.float64)
-    made = wanted - inverse @ wanted / np.diag(inverse)[:, None]
-    return float((np.argmax(made @ codes.T, axis=1) == which).mean())
+    left, order = inverse @ wanted, np.argsort(of, kind="stable")
+    together = np.split(order, np.flatnonzero(np.diff(of[order])) + 1)  # a row, and its views
+    made = np.array([wanted[t[0]] - np.linalg.solve(inverse[np.ix_(t, t)], left[t])[0] for t in together])
+    rows = np.array([t[0] for t in together])
+    return float((np.argmax(made @ codes.T, axis=1) == which[rows]).mean())
 
 
 def _weights(points: Floats, anchors: Floats, wanted: Floats, progress: Progress) -> Floats:

@@ -63,13 +63,13 @@ def drawn(rows: int, most: int, *, seed: int) -> Ints:
     return np.stack([row, order[row, place]], axis=1).astype(np.int64)
 
 
-def views_of(asked: Iterable[tuple[int, int]], describe: Callable[[int, int], Floats], width: int) -> Views:
-    """What `describe` gives for each (row, way); none where the descriptor does not see which way its pixels lie."""
+def views_of(shown: Iterable[tuple[int, int, Callable[[int], Floats]]], width: int) -> Views:
+    """Of each (row, way, what describes the row in a way); none where a descriptor does not see how its pixels lie."""
     vectors, of, moved = list[Floats](), list[int](), False
-    for row, way in asked:
+    for row, way, describe in shown:
         if len(of) == _PROBED and not moved:
             break
-        vectors.append(describe(row, way))
+        vectors.append(describe(way))
         of.append(row)
-        moved = moved or bool(np.abs(vectors[-1] - describe(row, 0)).max() > _SAME)
+        moved = moved or bool(np.abs(vectors[-1] - describe(0)).max() > _SAME)
     return Views(np.array(vectors, np.float32), np.array(of, np.int64)) if moved else no_views(width)

@@ -20,6 +20,7 @@ from geostore.node.search.levels import CHIP, FINE, RASTER, Levels
 from geostore.node.search.models import SearchModel, head_from_bytes, learned_by, model_event, plain_head
 from geostore.node.search.sampling import described
 from geostore.node.search.training import series_of, train_descriptor
+from geostore.node.search.viewing import Viewing
 from geostore.query import messages
 from geostore.query.messages import Array, Progress, Reply
 from geostore.storage import EventRow
@@ -160,7 +161,8 @@ def _upgrade(
     base, weights = _redescribed(node, model, partitions, request, progress)
     levels = node.following.level(base, progress, partitions=partitions)
     rows = described(levels, node.following.spoken().labelling)
-    data, facts = Learning(node.following.root, rows, request, progress).head()
+    viewing = Viewing(node, node.following.root, base, rows, progress)
+    data, facts = Learning(viewing, request, progress).head()
     newer = replace(base, head=head_from_bytes(data), generation=model.generation + 1)
     if newer.space == model.space:
         return {"space": model.to_fields(), **facts}

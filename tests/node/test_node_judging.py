@@ -46,7 +46,8 @@ def trainer(rows: Made) -> judging.Train:
     """Kernel regression by labels, a rotation without."""
 
     def train(by: str, among: Bools | None) -> Head:
-        points, groups, _ = samples(rows, by, seed=0, among=among)
+        chosen, groups, _ = samples(rows, by, seed=0, among=among)
+        points = rows.points(chosen)
         return fit_kernel_head(points, groups, 64) if by == LABELS else rotation(points, 64)
 
     return train

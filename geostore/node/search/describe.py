@@ -64,7 +64,7 @@ def described(node: Node, model: SearchModel, keys: Sequence[RasterKey]) -> Iter
             rows.append(node.store.raster(key))
         except (NotFound, Corrupt):  # withdrawn meanwhile, or rotten: `verify` says so
             continue
-    for row, cell, raster in _decoded(node, rows):
+    for row, cell, raster in decoded(node, rows):
         whole = model.descriptor.describe(raster.pixels, raster.valid, raster.bands)[None]
         found = {RASTER: (np.array([gh.code_of(row.key.geohash)]), whole)} if whole.any() else {}
         for kind in finer(row.key.geohash, cell) if found else ():
@@ -79,13 +79,13 @@ def finer(geohash: str, cell: Grid) -> list[str]:
     return [CHIP, FINE][: letters if enough else min(letters, 1)]
 
 
-def _decoded(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[RasterRow, Grid, Raster]]:
+def decoded(node: Node, rows: Sequence[RasterRow]) -> Iterator[tuple[RasterRow, Grid, Raster]]:
     """Rows that decode; those of a batch with a rotten one are read one by one."""
     try:
         yield from [(r, c.cell, raster) for r, (c, raster) in zip(rows, read_rows(node, rows), strict=True)]
     except (Corrupt, NotFound):
         for row in rows if len(rows) > 1 else ():
-            yield from _decoded(node, [row])
+            yield from decoded(node, [row])
 
 
 @dataclass

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cached_property
 from typing import Any
 
 from geostore.index.signatures import BASELINES, Head
+from geostore.index.views import Views, no_views
 from geostore.node.search.judging import Verdict, judge
 from geostore.node.search.models import head_from_bytes
 from geostore.node.search.parts import kept
 from geostore.node.search.sampling import LABELS, UNLABELLED, Bools, Described, samples
-from geostore.node.search.training import method_for, train
+from geostore.node.search.training import KERNEL, method_for, train
+from geostore.node.search.viewing import Viewing
 from geostore.query.messages import IndexUpgrade, Progress
 
 
@@ -20,16 +22,19 @@ class Learning:
     """The heads of one upgrade of one model.
 
     Attributes:
-        root: the folder of all indexes, where what was trained is kept until the upgrade is done.
-        rows: what is described.
+        viewing: what is described, and makes views of it.
         request: what was asked for.
         progress: told what is done; may raise to stop.
     """
 
-    root: Path
-    rows: Described
+    viewing: Viewing
     request: IndexUpgrade
     progress: Progress
+
+    @property
+    def rows(self) -> Described:
+        """What is described."""
+        return self.viewing.rows
 
     def head(self) -> tuple[bytes, dict[str, Any]]:
         """The head's bytes, and by what it was learned.
@@ -56,14 +61,22 @@ class Learning:
     def _trained(self, by: str, among: Bools | None = None) -> tuple[bytes, dict[str, Any]]:
         """A head by LABELS or UNLABELLED, of the rows `among`, all if None."""
         asked = self.request
-        points, groups, rule = samples(self.rows, by, seed=asked.seed, among=among)
+        chosen, groups, rule = samples(self.rows, by, seed=asked.seed, among=among)
         method = asked.head or method_for(groups, rule)
+        points = self.rows.points(chosen)
+        views = self._views.among(chosen) if (method, rule) == (KERNEL, LABELS) else no_views(points.shape[1])
         data = kept(
-            self.root,
+            self.viewing.root,
             {"head": method, "bits": asked.bits, "steps": asked.steps, "seed": asked.seed},
-            (points, groups),
+            (points, groups, views.vectors, views.of),
             lambda: train(
-                method, points, groups, asked.bits, steps=asked.steps, seed=asked.seed, progress=self.progress
+                method, points, groups, views, asked.bits, steps=asked.steps, seed=asked.seed, progress=self.progress
             ),
         )
-        return data, {"by": rule, "rows": len(points), "method": method}
+        return data, {"by": rule, "rows": len(points), "views": len(views), "method": method}
+
+    @cached_property
+    def _views(self) -> Views:
+        """Of all rows that labels can be learned from."""
+        chosen, _, _ = samples(self.rows, LABELS, seed=self.request.seed)
+        return self.viewing.views(chosen, seed=self.request.seed)

@@ -47,10 +47,23 @@ class Described:
         kept = np.append(np.where(self.rasters > 1, np.arange(len(self.rasters)), -1), -1)
         return np.asarray(kept[self.sets], np.int64)
 
+    def keys(self, chosen: Ints) -> list[bytes]:
+        """Keys of the rasters that rows belong to, by their numbers."""
+        starts, which = self._parts_of(chosen)
+        found = []
+        for row, number in zip(chosen.tolist(), which.tolist(), strict=True):
+            segment, rows = self.parts[number]
+            found.append(segment.keys[int(segment.owners[rows[row - starts[number]]])])
+        return found
+
+    def _parts_of(self, chosen: Ints) -> tuple[Ints, Ints]:
+        """Where parts begin, and the part of each of (M,) rows."""
+        starts = np.cumsum([0, *(len(rows) for _, rows in self.parts)])
+        return starts, np.searchsorted(starts, chosen, "right") - 1
+
     def points(self, chosen: Ints) -> Floats:
         """(M, D) float32 descriptors of rows by their numbers, in this order."""
-        starts = np.cumsum([0, *(len(rows) for _, rows in self.parts)])
-        which = np.searchsorted(starts, chosen, "right") - 1
+        starts, which = self._parts_of(chosen)
         out: Floats | None = None
         for number, (segment, rows) in enumerate(self.parts):
             assert segment.descriptors is not None
@@ -119,8 +132,8 @@ def _sets(
     return sets[which]
 
 
-def samples(rows: Described, by: str, *, seed: int, among: Bools | None = None) -> tuple[Floats, Ints, str]:
-    """Descriptors of rows, what each belongs to, and by which of four rules.
+def samples(rows: Described, by: str, *, seed: int, among: Bools | None = None) -> tuple[Ints, Ints, str]:
+    """Numbers of rows to learn from, what each belongs to, and by which of four rules.
 
     "labels": the labels of the raster, where two rasters or more have just these; other rows are left out. Without
     them the first that two groups keep: "places": the cell, seen at several dates; "neighbours": the cell one level up,
@@ -146,7 +159,7 @@ def samples(rows: Described, by: str, *, seed: int, among: Bools | None = None) 
     if len(chosen) > ROWS_MAX:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, ROWS_MAX, replace=False))
     chosen = np.tile(chosen, 2) if rule == "rows" else chosen
-    return rows.points(chosen), groups[chosen], rule
+    return chosen, groups[chosen], rule
 
 
 def unlabelled(cells: Ints) -> tuple[Ints, str]:

@@ -16,6 +16,7 @@ from geostore.index.descriptors import GROUP, Trainable
 from geostore.index.kernel import enough, fit_kernel_head
 from geostore.index.learned import train_head
 from geostore.index.signatures import BASELINES
+from geostore.index.views import Views
 from geostore.keys import PartitionKey
 from geostore.node.decode import read_rows
 from geostore.node.search.models import head_from_bytes
@@ -83,15 +84,25 @@ def describer_here(name: str, series: Sequence[Series], steps: int | None, seed:
 
 
 def train(
-    head: str, points: Floats, groups: Ints, bits: int, *, steps: int | None, seed: int, progress: Progress
+    head: str,
+    points: Floats,
+    groups: Ints,
+    views: Views,
+    bits: int,
+    *,
+    steps: int | None,
+    seed: int,
+    progress: Progress,
 ) -> bytes:
     """The bytes of a head trained on (N, D) descriptors, in a spawned process that ends with `progress` raising.
+
+    Views of the rows are learned from by a kernel head alone.
 
     Raises:
         InvalidInput: too few groups, or more bits than the method can give. Unavailable: the process was killed.
     """
     what = f"training a {head} head on {len(points)} descriptors"
-    return _apart(what, progress, train_here, head, points, groups, bits, steps, seed)
+    return _apart(what, progress, train_here, head, points, groups, views, bits, steps, seed)
 
 
 def _apart(what: str, progress: Progress, work: Callable[..., bytes], *arguments: Any) -> bytes:
@@ -110,12 +121,12 @@ def _apart(what: str, progress: Progress, work: Callable[..., bytes], *arguments
         pool.end(now=not done)
 
 
-def train_here(head: str, points: Floats, groups: Ints, bits: int, steps: int | None, seed: int) -> bytes:
+def train_here(head: str, points: Floats, groups: Ints, views: Views, bits: int, steps: int | None, seed: int) -> bytes:
     """As `train`, in this process."""
     if head == LEARNED:
         return train_head(points, groups, bits, seed=seed, steps=steps or STEPS).to_bytes()
     if head == KERNEL:
-        return fit_kernel_head(points, groups, bits, seed=seed).to_bytes()
+        return fit_kernel_head(points, groups, bits, views=views, seed=seed).to_bytes()
     made = BASELINES[head](points, bits)
     assert head_from_bytes(made.to_bytes()).bits == bits
     return made.to_bytes()
