@@ -88,6 +88,11 @@ def raster_row(cell: int, t: int, seed: int) -> RasterRow:
         bytes_jxl=int(rng.integers(15_000, 20_000)),
         original="",
         certificate=Certificate(
-            4096, error, float(rng.uniform(0.1, 0.2)), {"NDVI": SpectralError(10 * error, 50 * error, 100 * error)}
+            4096,
+            error,
+            float(rng.uniform(0.1, 0.2)),
+            {"NDVI": SpectralError(10 * error, 50 * error, 100 * error)},
+            mae=0.7 * error**0.5,
+            p99=3 * error**0.5,
         ),
     )
