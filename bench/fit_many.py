@@ -1,7 +1,7 @@
 """Deltas of many small places in one pass against one after the other: `python -m bench.fit_many`.
 
 Synthetic places, so that any machine can run it. Both ways take the same steps on the same places; the error each
-place is left with stands beside the time.
+place is left with stands beside the time. What that would be worth in `geostore fit` is measured in `bench.fit_store`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bench import rd_places
-from bench.harness import Bench, run
-from geostore.codec import Effort, quiet
+from bench import fit_store, rd_places
+from bench.harness import Bench, run, workplace
+from geostore.codec import Effort, Series, quiet
 from geostore.collection import Policy
 from geostore.raster import Grid
 from geostore.scene.synthetic import GRID, Synthetic
@@ -29,13 +29,18 @@ PLACES, STEPS = 64, 20
 SIDES = (32,)  # pixels
 
 
+def place(seed: int, side: int, dates: int, step_days: float) -> Series:
+    """A synthetic place without clouds."""
+    grid = Grid(GRID.crs, GRID.left, GRID.top, GRID.xres, GRID.yres, side, side)
+    made = list(Synthetic(seed=seed, grid=grid, dates=dates, step_days=step_days, cloud_share=0.0).series())
+    return rd_places._series(np.stack([d.raster.pixels for d in made]), made[0].raster.bands)  # noqa: SLF001
+
+
 def lessons(side: int, count: int) -> list[Lesson]:
     """Synthetic places of 8 dates, as a fit of deltas sees them."""
     found = []
     for seed in range(count):
-        grid = Grid(GRID.crs, GRID.left, GRID.top, GRID.xres, GRID.yres, side, side)
-        made = list(Synthetic(seed=seed, grid=grid, dates=8, step_days=40, cloud_share=0.0).series())
-        series = rd_places._series(np.stack([d.raster.pixels for d in made]), made[0].raster.bands)  # noqa: SLF001
+        series = place(seed, side, 8, 40)
         codec = borrow_codec(series, policy=Policy(), effort=Effort())
         assert codec is not None
         found.append(replace(lesson_of(codec, series), log_step=0.0))
@@ -57,7 +62,16 @@ def left_over(layout: Layout, tensors: Frozen, places: list[Lesson], deltas: lis
 
 
 def main(bench: Bench) -> None:
-    """Each size in turn."""
+    """Each size in turn, then a store."""
+    _deltas(bench)
+    bench.write()
+    long = place(bench.seed, SIDES[0], *((3, 40) if bench.quick else (48, 10)))
+    fit_store.delta_share(bench, long, Policy(mse_max=1e-4, rivals=()))
+    with workplace() as folder:
+        fit_store.measure(bench, folder)
+
+
+def _deltas(bench: Bench) -> None:
     count, steps = (3, 2) if bench.quick else (PLACES, STEPS)
     for side in SIDES[:1] if bench.quick else SIDES:
         few = count if side <= 32 else count // 4

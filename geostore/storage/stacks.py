@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from geostore.errors import InvalidInput
+from geostore.durable import is_full
+from geostore.errors import InvalidInput, StorageFull
 from geostore.keys import PartitionKey
 from geostore.raster import Mask, Pixels
 
@@ -50,20 +52,40 @@ def stack_path(folder: Path, partition: PartitionKey) -> Path:
 
 
 def write_stack(path: Path, stack: Stack, *, state: str) -> None:
-    """Replace the stack at `path`; `state` names what it was made from (a digest of its rows), see `read_stack`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Replace the stack at `path`; `state` names what it was made from (a digest of its rows), see `read_stack`.
+
+    It is made in memory first: HDF5 takes the process down with it where a disk is full.
+
+    Raises:
+        StorageFull: the disk of `path` is full; an older stack is untouched.
+    """
+    packed = _pack(stack, state)
     temporary = path.with_suffix(f".tmp-{os.getpid()}")
     try:
-        with h5py.File(temporary, "w") as file:
-            for name in _DATASETS:
-                data = getattr(stack, name)
-                rows = max(1, _CHUNK_BYTES // max(1, data[:1].nbytes))
-                chunks = (min(rows, max(1, len(data))), *data.shape[1:])
-                file.create_dataset(name, data=data, chunks=chunks, compression="lzf", fletcher32=True)
-            file.attrs.update(format=STACK_FORMAT, state=state)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(packed)
         temporary.replace(path)
+    except OSError as error:
+        if is_full(error):
+            raise StorageFull(
+                f"no room left while writing a stack of {len(packed):,} bytes to {path}; make room there, or set "
+                "TMPDIR to a folder on a larger disk, and run it again"
+            ) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _pack(stack: Stack, state: str) -> memoryview:
+    out = io.BytesIO()
+    with h5py.File(out, "w") as file:
+        for name in _DATASETS:
+            data = getattr(stack, name)
+            rows = max(1, _CHUNK_BYTES // max(1, data[:1].nbytes))
+            chunks = (min(rows, max(1, len(data))), *data.shape[1:])
+            file.create_dataset(name, data=data, chunks=chunks, compression="lzf", fletcher32=True)
+        file.attrs.update(format=STACK_FORMAT, state=state)
+    return out.getbuffer()
 
 
 def read_stack(path: Path, *, state: str, bands: Sequence[int] | None = None) -> Stack | None:

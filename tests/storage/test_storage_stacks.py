@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import resource
+
 import h5py
 import numpy as np
 import pytest
 from storage_rows import partition
 
-from geostore.errors import InvalidInput
+from geostore.errors import InvalidInput, StorageFull
 from geostore.storage.stacks import Stack, read_stack, stack_path, write_stack
 
 
@@ -51,3 +53,18 @@ def test_a_stack_of_unequal_lengths_is_refused():
     good = _stack(0, 2)
     with pytest.raises(InvalidInput, match="do not belong together"):
         Stack(pixels=good.pixels, valid=good.valid[:1], time_us=good.time_us)
+
+
+def test_a_full_disk_is_an_error_and_leaves_the_older_stack(tmp_path):
+    """With no room for the file, StorageFull names the way out, and what lay there before is still read."""
+    path, older = stack_path(tmp_path, partition()), _stack(0, 5)
+    write_stack(path, older, state="a")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(StorageFull, match="TMPDIR"):
+            write_stack(path, _stack(1, 6), state="b")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert _equal(read_stack(path, state="a"), older)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
