@@ -100,6 +100,14 @@ def everyday() -> Mapping[str, tuple[str, ...]]:
     return {names[code].lower(): tuple(words) for code, words in found.items()}
 
 
+@cache
+def called_as(name: str) -> tuple[str, ...]:
+    """What people call the class of CORINE of that name, or the classes that they call so; () if there is none."""
+    own, word = everyday().get(name.lower(), ()), name.lower()
+    others = [other for words in everyday().values() if word in words for other in words if other != word]
+    return tuple(dict.fromkeys([*own, *others]))
+
+
 def _plain(name: str) -> str:
     """A name without what spellings differ in."""
     return "".join(word.removesuffix("s") for word in re.findall(r"\w+", name.lower()))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from geostore.index.bits import Rows
 from geostore.index.encoders import Doubles, Floats, TextEncoder, check_places, check_texts
 from geostore.index.filters import ALL, Filter, check_columns, plan
-from geostore.index.labels import everyday
+from geostore.index.labels import called_as
 from geostore.index.ranked import Match, Matches
 from geostore.index.rows import TIME
 from geostore.index.segment import Segment
@@ -24,6 +24,8 @@ from geostore.partition.geohash import name_of
 EARTH_KM = 6371.0088  # mean radius
 _ROWS = 1 << 18  # scored at once
 WORDS_MAX = 16  # of a text that are looked for one by one
+_SAME = 0.55  # cosine from which a word is taken for one that people call a class by
+_CALLED = 0.95  # such a word counts less than the name itself
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
 _EMPTY = frozenset(
     # articles, prepositions, and what every text about pictures says
@@ -70,13 +72,16 @@ class _Asked:
 
     Attributes:
         likeness: by name, lower case, (words,) float32, 0 where there is nothing.
+        meant: the same of what people call classes of land, by that; less than that of the class's own name.
     """
 
     likeness: Mapping[str, Floats]
+    meant: Mapping[str, Floats]
 
     def of(self, name: str) -> Floats:
-        """Of a name, or what people call it, whichever is more."""
-        return np.asarray(np.max([self.likeness[called] for called in _called(name)], axis=0), np.float32)
+        """Of a name, or what people call what it names, whichever is more."""
+        called = (self.meant[word] for word in called_as(name))
+        return np.asarray(np.max([self.likeness[name.lower()], *called], axis=0), np.float32)
 
 
 def by_words(indexes: Sequence[Segments], text: str, encoder: Words, k: int, *, wanted: Filter = ALL) -> Matches:
@@ -84,8 +89,8 @@ def by_words(indexes: Sequence[Segments], text: str, encoder: Words, k: int, *, 
 
     Every word of the text, and the text as a whole, is compared with every name; a row has for each the best of its
     names, and the mean over words is its score. What is below the encoder's `least` counts nothing, and rows of score 0
-    are no hits. A label counts as the groups of its legend that it is in, too, and a class of CORINE as what people
-    call it: "town" finds "Continuous urban fabric".
+    are no hits. A label counts as the groups of its legend that it is in, too, and as what people call such land:
+    "town" finds "Continuous urban fabric", and "pond" a store's own label "lake".
 
     Returns:
         Matches by score, the newest first of equals; a distance of 0 bits each.
@@ -148,21 +153,17 @@ def _great_circle(lat: float, apart: Doubles, to_lat: Doubles) -> Doubles:
 
 
 def _asked(indexes: Sequence[Segments], text: str, encoder: Words) -> _Asked:
-    """Likeness of a text's words to all names there are."""
+    """Likeness of a text's words to all names there are, and to what people call these."""
     (whole,) = check_texts([text])
     words = [w for w in dict.fromkeys(_WORD.findall(whole.lower())) if w not in _EMPTY][:WORDS_MAX]
-    found = {name for index in indexes for part in index.parts for name in _names(part.segment)}
-    names = sorted({called for name in found for called in _called(name)})
+    names = sorted({name.lower() for index in indexes for part in index.parts for name in _names(part.segment)})
     if not names:
-        return _Asked({})
-    likeness = encoder.text([*words, whole.lower()]) @ encoder.text(names).T
-    kept = np.where(likeness >= encoder.least, likeness, 0).astype(np.float32)
-    return _Asked(dict(zip(names, kept.T, strict=True)))
-
-
-def _called(name: str) -> tuple[str, ...]:
-    """A name in lower case, and what people call a class of CORINE of that name."""
-    return name.lower(), *everyday().get(name.lower(), ())
+        return _Asked({}, {})
+    called = sorted({word for name in names for word in called_as(name)})
+    likeness = encoder.text([*words, whole.lower()]) @ encoder.text([*names, *called]).T
+    near = np.where(likeness >= encoder.least, likeness, 0).astype(np.float32).T
+    same = np.where(likeness >= max(encoder.least, _SAME), _CALLED * likeness, 0).astype(np.float32).T
+    return _Asked(dict(zip(names, near[: len(names)], strict=True)), dict(zip(called, same[len(names) :], strict=True)))
 
 
 def _names(segment: Segment) -> list[str]:

@@ -11,9 +11,9 @@ from pyproj import Geod
 
 from geostore.errors import InvalidInput
 from geostore.index.encoders.lexical import Lexical
-from geostore.index.encoders.static import Static
+from geostore.index.encoders.static import Static, installed
 from geostore.index.filters import Filter
-from geostore.index.labels import corine, everyday
+from geostore.index.labels import Legend, called_as, corine, everyday
 from geostore.index.ordered import EARTH_KM, by_distance, by_words, distances_km
 from geostore.index.segments import Segments
 from geostore.partition.geohash import bounds, encode, names_of
@@ -156,3 +156,18 @@ def test_everyday_words_are_of_every_class_and_said_where_a_label_is_unknown() -
     assert all(words and len(set(words)) == len(words) for words in everyday().values())
     with pytest.raises(InvalidInput, match="no label 'town' in legend corine-2018; did you mean 'Urban fabric'"):
         corine().positions("town")
+
+
+def test_what_people_call_the_same_finds_a_store_s_own_labels(tmp_path) -> None:
+    """ "pond" finds the label "lake" before what sounds like it; the name itself is better than what it is called."""
+    legend, rows = Legend("own-3", ("lake", "pine", "town"), {}, {}), rows_made(3)
+    labels = legend.pack([(name,) for name in legend.labels])
+    made = Segments.create(tmp_path / "i", SPACE, 5)
+    made.append(replace(rows, owners=np.arange(3), labels=labels, legend=legend, categories={}))
+    encoders = [Lexical(), *([Static()] if installed() else [])]
+    for encoder in encoders:
+        for word, wanted, score in (("pond", 1, 0.95), ("lake", 1, 1.0), ("spruce", 2, 0.95), ("city", 4, 0.95)):
+            best = by_words([made], word, encoder, 1).found[0]
+            assert int(best.segment.labels.words[0, best.row]) == wanted, word
+            assert best.score == pytest.approx(score, abs=1e-5)
+    assert called_as("nothing of that name") == ()

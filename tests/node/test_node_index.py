@@ -494,7 +494,7 @@ def test_few_labels_are_left_out_and_taken_where_asked_for(node: Node) -> None:
         label(node, "field", cell="u8hkt", day=day)
     made = node.answer(messages.IndexUpgrade(bits=32, steps=10)).fields["indexes"][0]
     assert (made["by"], made["labels"]["used"]) == ("places", False)
-    assert "they count from 2 sets with 32 places each" in made["labels"]["why"]
+    assert "sets of labels have 32 places or more, 2 have to" in made["labels"]["why"]
     assert made["rows"] == sum(map(len, contents(node).values()))
     made = node.answer(messages.IndexUpgrade(bits=32, steps=10, by="labels")).fields["indexes"][0]
     rows = contents(node)

@@ -74,8 +74,8 @@ def test_labels_of_many_places_of_every_kind_are_used() -> None:
 @pytest.mark.parametrize(
     ("labelled", "shuffled", "why"),
     [
-        (of_each(31), False, "10 sets of labels, 0 of them with enough places"),
-        (of_each(60, 1), False, "1 of them with enough"),
+        (of_each(31), False, "0 of 10 sets of labels have 32 places or more, 2 have to"),
+        (of_each(60, 1), False, "1 of 10 sets of labels"),
         (of_each(60, 3), False, "are like those with labels"),
         (of_each(60), True, "right by labels"),
     ],

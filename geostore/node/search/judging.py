@@ -62,8 +62,8 @@ def judge(rows: Described, train: Train, *, seed: int) -> Verdict | None:
     counted = np.flatnonzero(counts >= PLACES_MIN)
     found = Verdict(used=False, why="", sets=len(counted), places=int(counts[counted].sum()))
     if len(counted) < SETS_MIN:
-        needed = f"they count from {SETS_MIN} sets with {PLACES_MIN} places each"
-        return replace(found, why=f"{len(counts)} sets of labels, {len(counted)} of them with enough places: {needed}")
+        why = f"{len(counted)} of {len(counts)} sets of labels have {PLACES_MIN} places or more, {SETS_MIN} have to"
+        return replace(found, why=why)
     mine = rows.whole & np.isin(rows.sets, counted)
     found = replace(found, covered=round(_covered(rows, mine, seed), 3))
     assert found.covered is not None
