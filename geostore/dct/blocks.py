@@ -86,8 +86,10 @@ class Blocks:
 
 
 def _scaled(values: Doubles, bits: int) -> Doubles:
-    """Values / 2^bits, rounded half up."""
-    return np.asarray(np.floor((values + 2.0 ** (bits - 1)) / 2.0**bits))
+    """Values / 2^bits, rounded half up; in their place."""
+    values += 2.0 ** (bits - 1)
+    values *= 2.0**-bits
+    return np.floor(values, out=values)
 
 
 @lru_cache(maxsize=32)

@@ -88,28 +88,42 @@ def move(planes: Doubles, by: Longs) -> Doubles:
     """(K, H, W) whole numbers as seen `by` (rows, columns) in PARTS further on; beyond the edges, the edge."""
     if not by.any():
         return planes
-    out = np.empty(planes.shape, np.int64)
-    _move(planes.astype(np.int64), int(by[0]), int(by[1]), _KERNELS, out)
-    return out.astype(np.float64)
+    out = np.empty(planes.shape)
+    _move(np.ascontiguousarray(planes), int(by[0]), int(by[1]), _KERNELS.astype(np.float64), out)
+    return out
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _move(planes: Doubles, down: int, right: int, kernels: Doubles, out: Doubles) -> None:
+    """Along rows, then along columns; whole numbers in float64, which are exact far beyond what 16 bits sum to."""
+    count, height, width = planes.shape
+    rows, columns = kernels[down & 7], kernels[right & 7]
+    half = np.empty((height, width))
+    line = np.empty(width + 8)
+    for k in range(count):
+        for y in range(height):
+            for x in range(width + 8):
+                line[x] = planes[k, y, min(max(x + (right >> 3) - 3, 0), width - 1)]
+            _weigh(columns, line, half[y])
+        for y in range(height):
+            seen = out[k, y]
+            seen[:] = 8192.0
+            for i in range(8):
+                _add(rows[i], half[min(max(y + (down >> 3) + i - 3, 0), height - 1)], seen)
+            for x in range(width):
+                seen[x] = np.floor(seen[x] * 2.0**-14)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _move(planes: Longs, down: int, right: int, kernels: Longs, out: Longs) -> None:
-    count, height, width = planes.shape
-    rows, columns = kernels[down & 7], kernels[right & 7]
-    half = np.empty((height, width), np.int64)
-    for k in range(count):
-        for y in range(height):
-            for x in range(width):
-                total = 0
-                for i in range(8):
-                    at = min(max(x + (right >> 3) + i - 3, 0), width - 1)
-                    total += columns[i] * planes[k, y, at]
-                half[y, x] = total
-        for y in range(height):
-            for x in range(width):
-                total = 0
-                for i in range(8):
-                    at = min(max(y + (down >> 3) + i - 3, 0), height - 1)
-                    total += rows[i] * half[at, x]
-                out[k, y, x] = (total + 8192) >> 14
+def _weigh(taps: Doubles, line: Doubles, out: Doubles) -> None:
+    """(W,) sums of eight neighbours in (W + 8,)."""
+    out[:] = 0.0
+    for i in range(8):
+        for x in range(len(out)):
+            out[x] += taps[i] * line[x + i]
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _add(weight: float, line: Doubles, out: Doubles) -> None:
+    for x in range(len(out)):
+        out[x] += weight * line[x]

@@ -83,7 +83,7 @@ class Past:
         if self.count == 1:
             self.standing = moved
         else:
-            self.standing = np.floor_divide((moved - self.standing) + self.count // 2, self.count) + self.standing
+            self.standing = np.floor((moved - self.standing + self.count // 2) / self.count) + self.standing
 
 
 @dataclass
