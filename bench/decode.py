@@ -1,4 +1,4 @@
-"""Rasters decoded a second: in this process, through a daemon, and read from LZW GeoTIFF and JPEG 2000 files."""
+"""Rasters decoded a second: in this process, by the daemon, and read from LZW GeoTIFF and JPEG 2000 files."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from geostore.client import Client
 from geostore.connection import connect
 from geostore.ingest import ingest
 from geostore.query.facts import RasterInfo
+from geostore.settings import Settings
 
 BAR = 1.3
 STEPS = 150  # of the fit: how well it fits changes nothing in how long decoding takes
@@ -72,12 +73,14 @@ def _measured(
 ) -> None:
     with (
         connect(store, readonly=True) as local,
+        connect(store, readonly=True, settings=Settings(decode_threads=1)) as alone,
         served(serve_store, str(store)) as address,
         connect(address) as remote,
     ):
         again = range(1 if bench.quick else -(-_RASTERS_MIN // len(infos)))
         tasks: dict[str, Callable[[], object]] = {
             "in process": lambda: [local.decode_rasters(infos) for _ in again],
+            "in process, one thread": lambda: [alone.decode_rasters(infos) for _ in again],
             "through the daemon": lambda: [remote.decode_rasters(infos) for _ in again],
             "LZW GeoTIFF, rasterio": lambda: [read_tif(path) for _ in again for path, _ in files],
             "JPEG 2000 lossless": lambda: [read_jpeg2000(path, bands) for _ in again for path, bands in files],
@@ -102,6 +105,8 @@ def _figures(bench: Bench, prefix: str, seconds: dict[str, list[float]]) -> None
     n, local, remote = len(seconds["in process"]), "in process", "through the daemon"
     what = "seconds in process, the whole partition in one request"
     bench.figure(f"{prefix}.daemon", over(remote, local), bar=BAR, better="lower", baseline=what, n=n)
+    what = "seconds in process by one thread; ours by one for each core"
+    bench.figure(f"{prefix}.threads", over(local, "in process, one thread"), better="lower", baseline=what, n=n)
     for key, name in (("over_lzw", "LZW GeoTIFF, rasterio"), ("over_jpeg2000", "JPEG 2000 lossless")):
         what = f"seconds to read the same rasters, {name}"
         bench.figure(f"{prefix}.{key}", over(local, name), better="lower", baseline=what, n=n)
