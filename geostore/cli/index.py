@@ -112,9 +112,10 @@ def _judged(found: dict[str, Any]) -> str:
     labels = found.get("labels")
     if labels is None or labels["why"] == "asked for":
         return ""
-    return (
-        f"; {labels['why']}" if labels["used"] else f"; labels were left out ({labels['why']}), --by labels takes them"
-    )
+    if labels["used"]:
+        return f"; {labels['why']}"
+    hint = "" if labels.get("asked") else ", --by labels takes them"
+    return f"; labels were left out ({labels['why']}){hint}"
 
 
 app.command("status")(verb(index_status))

@@ -130,6 +130,8 @@ def area_of(area: Any) -> Fields:
         InvalidInput: it is nothing that names an area.
     """
     if isinstance(area, str):
+        if area.lstrip().startswith("{") or area.endswith((".json", ".geojson")):
+            raise InvalidInput(f"within = {area[:80]!r} is text; give what `json.load` makes of it")
         return {"geohashes": [area]}
     if type(area).__name__ == "Circle":
         return {"circle": [area.lon, area.lat, area.radius_km]}

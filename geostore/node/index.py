@@ -18,7 +18,7 @@ from geostore.node.search import parts
 from geostore.node.search.learning import Learning
 from geostore.node.search.levels import CHIP, FINE, RASTER, Levels
 from geostore.node.search.models import SearchModel, head_from_bytes, learned_by, model_event, plain_head
-from geostore.node.search.sampling import described
+from geostore.node.search.sampling import LABELS, check_enough, described
 from geostore.node.search.training import series_of, train_descriptor
 from geostore.node.search.viewing import Viewing
 from geostore.query import messages
@@ -112,10 +112,13 @@ def index_upgrade(node: Node, request: messages.IndexUpgrade, arrays: tuple[Arra
     and a set of bands that would get the head it has keeps its generation.
 
     Raises:
-        InvalidInput: there is too little to train on. NotInstalled: no such descriptor or encoder. NotComparable: an
-            encoder wants bands that nothing stored has. Cancelled: `progress` said so.
+        InvalidInput: there is too little to train on, or labels are asked for and there are hardly any. NotInstalled:
+            no such descriptor or encoder. NotComparable: an encoder wants bands that nothing stored has. Cancelled:
+            `progress` said so.
     """
     known = _known(node)
+    if request.by == LABELS:
+        check_enough(node.following.spoken().labelling)
     fitting = known if request.encoder is None else _fitting(Encoded().from_bytes(_encoder(node, request)), known)
     parts.begin(node.following.root)
     made = [_upgrade(node, model, partitions, request, progress) for model, partitions in fitting]

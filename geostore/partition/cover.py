@@ -118,10 +118,15 @@ def _box(west: float, south: float, east: float, north: float) -> BaseGeometry:
 
 
 def from_geojson(item: Mapping[str, Any]) -> BaseGeometry:
-    """A geometry, Feature or FeatureCollection as it is written. Raises InvalidInput if it is none of them."""
+    """A geometry, Feature or FeatureCollection as it is written, features without a place left out.
+
+    Raises:
+        InvalidInput: it is none of them.
+    """
     try:
         if item["type"] == "FeatureCollection":
-            return shapely.GeometryCollection([from_geojson(f) for f in item["features"]])
+            located = [f for f in item["features"] if f.get("geometry", f) is not None]  # RFC 7946: null is no place
+            return shapely.GeometryCollection([from_geojson(f) for f in located])
         if item["type"] == "Feature":
             return from_geojson(item["geometry"])
         with np.errstate(invalid="ignore"):  # what is not finite is refused by whoever takes the shape

@@ -140,3 +140,19 @@ def test_label_takes_a_place_and_time_as_similar_does(run, store, place) -> None
     again = run("label", cell, "meadow", "--time", time, "--store", store, "--json")
     assert (first.code, again.code) == (0, 0), first.err + again.err
     assert first.json["labelled"] == again.json["unchanged"] == 1
+
+
+def test_few_labels_are_left_out_and_words_find_what_they_are_called(run, store, place) -> None:
+    """An upgrade and the status say why labels were left out, and how to take them; "town" finds the urban fabric."""
+    labels = ("Continuous urban fabric", "--legend", "corine-2018")
+    assert run("label", f"{place[0]}@{place[1]}", *labels, "--store", store).code == 0
+    found = run("similar", "--text", "town", "-k", 1, "--store", store, "--json").json["hits"]
+    assert [hit["labels"] for hit in found] == [["Continuous urban fabric"]]
+    refused = run("similar", f"{place[0]}@{place[1]}", "--label", "town", "--store", store)
+    assert "did you mean 'Urban fabric'" in refused.err
+    shown = run("index", "upgrade", "--bits", 32, "--steps", 2, "--store", store)
+    assert "have 32 places or more, 2 have to), --by labels takes them" in " ".join(shown.out.split()), shown.err
+    status = " ".join(run("index", "status", "--store", store).out.split())
+    assert "have 32 places or more, 2 have to), --by labels takes them" in status
+    hardly = run("index", "upgrade", "--by", "labels", "--store", store)
+    assert (hardly.code, "fewer than two sets of them have two rasters each" in hardly.err) == (2, True)

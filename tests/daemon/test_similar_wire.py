@@ -140,6 +140,9 @@ def test_areas_and_conditions_as_users_write_them(client: Client) -> None:
         assert client.similar(FIRST, within=area).count == DATES, area
     far = shapely.Polygon([(170, -5), (-170, -5), (-170, 5), (170, 5)])
     assert client.similar(FIRST, within=far).count == 0
+    for text in ('{"type": "Polygon"}', "area.geojson"):
+        with pytest.raises(InvalidInput, match="give what `json"):
+            client.similar(FIRST, within=text)
     counts = {
         DATES: [{"sensor": "s2"}, {"season": ["winter"]}, {"certificate": {"mse": 0.0}}, {"collection": "farm"}],
         3: [{"labels": Some("dry")}, {"labels": Exactly("dry", "bare")}, {"time": slice("1970-01-03", "1970-01-05")}],

@@ -137,6 +137,17 @@ def test_polygons_of_one_area_may_overlap_or_touch(west, step):
         where(shapely.MultiPolygon([*parts, crossed]))
 
 
+def test_features_without_a_place_are_left_out():
+    """GeoJSON's null geometry, as a GeoDataFrame with a gap gives it: the others count; alone it is no area."""
+    cells = _cells(4)
+    located = {"type": "Feature", "properties": {}, "geometry": shapely.geometry.mapping(shapely.Polygon(POLYGON))}
+    both = {"type": "FeatureCollection", "features": [located, {**located, "geometry": None}]}
+    assert _rows(where(both).runs(cells, 4)).tolist() == _rows(where(POLYGON).runs(cells, 4)).tolist()
+    assert where({**both, "features": both["features"][1:]}).runs(cells, 4).shape == (0, 2)
+    with pytest.raises(InvalidInput, match="no GeoJSON geometry"):
+        where({**located, "geometry": None})
+
+
 def test_a_ring_may_touch_itself():
     """Where a ring meets itself at a point, what lies inside is the two parts on either side of it."""
     cells = _cells(4)

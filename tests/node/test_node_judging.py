@@ -10,8 +10,8 @@ import pytest
 from geostore.index.kernel import fit_kernel_head
 from geostore.index.signatures import Head, rotation
 from geostore.node.search import judging
-from geostore.node.search.judging import judge
-from geostore.node.search.sampling import LABELS, Bools, Described, Floats, samples
+from geostore.node.search.judging import judge, obeyed
+from geostore.node.search.sampling import LABELS, UNLABELLED, Bools, Described, Floats, samples
 
 KINDS, PLACES = 10, 60  # of land; places of each
 
@@ -87,6 +87,14 @@ def test_labels_that_would_harm_are_left_out(labelled: np.ndarray, shuffled: boo
     assert found is not None
     assert not found.used
     assert why in found.why
+
+
+def test_who_asks_is_obeyed_unless_there_is_nothing_to_learn_from() -> None:
+    """Labels of two rasters of two kinds are taken; of one kind, as where only other bands have more, they are not."""
+    assert obeyed(land(of_each(2, 2)), LABELS) == judging.Verdict(used=True, asked=True, why="asked for")
+    assert obeyed(land(of_each(2, 2)), UNLABELLED) == judging.Verdict(used=False, asked=True, why="asked for")
+    found = obeyed(land(of_each(2, 1)), LABELS)
+    assert (found.used, found.why) == (False, "fewer than 2 sets of them have two rasters here")
 
 
 def test_without_labels_there_is_no_verdict() -> None:

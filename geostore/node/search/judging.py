@@ -27,6 +27,7 @@ class Verdict:
 
     Attributes:
         used: True if it is.
+        asked: True if whoever asked for the head said so.
         why: in words, for whoever labelled.
         sets: sets of labels that PLACES_MIN places or more have.
         places: places that have one of these.
@@ -37,6 +38,7 @@ class Verdict:
     """
 
     used: bool
+    asked: bool = False
     why: str
     sets: int = 0
     places: int = 0
@@ -47,6 +49,13 @@ class Verdict:
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
         return asdict(self)
+
+
+def obeyed(rows: Described, by: str) -> Verdict:
+    """The verdict where somebody asked for LABELS or UNLABELLED: these, unless there is nothing to learn from."""
+    if by == LABELS and len(np.unique(rows.shared[rows.shared >= 0])) < SETS_MIN:
+        return Verdict(used=False, asked=True, why=f"fewer than {SETS_MIN} sets of them have two rasters here")
+    return Verdict(used=by == LABELS, asked=True, why="asked for")
 
 
 def judge(rows: Described, train: Train, *, seed: int) -> Verdict | None:

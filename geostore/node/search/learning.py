@@ -8,7 +8,7 @@ from typing import Any
 
 from geostore.index.signatures import BASELINES, Head
 from geostore.index.views import Views, no_views
-from geostore.node.search.judging import Verdict, judge
+from geostore.node.search.judging import Verdict, judge, obeyed
 from geostore.node.search.models import head_from_bytes
 from geostore.node.search.parts import kept
 from geostore.node.search.sampling import LABELS, UNLABELLED, Bools, Described, samples
@@ -50,7 +50,7 @@ class Learning:
     def _verdict(self) -> Verdict | None:
         """Whether labels are used; None where there are none, or the head learns from nothing."""
         if self.request.by is not None:
-            return Verdict(used=self.request.by == LABELS, why="asked for")
+            return obeyed(self.rows, self.request.by)
         if self.request.head in BASELINES:
             return None
         return judge(self.rows, self._made, seed=self.request.seed)

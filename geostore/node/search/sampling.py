@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -132,6 +133,15 @@ def _sets(
     return sets[which]
 
 
+def check_enough(labelling: Labelling) -> None:
+    """Raise InvalidInput where fewer than two sets of labels have two rasters: no head can learn from them."""
+    counts = Counter(tuple(sorted(names)) for names in labelling.names.values() if names)
+    if sum(count > 1 for count in counts.values()) < 2:
+        raise InvalidInput(
+            "labels were asked for, and fewer than two sets of them have two rasters each; see `geostore label`"
+        )
+
+
 def samples(rows: Described, by: str, *, seed: int, among: Bools | None = None) -> tuple[Ints, Ints, str]:
     """Numbers of rows to learn from, what each belongs to, and by which of four rules.
 
@@ -145,16 +155,9 @@ def samples(rows: Described, by: str, *, seed: int, among: Bools | None = None) 
         by: LABELS or UNLABELLED.
         seed: of the sample, where there are more than ROWS_MAX rows.
         among: (N,) rows that may be taken; all, if None.
-
-    Raises:
-        InvalidInput: by labels, and fewer than two sets of them have two rasters.
     """
     groups, rule = (rows.shared, LABELS) if by == LABELS else unlabelled(rows.cells)
     usable = groups >= 0 if among is None else (groups >= 0) & among
-    if by == LABELS and len(np.unique(groups[usable])) < 2:
-        raise InvalidInput(
-            "labels were asked for, and fewer than two sets of them have two rasters each; see `geostore label`"
-        )
     chosen = np.flatnonzero(usable)
     if len(chosen) > ROWS_MAX:
         chosen = np.sort(np.random.default_rng(seed).choice(chosen, ROWS_MAX, replace=False))
