@@ -52,7 +52,7 @@ class Viewing:
         """Views of chosen rows (their numbers), as many as a kernel head has room for beside these."""
         pairs = drawn(len(chosen), ANCHORS_MAX - len(chosen), seed=seed)
         asked = np.stack([chosen[pairs[:, 0]], pairs[:, 1]], axis=1)
-        what = {"views": self.model.descriptor.digest(self.model.bands), "generation": self.model.generation}
+        what = {"views": self.model.descriptor.digest(self.model.bands)}
         width = self.model.descriptor.width(self.model.bands)
         arrays = (asked, self.rows.points(chosen))
         data = kept(self.root, what, arrays, lambda: _bytes(views_of(self._shown(asked), width)))
