@@ -138,13 +138,18 @@ def ratio_bars(folder: Path, name: str, rows: Sequence[tuple[str, float, float]]
 
 
 def errors_over_time(folder: Path, name: str, title: str, infos: Sequence[RasterInfo], policy: Policy) -> Chart:
-    """MSE and NDVI error of each date, coloured by tier, with the policy's bounds; exact rasters lie on the floor."""
+    """MSE and NDVI error of each date, coloured by tier, with the policy's bounds; exact rasters lie on the floor.
+
+    The mean error of values too, where the policy bounds it.
+    """
     measured = [i for i in infos if i.certificate.pixels > 0 and not i.exact]
     exact = [i for i in infos if i.exact and i.tier != "empty"]
     has_ndvi = any("NDVI" in i.certificate.indices for i in measured)
     panels: list[tuple[str, float | None, Callable[[RasterInfo], float | None]]] = [
         ("MSE on n1", policy.mse_max, lambda i: i.certificate.mse)
     ]
+    if policy.mae_max is not None:
+        panels.append(("mean error", policy.mae_max, lambda i: i.certificate.mae))
     if has_ndvi:
         panels.append(("NDVI mean error", policy.index_bounds("NDVI").mae_max, _ndvi))
 
@@ -249,11 +254,17 @@ def _paint_cells(axes: Any, theme: Theme, cells: dict[str, Any], values: dict[st
 
 
 def histograms(folder: Path, name: str, infos: Sequence[RasterInfo], policies: Sequence[Policy]) -> Chart | None:
-    """How the certificates are spread: MSE and NDVI mean error of every raster that is not exact; None without any."""
+    """How the certificates are spread: MSE and mean errors of every raster that is not exact; None without any.
+
+    Of values where a policy bounds it, of NDVI where it was measured.
+    """
     measured = [i.certificate for i in infos if i.certificate.mse > 0]
     if not measured:
         return None
     panels = [("MSE on n1", [c.mse for c in measured], {p.mse_max for p in policies})]
+    means, limits = [c.mae for c in measured if c.mae], {p.mae_max for p in policies}
+    if means and limits != {None}:
+        panels.append(("mean error", means, limits))
     ndvi = [c.indices["NDVI"].mae for c in measured if "NDVI" in c.indices and c.indices["NDVI"].mae > 0]
     if ndvi:
         panels.append(("NDVI mean error", ndvi, {p.index_bounds("NDVI").mae_max for p in policies}))
@@ -271,7 +282,7 @@ def histograms(folder: Path, name: str, infos: Sequence[RasterInfo], policies: S
                 legend(axes, theme)
 
     alt = f"Histograms of the certificates of what is not exact: {counted(len(measured), 'raster')}."
-    return draw(folder, name, alt, (8, 2.5), paint)
+    return draw(folder, name, alt, (4 * max(len(panels), 2), 2.5), paint)
 
 
 def bin_edges(values: Sequence[float], bounds: Sequence[float]) -> npt.NDArray[np.float64]:

@@ -13,6 +13,7 @@ from geostore.connection import connect
 from geostore.errors import PolicyMissed
 from geostore.policy import IndexBounds, Policy
 from geostore.query.messages import SceneFields
+from geostore.report import charts
 from geostore.storage import Store
 
 POLICY = Policy(
@@ -59,6 +60,20 @@ def test_a_fit_keeps_it_and_status_tells(store: Path) -> None:
     assert quality["mae"] == pytest.approx(sum(c.mae * c.pixels for c in seen) / pixels)
     assert quality["p99_mean"] == pytest.approx(sum(c.p99 for c in seen) / DATES)
     assert (quality["within_policy"], quality["missed"]) == (DATES, 0)
+
+
+def test_charts_show_the_mean_error_where_it_has_a_bound(store: Path, tmp_path: Path) -> None:
+    """A panel more, for the policy that bounds it, over time and in the histograms."""
+    with connect(store, readonly=True) as client:
+        infos = client.rasters(CELL)
+    sizes = []
+    for policy in (POLICY, replace(POLICY, mae_max=None)):
+        over_time = charts.errors_over_time(tmp_path, "errors", "farm", infos, policy)
+        spread = charts.histograms(tmp_path, "spread", infos, [policy])
+        assert spread is not None
+        sizes.append((over_time.height, spread.width))
+    assert sizes[0][0] > sizes[1][0]
+    assert sizes[0][1] > sizes[1][1]
 
 
 def test_each_bound_that_is_tightened_tells_who_misses_it(store: Path) -> None:
