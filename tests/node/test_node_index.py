@@ -501,7 +501,7 @@ def test_few_labels_are_left_out_and_taken_where_asked_for(node: Node) -> None:
     mine = [row for name in rows for row in rows[name] if b"u8hks" in row[0] or b"u8hkt" in row[0]]
     assert (made["by"], made["rows"]) == ("labels", len(mine))
     learned = node.answer(messages.IndexStatus()).fields["indexes"][0]["learned"]
-    assert learned == {name: made[name] for name in ("by", "rows", "method", "labels")}
+    assert learned == {name: made[name] for name in ("by", "rows", "views", "method", "labels")}
 
 
 @pytest.mark.parametrize("truth", ["the ground", "nothing"])

@@ -154,7 +154,7 @@ def learned_by(model: SearchModel, events: Iterable[EventRow]) -> dict[str, Any]
     wanted = bands_digest(model.bands), model.generation
     for event in events:
         if event.what == EVENT and (event.fields["bands"], event.fields["generation"]) == wanted:
-            return {name: event.fields.get(name) for name in ("by", "rows", "method", "labels")}
+            return {name: event.fields.get(name) for name in ("by", "rows", "views", "method", "labels")}
     return None
 
 
