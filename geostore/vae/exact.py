@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numba
 import numpy as np
@@ -15,6 +15,29 @@ Words = npt.NDArray[np.int32]
 _TOP = 1 << 31
 _TOGETHER = 4  # outputs worked out side by side
 _LANES = 8  # a row of taps is a multiple of so many numbers
+
+
+_NO_TURN = np.zeros((0, 1, 1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finish:
+    """What becomes of the sums, (O, H, W): every product of it is exact, every other step rounds down.
+
+    Attributes:
+        scale, bias: (O,), of at most 21 bits; sums are multiplied by the one and the other added.
+        turn: (2O, H, W) or empty: by how much of `one` each is made wider, and what is added then.
+        one: a whole in fixed point.
+        slope: what is below 0 is multiplied by it.
+        limit: all is held within +- this, before turning and at the end.
+    """
+
+    scale: Doubles
+    bias: Doubles
+    turn: Doubles = field(default_factory=lambda: _NO_TURN)
+    one: float = 1.0
+    slope: float = 1.0
+    limit: float = np.inf
 
 
 @dataclass(frozen=True)
@@ -51,12 +74,8 @@ class Taps:
             return cls(tuple(map(_flat, parts)), tuple(places), layer.outputs, 2, int(max(sums)))
         return None
 
-    def apply(self, x: Doubles, scale: Doubles, bias: Doubles, limit: float, slope: float) -> Doubles | None:
-        """(N, C, H, W) whole numbers -> floor(sums * scale + bias), (N, O, H', W'); None where 32 bits might not do.
-
-        `scale` and `bias` are (O,), a scale of at most 21 bits, so that its products are exact. What comes out below 0
-        is multiplied by `slope` and rounded down, and all is held within +-`limit`.
-        """
+    def apply(self, x: Doubles, finish: Finish) -> Doubles | None:
+        """(N, C, H, W) whole numbers -> (N, O, H', W'), finished; None where a sum might not fit 32 bits."""
         if not x.size or float(np.abs(x).max()) * self.sum_max >= _TOP:
             return None
         count, channels, height, width = x.shape
@@ -66,7 +85,8 @@ class Taps:
         for i in range(count):
             _lay(x[i], padded)
             for taps, (row, column) in zip(self.rows, self.starts, strict=True):
-                _correlate(padded, taps, channels, row, column, self.stride, scale, bias, limit, slope, out[i])
+                _correlate(padded, taps, channels, row, column, self.stride, out[i])
+            _finish(out[i], finish.scale, finish.bias, finish.turn, finish.one, finish.slope, finish.limit)
         return out
 
 
@@ -89,10 +109,7 @@ def _lay(x: Doubles, padded: Words) -> None:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _correlate(
-    padded: Words, taps: Words, channels: int, row: int, column: int, stride: int,
-    scale: Doubles, bias: Doubles, limit: float, slope: float, out: Doubles,
-) -> None:  # fmt: skip
+def _correlate(padded: Words, taps: Words, channels: int, row: int, column: int, stride: int, out: Doubles) -> None:
     """Every `stride`-th pixel of (O, H', W') `out`, from `row` and `column` on."""
     k, outputs, length = taps.shape
     sums = np.zeros(_TOGETHER, np.int32)
@@ -111,6 +128,19 @@ def _correlate(
                         s3 = np.int32(s3 + np.int32(seen[i] * w3[i]))
                 sums[0], sums[1], sums[2], sums[3] = s0, s1, s2, s3
                 for j in range(min(_TOGETHER, out.shape[0] - o)):
-                    value = np.floor(sums[j] * scale[o + j] + bias[o + j])
-                    value = np.floor(value * slope) if value < 0 else value
-                    out[o + j, stride * y + row, stride * x + column] = min(max(value, -limit), limit)
+                    out[o + j, stride * y + row, stride * x + column] = sums[j]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _finish(out: Doubles, scale: Doubles, bias: Doubles, turn: Doubles, one: float, slope: float, limit: float) -> None:
+    """`Finish`, in place."""
+    outputs, height, width = out.shape
+    for o in range(outputs):
+        for y in range(height):
+            for x in range(width):
+                value = np.floor(out[o, y, x] * scale[o] + bias[o])
+                if len(turn):
+                    held = min(max(value, -limit), limit)
+                    value = np.floor(held * (turn[o, y, x] + one) / one) + turn[outputs + o, y, x]
+                value = np.floor(value * slope) if value < 0 else value
+                out[o, y, x] = min(max(value, -limit), limit)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from geostore.vae.entropy import Ints
-from geostore.vae.exact import Taps
+from geostore.vae.exact import Finish, Taps
 from geostore.vae.model import (
     SLOPE,
     Decoder,
@@ -144,31 +144,30 @@ class IntegerDecoder:
         return self._seen[0]
 
     def _apply(self, name: str, x: Tensor, turn: Tensor | None) -> Tensor:
-        layer = decoder_layers(self.layout)[name]
-        x, done = self._linear(name, layer, x, turn is None)
-        if done:
-            return x
+        """One layer: in 32 bits where no sum can overflow, else in float64, where integers below 2**53 are exact."""
+        layer, (scale, bias) = decoder_layers(self.layout)[name], self._rescaling(name)
+        if name not in self._taps:
+            self._taps[name] = Taps.of(layer, self.tensors[f"{name}.q"])
+        if (taps := self._taps[name]) is not None and (turn is None or len(turn) == 1):
+            turning = {} if turn is None else {"turn": turn.numpy()[0]}
+            slope = SLOPE if layer.active else 1.0
+            finish = Finish(scale=scale, bias=bias, one=1 << BITS, slope=slope, limit=_LARGEST, **turning)
+            found = taps.apply(np.ascontiguousarray(x.numpy()), finish)
+            if found is not None:
+                return torch.from_numpy(found)
+        return self._wide(layer, linear(layer, x, self._weight(name)), (scale, bias), turn)
+
+    def _wide(self, layer: Layer, sums: Tensor, rescaling: tuple[Doubles, Doubles], turn: Tensor | None) -> Tensor:
+        scale, bias = (torch.from_numpy(values)[:, None, None] for values in rescaling)
+        x = torch.floor(sums * scale + bias)
         if turn is not None:  # exact: both below 2**19 once the sum is held
             wider, shift = turned(x, turn)
             x = torch.floor(x.clamp(-_LARGEST, _LARGEST) * (wider + (1 << BITS)) * 2.0**-BITS) + shift
         x = torch.floor(leaky(x)) if layer.active else x
         return x.clamp(-_LARGEST, _LARGEST)
 
-    def _linear(self, name: str, layer: Layer, x: Tensor, whole: bool) -> tuple[Tensor, bool]:
-        """The sums, scaled; and True if the activation is done too, which `whole` asks for where it can be had.
-
-        Exact, in 32 bits where no sum can overflow, else in float64, where integers below 2**53 are.
-        """
-        if name not in self._taps:
-            self._taps[name] = Taps.of(layer, self.tensors[f"{name}.q"])
-        taps, (scale, bias) = self._taps[name], self._rescaling(name)
-        limit, slope = (_LARGEST, SLOPE if layer.active else 1.0) if whole else (np.inf, 1.0)
-        found = None if taps is None else taps.apply(np.ascontiguousarray(x.numpy()), scale, bias, limit, slope)
-        if found is not None:
-            return torch.from_numpy(found), whole
-        sums = linear(layer, x, torch.from_numpy(self.tensors[f"{name}.q"].astype(np.float64)))
-        wide = (slice(None), None, None)
-        return torch.floor(sums * torch.from_numpy(scale[wide]) + torch.from_numpy(bias[wide])), False
+    def _weight(self, name: str) -> Tensor:
+        return torch.from_numpy(self.tensors[f"{name}.q"].astype(np.float64))
 
     def _rescaling(self, name: str) -> tuple[Doubles, Doubles]:
         """(O,) scales and biases; 0.5 is in the biases, as floor then rounds."""
