@@ -242,7 +242,7 @@ def test_the_async_client_gives_the_same_answers(store, client):
         ("similar", {"words": "x" * 1000}, "similar: words = 'xxx"),
         ("label", {"rasters": [(CELL, "1970-01-01")], "labels": ["x" * 65]}, "label: labels.0 = 'xxx"),
         ("decode", {"geohash": CELL, "bands": "red"}, "bands = 'red' is one text; give a list, ['red']"),
-        ("decode", {"geohash": CELL, "tier": "gold"}, "tier = 'gold'; use best, embedding or original"),
+        ("decode", {"geohash": CELL, "tier": "gold"}, "tier = 'gold'; use best, preview, embedding, original"),
         ("decode", {"geohash": CELL, "within": ["ndvi"]}, "within = ['ndvi']; give errors allowed by name"),
         ("scenes", {"collection": "nope"}, "no collection 'nope' in this store"),
         ("status", {"collection": "nope"}, "no collection 'nope' in this store; `geostore collections` lists"),
