@@ -212,7 +212,8 @@ def test_the_guides_examples_load(tmp_path: Path) -> None:
     """Every TOML block of the guide to collections loads, and the guide names every preset and key."""
     guide = (Path(__file__).parents[2] / "docs" / "guides" / "collections.md").read_text()
     examples = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
-    assert [load_collection(written(tmp_path, text)).name for text in examples] == ["fields", "pucallpa", "orchards", "sinop"]
+    loaded = [load_collection(written(tmp_path, text)).name for text in examples]
+    assert loaded == ["fields", "pucallpa", "orchards", "sinop"]
     words = [*preset_names(), *(f.name for f in fields(Files)), *(f.name for f in fields(Band))]
     assert [w for w in words if f"`{w}`" not in guide and f"{w} =" not in guide] == []
 
