@@ -151,13 +151,14 @@ def _fitting(node: Node, rows: Sequence[RasterRow]) -> int:
 def _read_batch(node: Node, rows: Sequence[RasterRow], tiers: Sequence[Tier]) -> Iterator[tuple[CodecRow, Raster]]:
     tasks = _together(rows, tiers)
     begun = node.decoding.map([partial(_decode_task, node, rows, tiers, task) for task in tasks])
-    done: dict[int, Pixels] = {}
+    done: dict[int, tuple[Pixels, Mask]] = {}
     for i, row in enumerate(rows):
         while i not in done:
             done |= next(begun)
         codec_row, codec = node.codec(row.key.partition, row.generation)
         grid = codec_row.cell.window(row.row, row.col, row.height, row.width)
-        yield codec_row, Raster(pixels=done.pop(i), valid=_valid(row), bands=codec.bands, grid=grid)
+        pixels, valid = done.pop(i)
+        yield codec_row, Raster(pixels=pixels, valid=valid, bands=codec.bands, grid=grid)
 
 
 def _together(rows: Sequence[RasterRow], tiers: Sequence[Tier]) -> list[list[int]]:
@@ -171,29 +172,30 @@ def _together(rows: Sequence[RasterRow], tiers: Sequence[Tier]) -> list[list[int
 
 def _decode_task(
     node: Node, rows: Sequence[RasterRow], tiers: Sequence[Tier], task: Sequence[int]
-) -> dict[int, Pixels]:
-    """Stored values of rows that are decoded in one call, by their place."""
+) -> dict[int, tuple[Pixels, Mask]]:
+    """Stored values and masks of rows that are decoded in one call, by their place."""
     first = rows[task[0]]
     codec = node.codec(first.key.partition, first.generation)[1]
-    if not first.shared:
-        return {task[0]: _decoded(codec, first, tiers[task[0]])}
     members = [(rows[i].payload, _valid(rows[i])) for i in task]
+    if not first.shared:
+        return {task[0]: (_decoded(codec, first, members[0], tiers[task[0]]), members[0][1])}
     seen = _decode_group(codec, first.shared, members, tiers[task[0]])
-    return {i: _masked(codec, pixels, valid) for i, pixels, (_, valid) in zip(task, seen, members, strict=True)}
+    pairs = zip(task, seen, members, strict=True)
+    return {i: (_masked(codec, pixels, valid), valid) for i, pixels, (_, valid) in pairs}
 
 
 def _valid(row: RasterRow) -> Mask:
     return unpack_mask(row.valid, (row.height, row.width))
 
 
-def _decoded(codec: Codec, row: RasterRow, tier: Tier) -> Pixels:
+def _decoded(codec: Codec, row: RasterRow, member: Member, tier: Tier) -> Pixels:
     """Stored values of a row that shares nothing."""
-    valid = _valid(row)
+    valid = member[1]
     if not row.payload:
         return np.zeros((len(codec.bands), row.height, row.width), codec.bands.dtype)
     if row.lossless:
         return RawCodec(codec.bands).decode(row.payload, valid)
-    (seen,) = _decode_group(codec, b"", [(row.payload, valid)], tier)
+    (seen,) = _decode_group(codec, b"", [member], tier)
     return _masked(codec, seen, valid)
 
 

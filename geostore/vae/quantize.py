@@ -120,6 +120,7 @@ class IntegerDecoder:
     tensors: Mapping[str, npt.NDArray[np.generic]]
     maps: tuple[Doubles, ...]
     _scales: dict[str, tuple[Doubles, Doubles]] = field(default_factory=dict, repr=False, compare=False)
+    _weights: dict[str, Tensor] = field(default_factory=dict, repr=False, compare=False)
     _taps: dict[str, Taps | None] = field(default_factory=dict, repr=False, compare=False)
     _seen: list[Seen] = field(default_factory=list, repr=False, compare=False)
 
@@ -167,7 +168,9 @@ class IntegerDecoder:
         return x.clamp(-_LARGEST, _LARGEST)
 
     def _weight(self, name: str) -> Tensor:
-        return torch.from_numpy(self.tensors[f"{name}.q"].astype(np.float64))
+        if name not in self._weights:
+            self._weights[name] = torch.from_numpy(self.tensors[f"{name}.q"].astype(np.float64))
+        return self._weights[name]
 
     def _rescaling(self, name: str) -> tuple[Doubles, Doubles]:
         """(O,) scales and biases; 0.5 is in the biases, as floor then rounds."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
 from geostore.client import Client
 from geostore.collection import Collection, Policy
+from geostore.connection import connect
 from geostore.partition.grid import cell_grid
 from geostore.query.messages import SceneFields
 from geostore.raster import Band, Bands, Grid, Raster
@@ -47,6 +49,17 @@ def piece(t: int, group: str) -> Piece:
     valid[t % height, :9] = False
     raster = Raster(pixels=pixels, valid=valid, bands=bands, grid=cell.window(row, col, height, width))
     return Piece(CELL, group, cell, row, col, raster)
+
+
+def fitted(path: Path, policy: Policy, *, steps_max: int) -> Path:
+    """A store of the first group alone, fitted to a policy; its lossless rasters still there."""
+    with connect(path, create=True) as client:
+        client.put_collection(replace(COLLECTION, policy=policy))
+        for t in range(DATES):
+            scene = SceneFields(id=f"scene-{t}", time_us=t * DAY_US, platform="s2a", footprint=[[22.0, 44.0]])
+            client.put("farm", scene, [piece(t, "10m")])
+        client.fit(steps_max=steps_max, workers=1)
+    return path
 
 
 def fill(client: Client) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from daemon_process import Daemon
-from small_store import CELL, COLLECTION, DATES, DAY_US, piece
+from small_store import CELL, COLLECTION, fitted, piece
 
 from geostore.certificate import Certificate, measure
 from geostore.client import Client
@@ -23,21 +23,10 @@ from geostore.settings import Settings
 BOUNDED = Policy(mse_max=None, index_mae_max=None, max_error=0.004, rivals=())
 
 
-def fitted(path: Path, policy: Policy) -> Path:
-    """The small store, fitted for a policy; its lossless rasters still there."""
-    with connect(path, create=True) as client:
-        client.put_collection(replace(COLLECTION, policy=policy))
-        for t in range(DATES):
-            scene = SceneFields(id=f"scene-{t}", time_us=t * DAY_US, platform="s2a", footprint=[[22.0, 44.0]])
-            client.put("farm", scene, [piece(t, "10m")])
-        client.fit(steps_max=0, workers=1)
-    return path
-
-
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One whose network's payloads hold a residual."""
-    return fitted(tmp_path_factory.mktemp("tiers") / "store", BOUNDED)
+    return fitted(tmp_path_factory.mktemp("tiers") / "store", BOUNDED, steps_max=0)
 
 
 def seen(t: int, raster: Raster, indices: tuple[str, ...] = ("NDVI",)) -> Certificate:
@@ -100,7 +89,7 @@ def test_a_daemon_and_any_number_of_threads_answer_the_same(store: Path) -> None
 
 def test_what_a_raster_has_no_tier_for_is_said(tmp_path: Path) -> None:
     """Pictures with a residual have an embedding and no preview, lossless rasters neither: NotFound says so."""
-    pictures = fitted(tmp_path / "av1", replace(BOUNDED, codec="klt-av1"))
+    pictures = fitted(tmp_path / "av1", replace(BOUNDED, codec="klt-av1"), steps_max=0)
     with connect(pictures, readonly=True) as client:
         with pytest.raises(NotFound, match=r"no preview: it is kept as klt \+ av1"):
             client.decode(CELL, tier="preview")

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from daemon_process import Daemon
-from small_store import CELL, COLLECTION, DATES, DAY_US, piece
+from small_store import CELL, DATES, fitted, piece
 
 from geostore.client import Client
 from geostore.collection import Policy
 from geostore.connection import connect
 from geostore.errors import InvalidInput, PolicyMissed
 from geostore.export import choose, export
-from geostore.query.messages import SceneFields
 
 POLICY = Policy(mse_max=5e-4, index_mae_max=0.05, codec="klt-av1", rivals=())
 
@@ -24,14 +22,7 @@ POLICY = Policy(mse_max=5e-4, index_mae_max=0.05, codec="klt-av1", rivals=())
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small store, fitted; its lossless rasters still there."""
-    path = tmp_path_factory.mktemp("within") / "store"
-    with connect(path, create=True) as client:
-        client.put_collection(replace(COLLECTION, policy=POLICY))
-        for t in range(DATES):
-            scene = SceneFields(id=f"scene-{t}", time_us=t * DAY_US, platform="s2a", footprint=[[22.0, 44.0]])
-            client.put("farm", scene, [piece(t, "10m")])
-        client.fit(steps_max=10, workers=1)
-    return path
+    return fitted(tmp_path_factory.mktemp("within") / "store", POLICY, steps_max=10)
 
 
 def budget(client: Client) -> dict[str, float]:

@@ -6,13 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_store import CELL, COLLECTION, DATES, DAY_US, piece
+from small_store import CELL, COLLECTION, DATES, fitted
 
 from geostore.client import Client
 from geostore.connection import connect
 from geostore.errors import PolicyMissed
 from geostore.policy import IndexBounds, Policy
-from geostore.query.messages import SceneFields
 from geostore.report import charts
 from geostore.storage import Store
 
@@ -31,13 +30,8 @@ POLICY = Policy(
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small store, fitted to POLICY by a worker; its lossless rasters gone."""
-    path = tmp_path_factory.mktemp("told") / "store"
-    with connect(path, create=True) as client:
-        client.put_collection(replace(COLLECTION, policy=POLICY))
-        for t in range(DATES):
-            scene = SceneFields(id=f"scene-{t}", time_us=t * DAY_US, platform="s2a", footprint=[[22.0, 44.0]])
-            client.put("farm", scene, [piece(t, "10m")])
-        client.fit(steps_max=10, workers=1)
+    path = fitted(tmp_path_factory.mktemp("told") / "store", POLICY, steps_max=10)
+    with connect(path) as client:
         client.prune(now=True)
     return path
 
