@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from geostore.codec import SMALL, Effort, Encoded, Progress, RawCodec, Series
+from geostore.classical.fit import coded_bytes
+from geostore.codec import SMALL, Effort, Progress, RawCodec, Series
 from geostore.collection import Policy
 from geostore.fit_trace import FitTrace
 from geostore.vae import sizing
@@ -20,14 +21,10 @@ from geostore.vae.fit import fit_codec
 DELTA_BYTES = 1100  # of a whole delta
 DELTA_SAVES = 0.08  # of the embeddings' bytes, expected of a whole delta before it is fitted
 OWN_SAVES = 0.2  # of the embeddings' bytes, expected of an own network before it is fitted
-_LEAVES = (
-    0.6  # of the embeddings' bytes on a base, at least, whatever refining and a delta save: 0.74 is the least seen
-)
+_LEAVES = 0.6  # of the embeddings' bytes on a base, at least, whatever is saved on them: 0.74 is the least seen
 _OWN_WEIGHTS = 0.8  # of an own network's foreseen bytes, at least
 _HOPELESS = 1.25  # times what a rival takes, expected of the best codec: as much as estimates were found to err, twice
 _SAMPLE_DATES = 6  # rasters encoded to compare two codecs
-_LONG = 24  # dates from which a series is long: its embedding has something to learn
-_PREFERENCE = 0.4  # in a long series, going without a network must take less than this share of its bytes
 
 
 @dataclass(frozen=True)
@@ -55,16 +52,12 @@ class Candidate:
         dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
         at = dates[np.linspace(0, len(dates) - 1, min(_SAMPLE_DATES, len(dates))).round().astype(int)]
         few = replace(series, pixels=series.pixels[at], valid=series.valid[at], times_us=series.times_us[at])
-        mean = _bytes(codec.encode_series(few)) / max(1, len(at))
+        mean = coded_bytes(codec.encode_series(few)) / max(1, len(at))
         return cls(codec, mean * len(dates), _lent(codec, effort))
 
 
 def _lent(codec: VaeCodec, effort: Effort) -> float:
     return 0.0 if codec.borrowed is None else effort.network_share * len(codec.borrowed.base.data)
-
-
-def _bytes(encoded: Sequence[Encoded]) -> int:
-    return sum(len(e.payload) for e in encoded) + sum(map(len, {e.shared for e in encoded}))
 
 
 def choose_codec(
@@ -93,7 +86,7 @@ def choose_codec(
     if _rival(effort) < min(without.total / _HOPELESS, _least(plain), _least_own(series, policy)):
         return _given_up(series, None)
     best, last = Candidate.of(bare, series, effort), bare
-    bar = min(_rival(effort), without.total / _preference(series))
+    bar = min(_rival(effort), without.total / sizing.preference(len(series)))
     if effort.steps and DELTA_SAVES * best.payloads > DELTA_BYTES and _least(best) + DELTA_BYTES < bar:
         moved = borrow_codec(series, policy=policy, effort=effort, progress=progress, delta="whole", held=held)
         assert moved is not None
@@ -126,10 +119,6 @@ def _rival(effort: Effort) -> float:
     return math.inf if effort.bytes_max is None else float(effort.bytes_max)
 
 
-def _preference(series: Series) -> float:
-    return _PREFERENCE if len(series) >= _LONG else 1.0
-
-
 def _least(bare: Candidate) -> float:
     """Bytes that a base, a delta on it and the embeddings hardly fall below."""
     return bare.total - (1 - _LEAVES) * bare.payloads
@@ -149,7 +138,7 @@ def _least_own(series: Series, policy: Policy) -> float:
 def _kept(without: Candidate, best: Candidate, last: VaeCodec, series: Series, effort: Effort) -> VaeCodec | RawCodec:
     """Of a codec without a network and the best with one, which is kept; `last` is the one fitted last."""
     rival = _rival(effort)
-    share = 1.0 if best.total > rival else _preference(series)
+    share = 1.0 if best.total > rival else sizing.preference(len(series))
     found = without if without.total < share * best.total else best
     dropped = None if last.trace is None else replace(last.trace, kept=False)
     if found.total > _HOPELESS * rival:

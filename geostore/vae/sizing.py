@@ -83,8 +83,12 @@ def plan(series: Series, policy: Policy) -> Plan:
     network = network_plan(series)
     count = int(series.valid.any(axis=(1, 2)).sum())
     with_network = parameters(series) * BYTES_PER_PARAMETER + count * network_bytes(series, policy)
-    share = _PREFERENCE if count >= _LONG else 1.0
-    return network if share * with_network < count * still_bytes(series, policy) else NO_NETWORK
+    return network if preference(count) * with_network < count * still_bytes(series, policy) else NO_NETWORK
+
+
+def preference(dates: int) -> float:
+    """Of the bytes of a codec with a network, the share that one without must take less than, for so many dates."""
+    return _PREFERENCE if dates >= _LONG else 1.0
 
 
 def network_plan(series: Series) -> Plan:
