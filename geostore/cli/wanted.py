@@ -28,7 +28,9 @@ Cloud = Annotated[float | None, typer.Option(help="Share of cloud at most, 0..1.
 Valid = Annotated[float | None, typer.Option(help="Share of usable pixels at least, 0..1.", rich_help_panel=_PANEL)]
 Certificate = Annotated[
     list[str] | None,
-    typer.Option(help="A measured error at most, as ndvi_mae=0.02; may be repeated.", rich_help_panel=_PANEL),
+    typer.Option(
+        help="A measured error at most, as ndvi_mae=0.02, mse=1e-4, mae=0.005; may be repeated.", rich_help_panel=_PANEL
+    ),
 ]
 Labels = Annotated[list[str] | None, typer.Option("--label", help="May be repeated.", rich_help_panel=_PANEL)]
 Match = Annotated[
@@ -101,7 +103,7 @@ def _bound(text: str) -> tuple[str, float]:
     try:
         return name, float(value)
     except ValueError as error:
-        raise InvalidInput(f"--certificate {text!r}; write it as ndvi_mae=0.02") from error
+        raise InvalidInput(f"--certificate {text!r}; write it as ndvi_mae=0.02 or mae=0.005") from error
 
 
 def _labels(names: list[str] | None, match: str) -> Any:

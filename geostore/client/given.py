@@ -43,7 +43,8 @@ class Filters(TypedDict, total=False):
             name in a collection of that product.
         cloud: share of cloud at most that the scene's facts state.
         valid_fraction: share of the cell's pixels that may be used, at least.
-        certificate: measured errors at most, such as {"mse": 1e-4, "ndvi_mae": 0.02}.
+        certificate: measured errors at most, such as {"mse": 1e-4, "ndvi_mae": 0.02}: "mse", of values "mae", "p99" and
+            "max_error", of an index "ndvi_mae", "ndvi_p99" and "ndvi_max".
         labels: `Some(...)`, `AtLeast(...)` or `Exactly(...)`.
     """
 

@@ -187,7 +187,7 @@ def columns(segments: Iterable[Segment]) -> tuple[set[str], set[str]]:
     numbers: set[str] = set()
     categories: set[str] = set()
     for segment in segments:
-        numbers |= set(segment.file.facts["numbers"])
+        numbers |= set(segment.numbers)
         categories |= set(segment.file.facts["categories"])
     return numbers, categories
 

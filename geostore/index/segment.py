@@ -24,6 +24,7 @@ from geostore.index.rows import SEASON, TIME, Rows, Space, season_names, seasons
 from geostore.index.spatial import Places, places_of
 
 LISTS_MIN = 50_000  # rows; smaller segments are scanned faster than looked up in
+_STAND_IN = {"mae": "max_error", "p99": "max_error"}  # of columns that older segments lack: a number they never exceed
 _Arrays = dict[str, npt.NDArray[Any]]
 
 
@@ -92,8 +93,12 @@ class Segment:
 
     @cached_property
     def numbers(self) -> dict[str, Numbers]:
-        """Columns of numbers by name, `time` among them, UTC microseconds."""
-        return {name: self._numbers(name) for name in self.file.facts["numbers"]}
+        """Columns of numbers by name, `time` among them, UTC microseconds.
+
+        Segments from before the errors `mae` and `p99` were columns have the largest error in their place.
+        """
+        found = {name: self._numbers(name) for name in self.file.facts["numbers"]}
+        return {name: found[other] for name, other in _STAND_IN.items() if other in found} | found
 
     def _numbers(self, name: str) -> Numbers:
         found = self.file.arrays

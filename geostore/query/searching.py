@@ -76,8 +76,8 @@ class LabelFields(BaseModel):
 class Wanted(BaseModel):
     """Which rasters may be hits; all that is given must hold. Times are UTC microseconds, start <= t < end.
 
-    `numbers` gives (least, largest) of a column, None for no bound: valid_fraction, cloud, mse, max_error, and
-    `<index>_mae`, `_p99`, `_max` of a spectral index, lower case.
+    `numbers` gives (least, largest) of a column, None for no bound: valid_fraction, cloud, mse, max_error,
+    mae, p99, and `<index>_mae`, `_p99`, `_max` of a spectral index, lower case.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")

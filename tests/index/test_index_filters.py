@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -229,6 +230,24 @@ def test_what_makes_no_sense_is_refused(index, call, error, wanted):
 
 def _search(index, wanted=None, space=SPACE):
     return search(index, np.zeros((1, 2), np.uint64), 5, space=space, wanted=wanted or Filter())
+
+
+def test_the_largest_error_stands_for_those_that_older_segments_lack(tmp_path):
+    """A segment without the mean error of values is asked for the largest, also once it is joined with newer ones."""
+    made = Segments.create(tmp_path / "i", SPACE, PRECISION)
+    older, newer = (replace(rows_made(50, seed=s), keys=[b"%d" % s + k for k in rows_made(50).keys]) for s in (1, 2))
+    largest = np.linspace(0, 0.98, 50)
+    made.append(replace(older, numbers={"max_error": largest}))
+    for name in ("mae", "p99"):
+        assert _search(made, Filter(numbers={name: (None, 0.5)})).count == 26
+    made.append(replace(newer, numbers={"max_error": largest, "mae": largest / 10, "p99": largest / 2}))
+    for _ in range(2):
+        assert _search(made, Filter(numbers={"mae": (None, 0.05)})).count == 3 + 26
+        assert _search(made, Filter(numbers={"p99": (None, 0.25)})).count == 13 + 26
+        made.compact()
+    assert len(made.parts) == 1
+    made.append(replace(rows_made(9, seed=3), keys=[b"3" + k for k in rows_made(9).keys], numbers={}))
+    assert _search(made, Filter(numbers={"mae": (None, 0.05)})).count == 3 + 26
 
 
 def test_rows_without_labels_meet_no_condition_on_them(tmp_path):

@@ -80,6 +80,18 @@ def test_an_index_made_piece_by_piece_equals_one_made_at_once(node: Node) -> Non
     assert similar(node, FIRST, wanted={"numbers": {"mse": [None, 0.0]}}).fields["count"] == 8 + 2
 
 
+def test_measured_errors_of_values_are_conditions(node: Node) -> None:
+    """Mean and 99th percentile are asked as the MSE is; what is exact has no error."""
+    node.answer(messages.Fit(geohash="u8hks"))
+    kept = [r["certificate"] for r in node.answer(messages.Rasters()).fields["rasters"]]
+    for name in ("mae", "p99", "max_error", "mse"):
+        errors = sorted(c[name] for c in kept)
+        assert errors[0] == 0 < errors[-1]
+        for bound in (0.0, errors[-2], errors[-1]):
+            count = similar(node, FIRST, wanted={"numbers": {name: [None, bound]}}).fields["count"]
+            assert count == sum(e <= bound for e in errors), (name, bound)
+
+
 def test_what_is_withdrawn_is_no_hit_and_no_example(node: Node) -> None:
     """The scene's raster goes from rasters and chips at the next question, and comes back when it is put again."""
     assert ("u8hks", "2021-01-10") in hits(similar(node, FIRST))

@@ -186,12 +186,13 @@ def _inside(geohash: str, cell: Grid, letters: int) -> dict[int, int]:
 def _facts(node: Node, row: RasterRow) -> dict[str, float]:
     """The certificate's errors as columns, 0 of every index where it is exact; and the scene's cloud cover, if told."""
     certificate = row.certificate
-    found = {"mse": 0.0, "max_error": 0.0}
+    found = dict.fromkeys(("mse", "max_error", "mae", "p99"), 0.0)
     if certificate is None or not certificate.max_error:
         names = node.store.collection(row.key.collection).indices_of(row.key.group)
         found |= {f"{name.lower()}_{e}": 0.0 for name in names for e in ERRORS}
     if certificate is not None:
         found |= {"mse": certificate.mse, "max_error": certificate.max_error}
+        found |= {e: certificate.at_most(getattr(certificate, e)) for e in ("mae", "p99")}
         for name, error in certificate.indices.items():
             found |= {f"{name.lower()}_{e}": float(getattr(error, e)) for e in ERRORS}
     cloud = _cloud(node, row)
