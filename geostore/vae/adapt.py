@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from geostore.codec import Progress
+from geostore.vae.adam import Adam
 from geostore.vae.base import FEW, GAIN_UNIT, MOVED, Frozen, Tensors
 from geostore.vae.device import Device
 from geostore.vae.model import (
@@ -205,7 +206,7 @@ class _Fitting:
         encoder = unpack_encoder(layout, tensors).requires_grad_(False).to(device.where)
         self.means, self.seen = zip(*(_fixed(encoder, self.deltas.decoder, each) for each in lessons), strict=True)
         moving = [p for p in self.deltas.parameters() if p.requires_grad]
-        self.optimiser = torch.optim.Adam(moving, lr=_RATE, betas=(0.9, 0.98))
+        self.optimiser = Adam(moving, betas=(0.9, 0.98))
         shape = [min(lesson.map.shape[i] for lesson in lessons) for i in (1, 2)]
         self.rows, self.columns = (min(CROP, n) for n in shape)
         self.smooth, self.best, self.best_step = math.nan, math.inf, 0
@@ -215,17 +216,14 @@ class _Fitting:
     def step(self, share: float) -> None:
         """One optimiser step on DATES crops of every place."""
         cool = min(1.0, (1 - share) / _COOL) if self.cooled is None else 0.3
-        for group in self.optimiser.param_groups:
-            group["lr"] = _RATE * cool + 1e-5
         crop = self._batch()
         with self.device.networks():
             found = self.deltas(crop.z, crop.seen, crop.log_step)
         error = ((found.float() - crop.residual) ** 2 * crop.mask).sum(dim=(1, 2, 3))
         error = error / (crop.mask.sum(dim=(1, 2, 3)) * crop.residual.shape[1]).clamp(min=1.0)
         each = error / torch.exp2(crop.log_step.reshape(-1)) ** 0.75
-        self.optimiser.zero_grad(set_to_none=True)
         each.sum().backward()
-        self.optimiser.step()
+        self.optimiser.step(_RATE * cool + 1e-5)
         value = float(each.detach().mean())
         places = error.detach().reshape(len(self.lessons), -1).mean(dim=1).double().cpu().numpy()
         self.errors = np.where(np.isnan(self.errors), places, 0.95 * self.errors + 0.05 * places)

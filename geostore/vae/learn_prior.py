@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from geostore.coding import rangecoder
+from geostore.vae.adam import Adam
 from geostore.vae.entropy import Ints
 from geostore.vae.losses import laplace_bits_about
 from geostore.vae.prior import HIDDEN_BITS, WEIGHT_BITS, Past, Prior, features
@@ -85,17 +86,15 @@ class _Symbols:
 def _train(symbols: _Symbols, heads: npt.NDArray[np.int16], channels: int, seed: int, hidden: int) -> Prior:
     draw = torch.Generator().manual_seed(seed)
     net = _Net(symbols.features, channels, hidden, draw)
-    optimiser = torch.optim.Adam(net.parameters(), lr=_RATE)
+    optimiser = Adam(net.parameters())
     iterations = _ITERATIONS if hidden else _ITERATIONS // 3
     for i in range(iterations):
-        for group in optimiser.param_groups:
-            group["lr"] = _RATE * min(1.0, (i + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * i / iterations)) + 1e-4
+        rate = _RATE * min(1.0, (i + 1) / 30) * (0.5 + 0.5 * math.cos(math.pi * i / iterations)) + 1e-4
         at = torch.randint(len(symbols.latent), (_BATCH,), generator=draw)
         expected, log_scale = net(symbols.features[at], symbols.channel[at])
         bits = laplace_bits_about(symbols.latent[at], expected, log_scale, symbols.step[at]).mean()
-        optimiser.zero_grad(set_to_none=True)
         bits.backward()  # type: ignore[no-untyped-call]
-        optimiser.step()
+        optimiser.step(rate)
     return net.stored(heads)
 
 

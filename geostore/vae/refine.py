@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from geostore.collection import Policy
+from geostore.vae.adam import Adam
 from geostore.vae.losses import Physical, index_errors, masked_mean
 from geostore.vae.sizing import index_bounds, value_bound
 
@@ -125,7 +126,7 @@ class _Descent:
         self.wanted, self.decode, self.look, self.bounds, self.steered = wanted, decode, look, bounds, steered
         self.quanta = start.clone().requires_grad_(True)
         self.draw = torch.Generator().manual_seed(0)
-        self.optimiser = torch.optim.Adam([self.quanta], lr=_RATE, betas=(0.9, 0.95))
+        self.optimiser = Adam([self.quanta], betas=(0.9, 0.95))
         self.best = torch.round(start)
         self.rate = look(self.best)
         bits = self.rate(self.best)
@@ -138,12 +139,10 @@ class _Descent:
         whole = _annealed(self.quanta, _WARMEST * (_COLDEST / _WARMEST) ** share, self.draw)
         bits, ratios = self.rate(whole), self.ratios(whole)
         cost = bits.sum() + sum((self.weights[name] * ratio).sum() for name, ratio in ratios.items())
-        self.optimiser.param_groups[0]["lr"] = _RATE * (0.3 + 0.7 * math.cos(0.5 * math.pi * share))
-        self.optimiser.zero_grad(set_to_none=True)
         cost.backward()  # type: ignore[no-untyped-call]
         assert self.quanta.grad is not None
         self.quanta.grad /= bits.detach().clamp(min=64.0)[:, None, None, None]
-        self.optimiser.step()
+        self.optimiser.step(_RATE * (0.3 + 0.7 * math.cos(0.5 * math.pi * share)))
         self.steer(ratios, _PULL)
 
     def ratios(self, quanta: Tensor) -> dict[str, Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from geostore.codec import Effort, Progress
+from geostore.vae.adam import Adam
 from geostore.vae.device import Device
 from geostore.vae.losses import Physical, Terms, gaussian_bits, index_errors, laplace_bits, masked_mean
 from geostore.vae.model import Layout, Vae, start_skip
@@ -20,6 +21,8 @@ from geostore.vae.samples import Batch, Samples, draw, principal_directions
 
 STEPS_SHOWN = 20  # optimiser steps between two calls of progress
 _LEARNING_RATE = 3e-3
+_BETAS = (0.9, 0.98)
+_SCALES_FASTER = 5.0  # learning rate of the latents' scales over that of the networks
 _COOL = 0.35  # share of the time spent on rounded latents at a falling rate
 _PATIENCE = 400  # steps without gain after which cooling begins early
 _PATIENT = 0.2  # and at least this share of all steps
@@ -167,9 +170,8 @@ class _Run:
         self.vae, self.samples, self.goal, self.rng = vae, samples, goal, rng
         self.networks, self.device = device.networks, device.where
         self.dates = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
-        networks = [*vae.encoder.parameters(), *vae.decoder.parameters()]
-        groups = [{"params": networks, "factor": 1.0}, {"params": [vae.log_scale], "factor": 5.0}]
-        self.optimiser = torch.optim.Adam(groups, lr=_LEARNING_RATE, betas=(0.9, 0.98))
+        self.networks_moved = Adam([*vae.encoder.parameters(), *vae.decoder.parameters()], _BETAS)
+        self.scales_moved = Adam([vae.log_scale], _BETAS)
         self.indices = indices_of(vae.layout, samples)
         self.physical = Physical.of(samples.units, self.device)
         alike = np.zeros(len(samples.series))
@@ -180,19 +182,17 @@ class _Run:
 
     def step(self, share: float, number: int) -> None:
         """One optimiser step."""
-        for group in self.optimiser.param_groups:
-            rate = _LEARNING_RATE * min(1.0, (number + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * share)) + 5e-5
-            group["lr"] = rate * group["factor"]
+        rate = _LEARNING_RATE * min(1.0, (number + 1) / 20) * (0.5 + 0.5 * math.cos(math.pi * share)) + 5e-5
         batch = draw(self.samples, self.vae.layout, self.dates, self.rng, self.device)
         terms = self.terms(batch, rounded=share > 1 - _COOL)
         loss = self.goal.bits_weight * terms.rate
         emphasis = torch.from_numpy(self.steering.emphasis(batch.dates)).to(self.device)
         for name in self.steering.targets:
             loss = loss + self.steering.weight(name) * (emphasis * terms.named[name]).mean()
-        self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self.vae.parameters(), 5.0)
-        self.optimiser.step()
+        self.networks_moved.step(rate)
+        self.scales_moved.step(rate * _SCALES_FASTER)
         self.steering.update(terms, batch.dates)
         self.smooth = {k: 0.98 * self.smooth.get(k, v) + 0.02 * v for k, v in terms.values().items()}
 
