@@ -68,7 +68,7 @@ class Policy:
     domain: Domain = "auto"
     original: KeepOriginal = "drop"
     codec: str = "vae"
-    rivals: tuple[str, ...] = ("klt-av1",)
+    rivals: tuple[str, ...] = ("klt-av1", "klt-dct")
 
     def __post_init__(self) -> None:
         for name in BOUNDS:

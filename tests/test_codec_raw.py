@@ -6,8 +6,9 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from geostore.codec import FAST, SMALL, RawCodec
+from geostore.codec import RawCodec
 from geostore.errors import Corrupt
+from geostore.lossless import FAST, SMALL
 from geostore.testing.codecs import reflectance_bands
 
 SHAPE = (5, 23, 31)

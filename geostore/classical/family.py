@@ -33,6 +33,14 @@ class KltAv1Family:
 
         return fit_codec(series, policy=policy, effort=effort, progress=progress)
 
+    def foresee(self, series: Series, policy: Policy) -> float | None:
+        """See `Foreseeing`."""
+        if series.bands.dtype.kind == "f":
+            return None
+        from geostore.classical.fit import foresee
+
+        return foresee(series, policy)
+
     def from_bytes(self, data: bytes) -> Codec:
         """The inverse of `KltAv1Codec.to_bytes`. Raises Corrupt or UnsupportedFormat."""
         from geostore.classical.codec import KltAv1Codec

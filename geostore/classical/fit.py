@@ -13,8 +13,8 @@ from geostore.classical.bend import Bend
 from geostore.classical.body import error_weights
 from geostore.classical.codec import KltAv1Codec, runs
 from geostore.classical.klt import Klt
-from geostore.classical.quality import cost, crf_at_bound, share_used, slope_of
-from geostore.classical.scout import dates_for, scouted
+from geostore.classical.quality import at_bound, cost, crf_at_bound, most_of, share_used, slope_of
+from geostore.classical.scout import dates_for, foresight_part, scouted
 from geostore.codec import Effort, Encoded, Progress, Series
 from geostore.collection import Policy
 
@@ -30,12 +30,10 @@ _LONE_SAMPLES = 2**18  # the same of a single raster, for which only the scale i
 _PRESETS = ((2**23, 2), (2**28, 4), (2**62, 6))  # preset by samples of the series at most: 2, for archives, is slow
 _HASTY = 200  # steps of an Effort below which the scale, the components and the preset are not searched
 _PATIENT = 3000  # steps of an Effort from which the next slower preset is taken
-_SHARE = 0.9  # of rasters that are to keep the policy where scales are compared
 _TRIES = 5
 _STRIDES = (4.0, 2.0)  # of crf
 _LAYERED_BENDS, _LAYERED_CRF, _LAYERED_STRIDES, _LAYERED_SAMPLED = (100,), 18.0, (8.0, 4.0, 2.0), 8  # under a bound
 _SAMPLED = 6  # rasters coded alone, to guess what all of them would take
-_POWER = 0.8  # bytes fall about with this power of the error
 
 
 @dataclass(frozen=True)
@@ -80,6 +78,18 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     size, best = min(tried, key=_bytes_of)
     slow = [replace(best, preset=final.preset, crf=crf) for crf in _beside(best.crf)]
     return min([(size, best), *((coded_bytes(c.encode_series(series)), c) for c in slow)], key=_bytes_of)[1]
+
+
+def foresee(series: Series, policy: Policy) -> float:
+    """Bytes of a part of `series` and of the codec at the scale where a search begins; some pixel must be valid."""
+    few = foresight_part(series)
+    scale = _layered_scales(few, policy)[-1] if policy.bounded else _start(few, policy)
+    codec = make_codec(few, policy, scale)
+    if policy.bounded:
+        size = _layered_bytes(replace(codec, crf=_LAYERED_CRF), few)
+    else:
+        size, _ = _cost(few, policy, scale, _CRF)
+    return size + len(codec.to_bytes())
 
 
 def _bytes_of(item: tuple[float, KltAv1Codec]) -> float:
@@ -235,14 +245,14 @@ def _cost(series: Series, policy: Policy, scale: Scale, crf: float) -> tuple[flo
     for _ in range(_TRIES):
         stream, decoded = codec.code(planes, crf)
         errors = [codec.errors(series, t, parts) for t, parts in zip(dates.tolist(), decoded, strict=True)]
-        used = float(np.quantile([share_used(e, policy) for e in errors], _SHARE))
+        used = most_of([share_used(e, policy) for e in errors])
         seen[crf] = math.log(max(used, 1e-9))
         sizes[crf] = cost(len(stream), float(np.median([e.mse for e in errors])), policy)
         crf = float(round(min(max(crf_at_bound(seen, slope_of(seen)), CRF_MIN), CRF_MAX)))
         if crf in seen:
             break
     nearest = min(seen, key=lambda c: abs(seen[c]))
-    return sizes[nearest] * math.exp(_POWER * seen[nearest]), nearest
+    return at_bound(sizes[nearest], math.exp(seen[nearest])), nearest
 
 
 # --- groups and quality

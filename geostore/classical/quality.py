@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
 
 from geostore.certificate import Certificate
 from geostore.classical.av1 import CRF_MAX, CRF_MIN, CRF_STEP
@@ -13,6 +15,8 @@ _SLOPE, _SLOPE_MIN, _SLOPE_MAX = 0.06, 0.02, 0.3  # of log error by crf; as meas
 _LOW, _HIGH = round(CRF_MIN / CRF_STEP), round(CRF_MAX / CRF_STEP)
 _NEAR = 0.99  # of a bound: a raster that uses up so much of it is coarse enough
 _NONE = 1e-9
+_SHARE = 0.9  # of rasters that are to keep the policy where ways to code them are compared
+_POWER = 0.8  # bytes fall about with this power of the error
 
 
 def share_used(seen: Certificate, policy: Policy) -> float:
@@ -40,6 +44,16 @@ def cost(nbytes: float, mse: float, policy: Policy) -> float:
     """
     usual = Policy().mse_max
     return nbytes if policy.bounds_values or usual is None else nbytes * max(1.0, mse / usual) ** 2
+
+
+def most_of(used: Sequence[float]) -> float:
+    """The share of its bound that most rasters stay below, of what each uses up."""
+    return float(np.quantile(used, _SHARE))
+
+
+def at_bound(nbytes: float, share: float) -> float:
+    """Bytes of a series that would use up a bound whole, guessed from those that use up a `share` of it."""
+    return nbytes * math.pow(max(share, _NONE), _POWER)
 
 
 def coarsest(used: Callable[[float], float], start: float) -> float | None:

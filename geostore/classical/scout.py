@@ -8,24 +8,31 @@ from dataclasses import replace
 import numpy as np
 
 from geostore.codec import Series
+from geostore.raster import Mask
 
 _SIDE = 64  # pixels, of the window at least
+_FORESIGHT_SAMPLES = 2**18  # a first trial: enough to tell families apart
 
 
 def scouted(series: Series, samples: int, dates: int) -> Series:
-    """All of a series of at most so many `samples`, else its first `dates` and of them the window with most to see."""
+    """All of a series of at most so many `samples`, else a window of its first `dates` with anything usable."""
     count, bands, height, width = series.pixels.shape
     if count * bands * height * width <= samples:
         return series
-    dates = min(count, dates)
-    side = max(_SIDE, int(math.sqrt(samples / (dates * bands))))
-    rows, columns = _fullest(series, min(side, height), min(side, width))
+    at = np.flatnonzero(series.valid.any(axis=(1, 2)))[:dates]
+    side = max(_SIDE, int(math.sqrt(samples / (max(1, len(at)) * bands))))
+    rows, columns = _fullest(series.valid[at], min(side, height), min(side, width))
     return replace(
         series,
-        pixels=series.pixels[:dates, :, rows, columns],
-        valid=series.valid[:dates, rows, columns],
-        times_us=series.times_us[:dates],
+        pixels=series.pixels[at, :, rows, columns],
+        valid=series.valid[at, rows, columns],
+        times_us=series.times_us[at],
     )
+
+
+def foresight_part(series: Series) -> Series:
+    """The part in which `geostore.codec.Foreseeing` families of this package are compared: the same one for all."""
+    return scouted(series, _FORESIGHT_SAMPLES, dates_for(series, _FORESIGHT_SAMPLES))
 
 
 def dates_for(series: Series, samples: int) -> int:
@@ -33,9 +40,9 @@ def dates_for(series: Series, samples: int) -> int:
     return max(1, samples // (len(series.bands) * _SIDE * _SIDE))
 
 
-def _fullest(series: Series, height: int, width: int) -> tuple[slice, slice]:
+def _fullest(valid: Mask, height: int, width: int) -> tuple[slice, slice]:
     """Of windows side by side, the one with the most usable pixels."""
-    count = np.asarray(series.valid.sum(axis=0))
+    count = np.asarray(valid.sum(axis=0))
     tops = range(0, count.shape[0] - height + 1, max(1, height // 2))
     lefts = range(0, count.shape[1] - width + 1, max(1, width // 2))
     windows = [(slice(top, top + height), slice(left, left + width)) for top in tops for left in lefts]

@@ -83,13 +83,11 @@ class KltDctCodec(Body):
             progress("encode", len(coded) / len(series))
         return [coded.get(i, _EMPTY) for i in range(len(series))]
 
-    def decoded(self, planes: Doubles, at: Longs) -> list[Doubles]:
-        """What planes decode to when all are coded at the codec's step, whatever the policy."""
-        groups = [
-            encode_group(planes[run], self.blocks, at[run], self.step)[1]
-            for run in runs(np.arange(len(planes)), self.dates)
-        ]
-        return [components for group in groups for components in group]
+    def coded_alike(self, planes: Doubles, known: Mask, at: Longs) -> tuple[int, list[Doubles]]:
+        """Bytes of planes, and what they decode to, when all are coded at the codec's step, whatever the policy."""
+        cut = runs(np.arange(len(planes)), self.dates)
+        groups = [encode_group(planes[run], self.blocks, at[run], self.step, known=known[run]) for run in cut]
+        return sum(len(stream) for stream, _ in groups), [c for _, decoded in groups for c in decoded]
 
     def planes(self, series: Series, dates: Longs) -> Doubles:
         """(N, K, H, W) components of some dates in 1/16 of a level, masked pixels filled."""
@@ -100,7 +98,8 @@ class KltDctCodec(Body):
         def keep(place: int, components: Doubles) -> float:
             return self.share_used(series, dates[place], components)
 
-        stream, decoded = encode_group(planes, self.blocks, at, self.step, keep if self.policy.asks else None)
+        asked = keep if self.policy.asks else None
+        stream, decoded = encode_group(planes, self.blocks, at, self.step, asked, series.valid[dates])
         alone, found = len(dates) == 1, {}
         for place, (date, components) in enumerate(zip(dates, decoded, strict=True)):
             check = _digest(components)

@@ -17,8 +17,7 @@ class KltDctFamily:
     def fit(
         self, series: Series, *, policy: Policy, effort: Effort, progress: Progress, parent: Codec | None = None
     ) -> Codec:
-        """Fit a codec to `series` that keeps `policy`; the lossless one where no pixel is usable, each has a bound, or
-        a rival is known to take far less.
+        """Fit a codec to `series` that keeps `policy`; the lossless one where no pixel is usable, or each has a bound.
 
         Raises:
             InvalidInput: the series is of float32.
@@ -32,8 +31,15 @@ class KltDctFamily:
             return RawFamily().fit(series, policy=policy, effort=effort, progress=progress)
         from geostore.dct.fit import fit_codec
 
-        found = fit_codec(series, policy=policy, effort=effort, progress=progress)
-        return found or RawFamily().fit(series, policy=policy, effort=effort, progress=progress)
+        return fit_codec(series, policy=policy, effort=effort, progress=progress)
+
+    def foresee(self, series: Series, policy: Policy) -> float | None:
+        """See `Foreseeing`."""
+        if series.bands.dtype.kind == "f" or policy.bounded:
+            return None
+        from geostore.dct.fit import foresee
+
+        return foresee(series, policy)
 
     def from_bytes(self, data: bytes) -> Codec:
         """The inverse of `KltDctCodec.to_bytes`. Raises Corrupt or UnsupportedFormat."""

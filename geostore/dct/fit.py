@@ -11,8 +11,8 @@ from geostore.classical.bend import Bend
 from geostore.classical.body import error_weights
 from geostore.classical.fit import coded_bytes, takes_bend
 from geostore.classical.klt import Klt
-from geostore.classical.quality import cost, share_used
-from geostore.classical.scout import scouted
+from geostore.classical.quality import at_bound, cost, most_of, share_used
+from geostore.classical.scout import foresight_part, scouted
 from geostore.codec import Effort, Progress, Series
 from geostore.collection import Policy
 from geostore.dct.codec import KltDctCodec
@@ -22,6 +22,7 @@ from geostore.dct.stream import STEP_MAX, Doubles, Longs
 
 _START = 56  # number of the step from which the search begins
 _TRIES = 4  # of steps, to find the one at which the middle raster uses up its bound,
+_FORESIGHT_TRIES = 2
 _AGAIN = 2  # and where it is known for blocks of another size
 _SLOPE = 0.14  # of log error by the number of a step: error goes with about 1.6th power of the step
 _NEAR = 3  # steps beside that one which the series is coded at, every raster within the policy
@@ -31,11 +32,28 @@ _INDEX = ((10, 2), (10, 4), (10, 8), (10, 16))  # and with nothing else
 _LINEAR, _LOG = ((0, 1), (0, 4)), ((100, 1), (10, 1))  # where the policy's domain leaves none of these
 _SMALLER = (16, 8)  # pixels of a block's side, tried for what is not smooth,
 _WORTH = 0.95  # and taken for so much of the bytes: they are decoded more slowly
-_HOPELESS = 1.1  # of what a rival takes: a first trial that takes more is the last
-_SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24
+_SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24  # of the part in which scales are compared,
+_PART_SAMPLES = 2**21  # and of that in which blocks and steps are
 _ACCESS = 2**22  # samples that are decoded for one raster at most
 _DATES = 8  # of a group, even so
 _HASTY = 200  # steps of an Effort below which only one step is tried
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A series coded at one step, whatever the policy.
+
+    Attributes:
+        step: its number. size: bytes.
+        used, most: the share of its bound that the middle raster uses up, and that most rasters stay below.
+        mse: the squared error of the middle one, on n1.
+    """
+
+    step: int
+    size: int
+    used: float = 1.0
+    most: float = 1.0
+    mse: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -65,38 +83,45 @@ class Prepared:
         codec = replace(self.codec, step=step)
         return coded_bytes(codec.encode_planes(self.series, self.dates, self.planes, self.at))
 
-    def used(self, step: int) -> tuple[float, float]:
-        """The share of its bound that the middle raster uses up when all are coded at one step; its squared error."""
+    def trial(self, step: int) -> Trial:
+        """All rasters coded at one step."""
         codec, dates = replace(self.codec, step=step), self.dates.tolist()
-        decoded = codec.decoded(self.planes, self.at)
+        size, decoded = codec.coded_alike(self.planes, self.series.valid[self.dates], self.at)
         seen = [codec.errors(self.series, d, c) for d, c in zip(dates, decoded, strict=True)]
-        share = np.median([share_used(errors, codec.policy) for errors in seen])
-        return float(share), float(np.median([errors.mse for errors in seen]))
+        used = [share_used(errors, codec.policy) for errors in seen]
+        return Trial(step, size, float(np.median(used)), most_of(used), float(np.median([e.mse for e in seen])))
 
 
-def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltDctCodec | None:
-    """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid.
-
-    None where a rival is known to take far less.
-    """
+def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltDctCodec:
+    """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid."""
     progress("prepare", 0.0)
     scout, hasty = scouted(series, _SCOUT_SAMPLES, _SCOUT_DATES), effort.steps < _HASTY
     best = _best_scale(scout, policy, progress, hasty=hasty)
     codec = replace(make_codec(series, policy, best.klt.bend.per_mille, best.weight), step=best.step)
     if hasty or not policy.asks:
         return codec
-    whole, sizes = Prepared.of(codec, series), dict[int, int]()
-    codec, size = _better_blocks(whole)  # of the whole: a scout has few blocks, and likes them small
-    if effort.bytes_max is not None and size > _HOPELESS * effort.bytes_max:
-        return None
-    whole, step = replace(whole, codec=codec), codec.step
-    sizes[step] = size
-    for near in (step + _NEAR, step - _NEAR):
-        better = near < step and sizes.get(step + _NEAR, size) < size  # the other side is
-        if 0 <= near <= STEP_MAX and not better:
-            sizes[near] = whole.size(near)
-            progress("choose a step", 0.6 + len(sizes) / 10)
-    return replace(codec, step=min(sizes, key=lambda s: sizes[s]))
+    few = scouted(series, _PART_SAMPLES, max(_SCOUT_DATES, _PART_SAMPLES // int(series.pixels[0].size)))
+    height, width = few.valid.shape[1:]  # a smaller part has few blocks, and likes them small
+    part = Prepared.of(replace(codec, height=height, width=width), few)
+    better, size = _better_blocks(part)
+    part, step, sizes = replace(part, codec=better), better.step, {better.step: size}
+    for stride in (_NEAR, -_NEAR):
+        while 0 <= step + stride <= STEP_MAX and step + stride not in sizes:
+            sizes[step + stride] = part.size(step + stride)
+            progress("choose a step", min(0.9, 0.6 + len(sizes) / 20))
+            if sizes[step + stride] >= sizes[step]:
+                break
+            step, stride = step + stride, 2 * stride
+    return replace(codec, side=better.side, step=min(sizes, key=lambda s: sizes[s]))
+
+
+def foresee(series: Series, policy: Policy) -> float:
+    """Bytes of a part of `series` and of the codec at the first scale, as two trials say; some pixel must be valid."""
+    few = foresight_part(series)
+    ready = Prepared.of(make_codec(few, policy, *_scales(few, policy)[0]), few)
+    _, trial = _step_for(ready, _FORESIGHT_TRIES)
+    size = cost(at_bound(trial.size, trial.most), trial.mse, policy)
+    return size + len(ready.codec.to_bytes())
 
 
 def make_codec(series: Series, policy: Policy, per_mille: int, weight: int = 1) -> KltDctCodec:
@@ -126,9 +151,9 @@ def _best_scale(series: Series, policy: Policy, progress: Progress, *, hasty: bo
     found: list[tuple[float, Prepared]] = []  # cost first
     for number, scale in enumerate(scales[:1] if hasty else scales):
         ready = Prepared.of(make_codec(series, policy, *scale), series, at)
-        (step, mse), at = _step_for(ready, 2 if hasty else _TRIES), ready.at
+        (step, near), at = _step_for(ready, 2 if hasty else _TRIES), ready.at
         ready = replace(ready, codec=replace(ready.codec, step=step))
-        found.append((cost(ready.size(step), mse, policy) if len(scales) > 1 and not hasty else 0, ready))
+        found.append((cost(ready.size(step), near.mse, policy) if len(scales) > 1 and not hasty else 0, ready))
         progress("choose a scale", 0.1 + number / 10)
     return min(found, key=lambda item: item[0])[1].codec
 
@@ -153,15 +178,15 @@ def _scales(series: Series, policy: Policy) -> tuple[tuple[int, int], ...]:
     return allowed or (_LINEAR if policy.domain == "linear" else _LOG)
 
 
-def _step_for(ready: Prepared, tries: int, start: int = _START) -> tuple[int, float]:
-    """The step at which the middle raster uses up its bound, by the secant rule on log(share); about its MSE there."""
-    step, seen, mse = start, dict[int, float](), 0.0
+def _step_for(ready: Prepared, tries: int, start: int = _START) -> tuple[int, Trial]:
+    """The step at which the middle raster uses up its bound, by the secant rule on log(share); the last one tried."""
+    step, seen, trial = start, dict[int, float](), Trial(start, 0)
     for _ in range(tries if ready.codec.policy.asks else 0):
-        share, mse = ready.used(step)
-        seen[step] = math.log(max(share, 1e-9))
+        trial = ready.trial(step)
+        seen[step] = math.log(max(trial.used, 1e-9))
         near, *others = sorted(seen, key=lambda s: abs(seen[s]))[:2]
         slope = (seen[near] - seen[others[0]]) / (near - others[0]) if others else _SLOPE
         step = round(min(max(near - seen[near] / min(max(slope, 0.03), 0.3), 0), STEP_MAX))
         if step in seen:
             break
-    return step, mse
+    return step, trial

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +30,7 @@ from geostore.dct.order import STANDING, Turn, turns
 from geostore.dct.predict import usual
 from geostore.dct.shift import MOST, move
 from geostore.errors import Corrupt
+from geostore.raster import Mask
 
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -39,6 +42,7 @@ _SHIFT_SCALE, _STEP_SCALE = 58, 28  # of Laplace tables: about 5 parts of a pixe
 _STANDING_MEMORY = 25  # dates the standing image is the mean of, at most
 _BYTES_PER_VALUE = 8
 _MARGIN = 1 << 10
+_PATIENCE = 3  # tries of a date, after which its steps become finer by one number more
 _EVEN = 1 << 15  # odds of a bit of which nothing is known
 
 Keep = Callable[[int, Doubles], float]  # (date, (K, H, W) planes decoded) -> the share of a bound it uses up
@@ -173,8 +177,49 @@ class Coder:
         return self.blocks.inverse(out.astype(np.float64))
 
 
+@dataclass(frozen=True)
+class Date:
+    """What is to be coded of one date.
+
+    Attributes:
+        planes: (K, padded) values.
+        known: (height, width), True where they matter.
+        at: (2,) how far off it lies.
+    """
+
+    planes: Doubles
+    known: Mask
+    at: Longs
+
+    @cached_property
+    def free(self) -> Mask:
+        """(padded) True where a value may be anything; nowhere if all of the date matters."""
+        found = np.full(self.planes.shape[1:], not self.known.all())
+        found[: self.known.shape[0], : self.known.shape[1]] = ~self.known
+        return found
+
+    def filled(self, values: Doubles) -> Date:
+        """The same with (K, padded) `values` where they do not matter: what they decode to costs nothing again."""
+        return replace(self, planes=np.where(self.free, values, self.planes)) if self.free.any() else self
+
+    def like(self, references: Sequence[Doubles]) -> Date:
+        """Filled with the reference most like it, each component lifted to its mean."""
+        if not self.free.any():
+            return self
+        away = [self.planes - reference for reference in references]
+        lifts = [a[:, ~self.free].mean(axis=1)[:, None] for a in away]
+        misses = [np.abs(a[:, ~self.free] - lift).sum() for a, lift in zip(away, lifts, strict=True)]
+        best = int(np.argmin(misses))
+        return self.filled(references[best] + lifts[best][:, :, None])
+
+
 def encode_group(
-    planes: Doubles, blocks: Blocks, shifts: Longs, base: int, keep: Keep | None = None
+    planes: Doubles,
+    blocks: Blocks,
+    shifts: Longs,
+    base: int,
+    keep: Keep | None = None,
+    known: Mask | None = None,
 ) -> tuple[bytes, list[Doubles]]:
     """(T, K, height, width) planes in 1/16 of a level as a stream; and what they decode to, (K, height, width) each.
 
@@ -184,37 +229,43 @@ def encode_group(
         shifts: (T, 2) where the dates lie.
         base: number of the step.
         keep: asked of every decoded date; one that uses up more than 1 of its bounds is coded finer until it does not.
+        known: (T, height, width) True where values matter, everywhere if None; elsewhere they may decode to anything.
     """
+    known = np.ones((len(planes), blocks.height, blocks.width), np.bool_) if known is None else known
     padded = blocks.pad(planes)
     data = np.zeros(_MARGIN + _BYTES_PER_VALUE * padded.size, np.uint8)
     coder = Coder.of(blocks, planes.shape[1], data, start_encoder(), base)
     shifts = shifts - shifts[0]  # the first lies where it lies
     further = Further()
     for turn in turns(len(planes)):
-        _encode_date(coder, further, turn, padded[turn.date], np.clip(shifts[turn.date], -MOST, MOST), keep)
+        date = Date(padded[turn.date], known[turn.date], np.clip(shifts[turn.date], -MOST, MOST))
+        _encode_date(coder, further, turn, date, keep)
     size = finish(data, coder.state)
     inner = [coder.past.planes[t][:, : blocks.height, : blocks.width] for t in range(len(planes))]
     return len(planes).to_bytes(2, "little") + bytes([base]) + data[1 : 1 + size].tobytes(), inner
 
 
-def _encode_date(coder: Coder, further: Further, turn: Turn, planes: Doubles, at: Longs, keep: Keep | None) -> None:
-    wanted = coder.blocks.forward(np.rint(planes)).astype(np.int64)
-    also = further.best(planes, at, turn.references, coder.past.standing)
+def _encode_date(coder: Coder, further: Further, turn: Turn, date: Date, keep: Keep | None) -> None:
+    if turn.references:
+        date = date.like(coder.past.seen(turn, date.at))
+    also = further.best(date.planes, date.at, turn.references, coder.past.standing)
     step, state, learnt = coder.usual_step(turn), coder.state.copy(), coder.learnt
     seen: Longs | None = None
-    while True:
+    for tried in itertools.count():
         coder.state, coder.learnt = state.copy(), learnt.copy()
-        coder.told(turn, step, at)
+        coder.told(turn, step, date.at)
         whole = coder.further(turn, also, encode=True)
-        seen = coder.references(whole, at) if seen is None else seen
+        seen = coder.references(whole, date.at) if seen is None else seen
+        wanted = coder.blocks.forward(np.rint(date.planes)).astype(np.int64)
         decoded = coder.code(whole, wanted, seen, step, encode=True)
         inner = decoded[:, : coder.blocks.height, : coder.blocks.width]
         share = 0.0 if keep is None else keep(turn.date, inner)
         if share <= 1 or step == 0:
             break
-        step = max(step - max(1, round(4 * np.log2(min(share, 64.0)))), 0)
-    coder.past.add(turn.date, decoded, at)
-    further.add(turn.date, decoded, at)
+        date = date.filled(decoded)
+        step = max(step - max(1 + tried // _PATIENCE, round(4 * np.log2(min(share, 64.0)))), 0)
+    coder.past.add(turn.date, decoded, date.at)
+    further.add(turn.date, decoded, date.at)
 
 
 def decode_group(stream: bytes, blocks: Blocks, components: int, dates: Sequence[int]) -> Iterator[tuple[int, Doubles]]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import t as student_t
 
-from geostore.codec import SMALL, RawCodec, Series
+from geostore.codec import RawCodec, Series
 from geostore.collection import Collection
+from geostore.lossless import SMALL
 from geostore.partition.grid import cell_grid, owned
 from geostore.partition.split import Split, cut, footprint, scene_cells
 from geostore.raster import Grid

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -11,11 +12,11 @@ import numpy as np
 from geostore.certificate import Certificate, measure
 from geostore.codec import (
     COARSER,
-    SMALL,
     Codec,
     Effort,
     Encoded,
     Families,
+    Foreseeing,
     Layered,
     RawCodec,
     Series,
@@ -26,11 +27,13 @@ from geostore.codec import (
 from geostore.collection import Policy
 from geostore.errors import InvalidInput, NotFound
 from geostore.fit_trace import FitTrace
+from geostore.lossless import SMALL
 from geostore.raster import Bands, Grid, Mask, Pixels, Raster
 from geostore.storage import pack_mask
 
 EMPTY = "empty"
 LOSS_TERMS = "loss_terms"  # of a codec's facts: how its fit went, as `FitTrace.to_text` says it
+_CLEAR = 1.1  # times what another is foreseen to take: a family that is foreseen to take so much is not fitted
 _OTHERS = f"{LOSS_TERMS}_"  # and before a family: how a fit of that family went which led to nothing that was kept
 
 
@@ -207,15 +210,15 @@ def fit_series(
 ) -> Fitted:
     """Fit `family` and its rivals by `policy` to `series`, encode it with each, and keep what takes the fewest bytes.
 
-    The lossless codec is always among them, and rivals come first, so that `family` may give up early. `parent` is a
-    codec of `family` to start from.
+    The lossless codec is always among them, and rivals come first, so that `family` may give up early: of those that
+    can foresee what they take only the ones that may win. `parent` is a codec of `family` to start from.
     """
     exact = lossless_series(series, progress)
     raw = RawCodec(series.bands, effort=SMALL).to_bytes()
     tried = {"raw": Fitted(family="raw", codec=raw, rasters=tuple(exact), facts={})}
-    left: dict[str, str] = {}
+    rivals, left = _promising([n for n in replace(policy, codec=family).codecs if n != family], series, policy)
     traces: dict[str, FitTrace | None] = {}
-    for name in reversed(replace(policy, codec=family).codecs):
+    for name in (*rivals, family):
         best = min(tried.values(), key=lambda f: f.bytes_total)
         known = replace(effort, bytes_max=best.bytes_total)
         try:
@@ -233,6 +236,21 @@ def fit_series(
             tried[name] = found
     best = min(tried.values(), key=lambda f: f.bytes_total)
     return replace(best, facts=_traced(traces, best.family) | _facts(tried, left, effort, best))
+
+
+def _promising(rivals: Sequence[str], series: Series, policy: Policy) -> tuple[list[str], dict[str, str]]:
+    """Those of `rivals` to fit, first the one foreseen to take the fewest bytes; and of others why they are left."""
+    families = Families.installed(rivals).items
+    able = [f for n in rivals if isinstance(f := families[n], Foreseeing)]
+    if len(able) < 2 or not policy.asks or not series.valid.any():
+        return list(rivals), {}
+    foreseen = {f.name: f.foresee(series, policy) for f in able}
+    sizes = {n: size for n, size in foreseen.items() if size is not None}
+    best = min(sizes, key=lambda n: sizes[n], default="")
+    left = {n: "fits no codec to such values under such a policy" for n, size in foreseen.items() if size is None}
+    clear = {n: size / sizes[best] for n, size in sizes.items() if size > _CLEAR * sizes[best]}
+    left |= {n: f"foreseen to take {times:.2f} times {best}" for n, times in clear.items()}
+    return sorted((n for n in rivals if n not in left), key=lambda n: sizes.get(n, math.inf)), left
 
 
 def _fit_family(

@@ -9,9 +9,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from geostore.classical.fit import coded_bytes
-from geostore.codec import SMALL, Effort, Progress, RawCodec, Series
+from geostore.codec import Effort, Progress, RawCodec, Series
 from geostore.collection import Policy
 from geostore.fit_trace import FitTrace
+from geostore.lossless import SMALL
 from geostore.vae import sizing
 from geostore.vae.base import Base
 from geostore.vae.borrow import borrow_codec

@@ -13,6 +13,7 @@ import pytest
 from scipy import ndimage
 
 from geostore.certificate import measure
+from geostore.classical import KltAv1Family
 from geostore.classical.fit import coded_bytes
 from geostore.codec import Effort, RawCodec, Series, decode_many, quiet
 from geostore.coding.logistic import logistic
@@ -137,6 +138,39 @@ def test_shifts_save_bytes() -> None:
     assert len(told) < 0.7 * len(plain)
     errors = [float(np.square(np.stack(found) - planes * 4).mean()) for found in (with_shifts, without)]
     assert errors[0] <= 1.1 * errors[1]
+
+
+def test_what_is_masked_costs_next_to_nothing() -> None:
+    """Proves that dates of which little matters take few bytes, and are about as true there as if all mattered."""
+    planes, at = drifting()
+    blocks, known = Blocks(*planes.shape[2:]), np.ones((len(planes), *planes.shape[2:]), np.bool_)
+    known[3:, 12:] = False
+    hidden = np.where(known[:, None], planes, planes.mean())
+    told, some = encode_group(hidden * 4, blocks, at, 40, known=known)
+    plain, _ = encode_group(hidden * 4, blocks, at, 40)
+    every, whole = encode_group(planes * 4, blocks, at, 40)
+    assert len(told) < 0.6 * len(plain)
+    assert len(told) < 0.85 * len(every)
+    where = np.broadcast_to(known[:, None], planes.shape)
+    errors = [float(np.square((np.stack(found) - planes * 4)[where]).mean()) for found in (some, whole)]
+    assert errors[0] <= 1.4 * errors[1]
+
+
+def test_dates_without_a_pixel_say_nothing_of_a_series() -> None:
+    """Proves that a long series whose first dates are all under clouds is fitted by those that are not."""
+    clear = synthetic_series((12, 4, 64, 64), indices=("NDVI",))
+    count = 60
+    pixels = np.concatenate([np.zeros((count, *clear.pixels.shape[1:]), np.uint16), clear.pixels])
+    valid = np.concatenate([np.zeros((count, 64, 64), bool), clear.valid])
+    series = replace(clear, pixels=pixels, valid=valid, times_us=np.arange(count + 12))
+    policy, effort = Policy(mse_max=5e-4, index_mae_max=None), Effort(steps=300)
+    for family in (FAMILY, KltAv1Family()):
+        foreseen = family.foresee(series, policy)
+        assert foreseen == family.foresee(clear, policy)
+        codec = family.fit(series, policy=policy, effort=effort, progress=quiet)
+        encoded = codec.encode_series(series)
+        assert all(e.layers == ("empty",) for e in encoded[:count])
+        assert all(e.payload for e in encoded[count:])
 
 
 def test_every_raster_keeps_the_policy() -> None:

@@ -160,7 +160,24 @@ def test_no_partition_takes_more_than_klt_av1_or_lossless_would(place: str, poli
     for rival in rivals:
         assert kept.bytes_total <= _fitted(rival, chosen, replace(policy, rivals=())).bytes_total
     if dtype == "float32":
-        assert "klt-av1 codes whole numbers" in str(facts["reason"])
+        assert "klt-av1: fits no codec to such values" in str(facts["reason"])
+
+
+def test_a_rival_that_is_foreseen_to_take_clearly_more_is_not_fitted() -> None:
+    """Proves that of two classical codecs only the one foreseen to win is fitted, and that the other would lose."""
+    rng = np.random.default_rng(3)
+    y, x = np.mgrid[0:48, 0:48] / 9
+    place = 2000 + 900 * np.stack([np.sin(x * (b + 1)) * np.cos(y + b) for b in range(4)])
+    season = 1 + 0.3 * np.sin(np.arange(14) / 2)
+    pixels = (
+        season[:, None, None, None] * place + rng.normal(0, 250, place.shape) + rng.normal(0, 10, (14, *place.shape))
+    )
+    chosen = _series(pixels.astype(np.uint16), np.ones((14, 48, 48), bool), BANDS.items, ("NDVI",))
+    kept = _fitted("vae", chosen, Policy())
+    assert kept.family == "klt-dct"
+    assert "klt-av1: foreseen to take" in str(kept.facts["reason"])
+    assert "bytes_klt-av1" not in kept.facts
+    assert kept.bytes_total < _fitted("klt-av1", chosen, Policy(rivals=())).bytes_total
 
 
 def _fitted(family: str, chosen: Series, policy: Policy) -> Fitted:
