@@ -11,10 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
 Doubles = npt.NDArray[np.float64]
+Floats = npt.NDArray[np.float32]
 Longs = npt.NDArray[np.int64]
 CLASSES = 10
 LARGEST = float(1 << 21)  # of a coefficient a damaged stream may give
@@ -66,18 +68,29 @@ class Blocks:
         return np.pad(planes, (*lead, (0, rows), (0, columns)), mode="edge")
 
     def forward(self, planes: Doubles) -> Doubles:
-        """(..., padded) planes -> (..., rows, columns, h, w) coefficients, whole numbers."""
+        """(..., padded) planes -> (..., rows, h, columns, w) coefficients, whole numbers."""
         (h, w), lead = self.side, planes.shape[:-2]
-        cut = planes.reshape(*lead, self.rows, h, self.columns, w).swapaxes(-3, -2)
-        first = _scaled(cut @ _matrix(w).T, _BITS - _HALF_WAY)
-        return _scaled(_matrix(h) @ first, _BITS + _HALF_WAY)
+        first = _scaled(planes.reshape(-1, w) @ _matrix(w).T, _BITS - _HALF_WAY)
+        second = _matrix(h) @ first.reshape(-1, h, self.columns * w)
+        return _scaled(second, _BITS + _HALF_WAY).reshape(*lead, self.rows, h, self.columns, w)
 
     def inverse(self, coefficients: Doubles) -> Doubles:
-        """(..., rows, columns, h, w) -> (..., padded) planes, whole numbers of 16 bits."""
-        (h, w), lead = self.side, coefficients.shape[:-4]
-        first = _scaled(np.clip(coefficients, -LARGEST, LARGEST) @ _matrix(w), _BITS - _HALF_WAY)
-        cut = _scaled(_matrix(h).T @ first, _BITS + _HALF_WAY).swapaxes(-3, -2)
-        return np.clip(cut.reshape(*lead, *self.padded), -32768, 32767)
+        """(K, rows, h, columns, w) coefficients -> (K, padded) planes, whole numbers of 16 bits."""
+        (h, w), parts = self.side, len(coefficients)
+        first = _scaled(coefficients.reshape(-1, w) @ _matrix(w), _BITS - _HALF_WAY)
+        planes = _scaled(_matrix(h).T @ first.reshape(-1, h, self.columns * w), _BITS + _HALF_WAY, 32767.0)
+        return planes.reshape(parts, *self.padded)
+
+    def ordered(self, planes: Doubles, out: Floats) -> None:
+        """Coefficients, below 2^24, of (K, padded) planes into (K, rows * columns, h * w), in the order of `scan`."""
+        _put_in_order(self.forward(planes), self.scan, out)
+
+    def planes(self, ordered: Longs) -> Doubles:
+        """The inverse: (K, padded) of coefficients, which are held within +-LARGEST."""
+        (h, w), parts = self.side, len(ordered)
+        coefficients = np.empty((parts, self.rows, h, self.columns, w))
+        _put_back(ordered, self.scan, coefficients)
+        return self.inverse(coefficients)
 
     @property
     def scan(self) -> Longs:
@@ -85,11 +98,38 @@ class Blocks:
         return _scan(*self.side)
 
 
-def _scaled(values: Doubles, bits: int) -> Doubles:
-    """Values / 2^bits, rounded half up; in their place."""
-    values += 2.0 ** (bits - 1)
-    values *= 2.0**-bits
-    return np.floor(values, out=values)
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _put_in_order(coefficients: Doubles, scan: Longs, out: Floats) -> None:
+    parts, rows, _, columns, _ = coefficients.shape
+    for k in range(parts):
+        for y in range(rows):
+            for x in range(columns):
+                block, to = coefficients[k, y, :, x], out[k, y * columns + x]
+                for n in range(len(scan)):
+                    to[n] = block[scan[n, 0], scan[n, 1]]
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _put_back(values: Longs, scan: Longs, out: Doubles) -> None:
+    parts, rows, _, columns, _ = out.shape
+    for k in range(parts):
+        for y in range(rows):
+            for x in range(columns):
+                seen, block = values[k, y * columns + x], out[k, y, :, x]
+                for n in range(len(scan)):
+                    block[scan[n, 0], scan[n, 1]] = min(max(float(seen[n]), -LARGEST), LARGEST)
+
+
+def _scaled(values: Doubles, bits: int, most: float = np.inf) -> Doubles:
+    """Values / 2^bits, rounded half up and held within -`most` - 1 and `most`; in their place."""
+    _scale(values.reshape(-1), 2.0 ** (bits - 1), 2.0**-bits, most)
+    return values
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _scale(values: Doubles, half: float, part: float, most: float) -> None:
+    for i in range(len(values)):
+        values[i] = min(max(np.floor((values[i] + half) * part), -most - 1), most)
 
 
 @lru_cache(maxsize=32)

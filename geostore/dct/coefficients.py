@@ -7,6 +7,7 @@ References:
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numba
@@ -47,6 +48,7 @@ class Tables(NamedTuple):
     bits: Floats
 
 
+@lru_cache(maxsize=1)
 def tables() -> Tables:
     """As numba takes them: `bits` of a probability in 1/65536, for the encoder's choices only."""
     share = np.maximum(np.arange(65537), 1) / 65536

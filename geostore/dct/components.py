@@ -21,7 +21,7 @@ def components_of(klt: Klt, values: Floats) -> Doubles:
 
 
 def stored_of(klt: Klt, components: Doubles) -> npt.NDArray[np.generic]:
-    """(K, H, W) whole parts of a level -> (B, H, W) stored values, in 64-bit whole numbers."""
-    flat = components.reshape(klt.components, -1).astype(np.int64)
-    values = klt.basis.astype(np.int64) @ flat + (klt.offset << FRACTION_BITS)[:, None]
+    """(K, H, W) whole parts of a level, of 16 bits -> (B, H, W) stored values; products below 2^53 are exact."""
+    products = klt.basis.astype(np.float64) @ components.reshape(klt.components, -1)
+    values = products.astype(np.int64) + (klt.offset << FRACTION_BITS)[:, None]
     return klt.bend.inverse((values >> (_SHIFT + FRACTION_BITS)).reshape(-1, *components.shape[1:]))

@@ -18,6 +18,9 @@ from geostore.dct.blocks import CLASSES
 from geostore.dct.learnt import Learnt
 
 Longs = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 _EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 23, 32, 46, 64, 91, 128, 182)  # of sums of magnitudes, in 1/16
 BUCKETS = np.searchsorted(np.array(_EDGES), np.arange(256), side="right").astype(np.int64)
 
@@ -44,15 +47,15 @@ class Hints(NamedTuple):
     """What references say of a block's class.
 
     Attributes:
-        near: (R, N) values of the class in each.
+        near: (R, N) values of the class in each, whole numbers.
         expected: (N,) what they are weighed to.
-        apart: (K, rows, columns, h, w) how far references lie apart around each value, see `spreads`.
+        apart: (N,) how far references lie apart around each value, see `spreads`.
         step: of the quantiser.
     """
 
-    near: Longs
+    near: Floats
     expected: Longs
-    apart: Longs
+    apart: Ints
     step: int
 
 
@@ -63,49 +66,67 @@ def bucket(value: int, buckets: Longs) -> int:
     return found
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def spreads(seen: Longs) -> Longs:
-    """(R, K, rows, columns, h, w) references -> (K, rows, columns, h, w) eight times how far they lie from their mean.
+def spreads(seen: Floats, scan: Longs, side: tuple[int, int]) -> Ints:
+    """Eight times how far (R, K, blocks, N) references lie from their mean, (K, blocks, N); 0 where R is below 2.
 
-    Smoothed over 3 x 3 frequencies; zeros where there are fewer than two.
+    Smoothed over 3 x 3 frequencies of blocks of that `side`, which are in the order of (N, 3) `scan`. Whole numbers in
+    float64, whose quotients are rounded to below the next whole number.
     """
-    count, parts, rows, columns, height, width = seen.shape
-    out, plain = np.zeros(seen.shape[1:], np.int64), np.empty((height, width), np.int64)
-    if count < 2:
-        return out
-    for k in range(parts):
-        for y in range(rows):
-            for x in range(columns):
-                _distances(seen[:, k, y, x], plain)
-                _smooth(plain, out[k, y, x])
+    out = np.zeros(seen.shape[1:], np.int32)
+    if len(seen) > 1:
+        _spreads(seen, scan, np.empty(side), out)
     return out
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _distances(seen: Longs, out: Longs) -> None:
-    """(R, h, w) -> (h, w) eight times the mean distance from the mean."""
-    count, height, width = seen.shape
-    for u in range(height):
-        for v in range(width):
-            total, far = 0, 0
-            for r in range(count):
-                total += seen[r, u, v]
-            for r in range(count):
-                far += abs(seen[r, u, v] - total // count)
-            out[u, v] = 8 * far // count
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _spreads(seen: Floats, scan: Longs, plane: Doubles, out: Ints) -> None:
+    parts, blocks, length = out.shape
+    far = np.empty(length)
+    for k in range(parts):
+        for b in range(blocks):
+            _distances(seen[:, k, b], far)
+            for n in range(length):
+                plane[scan[n, 0], scan[n, 1]] = far[n]
+            _smooth(plane)
+            to = out[k, b]
+            for n in range(length):
+                to[n] = np.int32(plane[scan[n, 0], scan[n, 1]])
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _smooth(plane: Longs, out: Longs) -> None:
-    """Means over 3 x 3, edges repeated."""
+def _distances(seen: Floats, far: Doubles) -> None:
+    """(R, N) -> (N,) eight times the mean distance from the mean."""
+    count, length = seen.shape
+    mean = np.zeros(length)
+    far[:] = 0.0
+    for r in range(count):
+        line = seen[r]
+        for n in range(length):
+            mean[n] += line[n]
+    for n in range(length):
+        mean[n] = np.floor(mean[n] / count)
+    for r in range(count):
+        line = seen[r]
+        for n in range(length):
+            far[n] += abs(line[n] - mean[n])
+    for n in range(length):
+        far[n] = np.floor(8 * far[n] / count)
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _smooth(plane: Doubles) -> None:
+    """Means over 3 x 3, edges repeated, in their place."""
     height, width = plane.shape
+    above, here, three = plane[0].copy(), np.empty(width), np.empty(width + 2)
     for u in range(height):
+        own, below = plane[u], plane[min(u + 1, height - 1)]
         for v in range(width):
-            total = 0
-            for i in range(u - 1, u + 2):
-                for j in range(v - 1, v + 2):
-                    total += plane[min(max(i, 0), height - 1), min(max(j, 0), width - 1)]
-            out[u, v] = total // 9
+            here[v] = own[v]
+            three[v + 1] = above[v] + own[v] + below[v]
+        three[0], three[width + 1] = three[1], three[width]
+        for v in range(width):
+            own[v] = np.floor((three[v] + three[v + 1] + three[v + 2]) / 9)
+        above[:] = here
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -113,7 +134,7 @@ def spread_of(hints: Hints, n: int, buckets: Longs) -> int:
     """The level of how far references of a value lie from what is expected."""
     total, count = 0, hints.near.shape[0]
     for r in range(count):
-        total += abs(hints.near[r, n] - hints.expected[n])
+        total += abs(np.int64(hints.near[r, n]) - hints.expected[n])
     return bucket(16 * total // (hints.step * max(count, 1)), buckets)
 
 
@@ -168,15 +189,13 @@ def value_contexts(
     out[5] = (wide * 16 + around) * 4 + part
     out[6] = (wide * 16 + large) * 8 + c
     out[7] = (wide * 16 + usual) * 4 + part
-    out[8] = (bucket(2 * hints.apart[k, y, x, u, v] // hints.step, buckets) * 16 + around) * 4 + part
+    out[8] = (bucket(2 * hints.apart[n] // hints.step, buckets) * 16 + around) * 4 + part
     out[9] = ((bucket(spot.dense, buckets) * 8 + c) * 4 + part) * 6 + min(spot.level, 5)
     return around, wide
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def flag_contexts(
-    out: Longs, sums: Longs, order: Longs, spot: Spot, hints: Hints, learnt: Learnt, buckets: Longs
-) -> None:
+def flag_contexts(out: Longs, sums: Longs, spot: Spot, hints: Hints, learnt: Learnt, buckets: Longs) -> None:
     """Fill `out` with the contexts of a block to have anything in a class; (K, rows, columns, CLASSES) sums so far."""
     k, y, x, kind, level, dense = spot
     columns = sums.shape[2]
@@ -189,9 +208,9 @@ def flag_contexts(
     others, apart = 0, 0
     for j in range(k):
         others += sums[j, y, x, kind] * (2 if j == k - 1 else 1)
-    for n in range(len(order)):
-        apart += hints.apart[k, y, x, order[n, 0], order[n, 1]]
-    wide = bucket(4 * apart // (hints.step * len(order)), buckets)
+    for n in range(len(hints.apart)):
+        apart += hints.apart[n]
+    wide = bucket(4 * apart // (hints.step * len(hints.apart)), buckets)
     usual = bucket(learnt.busy[k, y, x, kind] >> 5, buckets)
     part, low, near = min(k, 3), bucket(4 * lower, buckets), bucket(4 * beside, buckets)
     out[0] = (low * CLASSES + kind) * 4 + part
@@ -223,7 +242,7 @@ def sign_contexts(out: Longs, whole: Longs, spot: Spot, hints: Hints, n: int, u:
     for j in range(1, 4):
         before = before * 3 + (_sign(whole[k - j, y, x, u, v], 0) if k >= j else 1)
     for r in range(3):
-        sides = sides * 3 + (_sign(near[r, n] - expected, low) if near.shape[0] > r else 1)
+        sides = sides * 3 + (_sign(np.int64(near[r, n]) - expected, low) if near.shape[0] > r else 1)
     left, above = _sign(own[u, v - 1], 0) if v > 0 else 1, _sign(own[u - 1, v], 0) if u > 0 else 1
     west = _sign(whole[k, y, x - 1, u, v], 0) if x > 0 else 1
     north = _sign(whole[k, y - 1, x, u, v], 0) if y > 0 else 1

@@ -15,27 +15,31 @@ from geostore.dct.coefficients import (
     code_class,
     read_as,
 )
-from geostore.dct.contexts import Hints, Spot, flag_contexts, spreads
+from geostore.dct.contexts import Hints, Spot, flag_contexts
 from geostore.dct.learnt import FLAG, SIGN, SIZE, ZERO, Learnt, remember
 from geostore.dct.mixing import guess, mixed_bit
-from geostore.dct.predict import expect, lead, taught, teach
+from geostore.dct.predict import expect, fade, lead, taught, teach
 
 Longs = npt.NDArray[np.int64]
+Ints = npt.NDArray[np.int32]
+Floats = npt.NDArray[np.float32]
+_LARGEST = 1 << 21  # of a coefficient
 _PULL, _PULL_BLOCK = 4, 102  # 1/1024, of weights towards the usual ones, and of a block's towards those of the date
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
 def code_date(
-    data: Bytes, state: Longs, wanted: Longs, seen: Longs, start: Longs, scan: Longs, ends: Longs, level: int,
-    step: int, beside: bool, learnt: Learnt, t: Tables, out: Longs, encode: bool,
+    data: Bytes, state: Longs, wanted: Floats, seen: Floats, apart: Ints, start: Longs, scan: Longs, ends: Longs,
+    level: int, step: int, beside: bool, learnt: Learnt, t: Tables, out: Longs, encode: bool,
 ) -> None:  # fmt: skip
-    """Code one date.
+    """Code one date; coefficients are in the order of `scan`, as is what there is of them in `seen`.
 
     Args:
         data: the stream.
         state: of its range coder.
-        wanted: (K, rows, columns, h, w) coefficients to be told; nothing when decoding.
-        seen: (R, K, rows, columns, h, w) the same of its references.
+        wanted: (K, rows * columns, h * w) coefficients to be told, whole numbers; nothing when decoding.
+        seen: (R, K, rows * columns, h * w) the same of its references.
+        apart: (K, rows * columns, h * w) how far these lie apart, see `spreads`.
         start: (R,) weights before anything is known.
         scan: (h * w, 3) the order of frequencies.
         ends: (CLASSES + 1,) where each class begins in it.
@@ -44,87 +48,78 @@ def code_date(
         beside: see `Blocks.beside`.
         learnt: what models know.
         t: tables.
-        out: filled with what decodes.
+        out: (K, rows * columns, h * w), filled with what decodes.
         encode: whether to write or to read.
     """
-    parts, rows, columns = out.shape[:3]
-    whole, sums = np.zeros(out.shape, np.int64), np.zeros((parts, rows, columns, CLASSES), np.int64)
+    parts, rows, columns = learnt.active.shape[:3]
+    whole, sums = np.zeros(learnt.active.shape, np.int64), np.zeros((parts, rows, columns, CLASSES), np.int64)
     square, cross = np.zeros((len(start), len(start)), np.int64), np.zeros(len(start), np.int64)
     squares, crosses = (
         np.zeros((rows * columns, *square.shape), np.int64),
         np.zeros((rows * columns, *cross.shape), np.int64),
     )
-    weights, local, apart = start.copy(), start.copy(), spreads(seen)
+    weights, local = start.copy(), start.copy()
     missed = np.zeros((rows, columns), np.int64)  # by what references said of blocks' means
     for k in range(parts):
         square[:], cross[:], squares[:], crosses[:] = 0, 0, 0, 0
         dense = np.array([80, 80], np.int64)  # what there was of this component, and what there mostly is
         for c in range(CLASSES):
-            order = scan[ends[c] : ends[c + 1]]
+            some, order = slice(ends[c], ends[c + 1]), scan[ends[c] : ends[c + 1]]
             if len(order) == 0:
                 continue
-            near, expected = _gathered(seen, order, k, rows, columns), np.zeros(rows * columns * len(order), np.int64)
             if len(start):
                 taught(square, cross, start, step, _PULL, weights)
-                for b in range(rows * columns):
-                    taught(squares[b], crosses[b], weights, step, _PULL_BLOCK, local)
-                    some = slice(b * len(order), (b + 1) * len(order))
-                    expect(near[:, some], local, expected[some])
+                fade(square, cross)
             for y in range(rows):
                 for x in range(columns):
-                    at = (y * columns + x) * len(order)
-                    found = expected[at : at + len(order)]
+                    b = y * columns + x
+                    near, found = seen[:, k, b, some], out[k, b, some]
+                    found[:] = 0
+                    if len(start):
+                        taught(squares[b], crosses[b], weights, step, _PULL_BLOCK, local)
+                        expect(near, local, found)
                     said = found[0]
                     if beside:
                         lead(found, missed, order, y, x)
-                    hints = Hints(near[:, at : at + len(order)], found, apart, step)
-                    _block(data, state, wanted, whole, sums, order, k, y, x, level, dense, hints, learnt, t, encode)
+                    hints, told = Hints(near, found, apart[k, b, some], step), wanted[k : k + 1, b, some]
+                    _block(data, state, told, whole, sums, order, k, y, x, level, dense, hints, learnt, t, encode)
+                    if sums[k, y, x, c]:
+                        _add(whole[k, y, x], order, step, found)
                     for n in range(len(order)):
-                        u, v = order[n, 0], order[n, 1]
-                        size = read_as(abs(whole[k, y, x, u, v]), step)
-                        found[n] += size if whole[k, y, x, u, v] > 0 else -size
-                        found[n] = min(max(found[n], -(1 << 21)), 1 << 21)
-                        out[k, y, x, u, v] = found[n]
+                        found[n] = min(max(found[n], -_LARGEST), _LARGEST)
                     if c == 0:
                         missed[y, x] = found[0] - said
-            if len(start):
-                teach(near, expected, square, cross)
-                for b in range(rows * columns):
-                    some = slice(b * len(order), (b + 1) * len(order))
-                    teach(near[:, some], expected[some], squares[b], crosses[b])
+                    if len(start):
+                        fade(squares[b], crosses[b])
+                        teach(near, found, (square, squares[b]), (cross, crosses[b]))
     remember(whole, sums, learnt)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _gathered(seen: Longs, order: Longs, k: int, rows: int, columns: int) -> Longs:
-    """(R, rows * columns * N) coefficients of one class in every reference."""
-    out = np.empty((seen.shape[0], rows * columns * len(order)), np.int64)
-    for r in range(seen.shape[0]):
-        at = 0
-        for y in range(rows):
-            for x in range(columns):
-                for n in range(len(order)):
-                    out[r, at] = seen[r, k, y, x, order[n, 0], order[n, 1]]
-                    at += 1
-    return out
+def _add(whole: Longs, order: Longs, step: int, found: Longs) -> None:
+    """Add to (N,) values what the class's magnitudes in (h, w) stand for."""
+    for n in range(len(order)):
+        value = whole[order[n, 0], order[n, 1]]
+        size = read_as(abs(value), step)
+        found[n] += size if value > 0 else -size
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
 def _block(
-    data: Bytes, state: Longs, wanted: Longs, whole: Longs, sums: Longs, order: Longs, k: int, y: int, x: int,
+    data: Bytes, state: Longs, wanted: Floats, whole: Longs, sums: Longs, order: Longs, k: int, y: int, x: int,
     level: int, dense: Longs, hints: Hints, learnt: Learnt, t: Tables, encode: bool,
 ) -> None:  # fmt: skip
-    """A class of one block: whether there is anything in it, and if so its values."""
+    """A class of one block: whether there is anything in it, and if so its values; `wanted` is (1, N), or (0, N)."""
     contexts, few, flags = np.empty(ZERO, np.int64), np.empty(SIZE, np.int64), np.empty(FLAG, np.int64)
     kind, way, amount, bit = order[0, 2], np.empty(SIGN, np.int64), 0, 1
     spot = Spot(k, y, x, kind, level, 16 * dense[0] // dense[1])
     flagged, chosen = kind > 0, min(k, 3) * CLASSES + kind
     if flagged:
-        flag_contexts(flags, sums, order, spot, hints, learnt, t.buckets)
+        flag_contexts(flags, sums, spot, hints, learnt, t.buckets)
     if encode:
         missed = np.empty(len(order), np.int64)
         for n in range(len(order)):
-            missed[n] = wanted[k, y, x, order[n, 0], order[n, 1]] - hints.expected[n]
+            missed[n] = np.int64(wanted[0, n]) - hints.expected[n]
         cost, none, amount = choose(missed, whole, order, spot, hints, learnt, t, contexts, few)
         if flagged:
             some = guess(learnt.flags, learnt.flag_weights, flags, chosen, 0, t.odds, t.back)

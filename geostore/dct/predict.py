@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 Longs = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 _ONE = 256  # of a weight
 _USUAL = (90, 90, 64, 0, 0)  # of the dates next to it and of the standing image, in 1/256
 _SUM = 244
@@ -39,13 +41,15 @@ def usual(references: tuple[int, ...], standing: int) -> Longs:
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def expect(seen: Longs, weights: Longs, out: Longs) -> None:
-    """(R, N) references weighed by (R,) weights, into (N,)."""
-    for n in range(seen.shape[1]):
-        total = 0
-        for r in range(seen.shape[0]):
-            total += weights[r] * seen[r, n]
-        out[n] = (total + 128) >> 8
+def expect(seen: Floats, weights: Longs, out: Longs) -> None:
+    """(R, N) references weighed by (R,) weights, into (N,); whole numbers in float64."""
+    total = np.full(seen.shape[1], 128.0)
+    for r in range(seen.shape[0]):
+        line, weight = seen[r], float(weights[r])
+        for n in range(len(line)):
+            total[n] += weight * line[n]
+    for n in range(len(total)):
+        out[n] = np.int64(np.floor(total[n] * 2.0**-8))
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
@@ -84,20 +88,43 @@ def _beside(missed: Longs, y: int, x: int) -> int:
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def teach(seen: Longs, found: Longs, square: Longs, cross: Longs) -> None:
-    """Let (R, R) and (R,) sums of products fade, and add those of (R, N) references with the (N,) values `found`."""
-    count = seen.shape[0]
+def fade(square: Longs, cross: Longs) -> None:
+    """Let what was taught so far count less."""
+    for r in range(len(cross)):
+        cross[r] >>= _FADE
+        for s in range(len(cross)):
+            square[r, s] >>= _FADE
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+def teach(seen: Floats, found: Longs, squares: tuple[Longs, Longs], crosses: tuple[Longs, Longs]) -> None:
+    """Add sums of products of (R, N) references with themselves to two (R, R), with (N,) `found` to two (R,)."""
+    count, length = seen.shape
+    lines = np.empty((count + 1, length))
+    for r in range(count):
+        line, held = seen[r], lines[r]
+        for n in range(length):
+            held[n] = np.floor(np.float64(line[n]) * 2.0**-_DROPPED)
+    for n in range(length):
+        lines[count, n] = float(found[n] >> _DROPPED)
     for r in range(count):
         for s in range(r, count):
-            total = 0
-            for n in range(seen.shape[1]):
-                total += (seen[r, n] >> _DROPPED) * (seen[s, n] >> _DROPPED)
-            square[r, s] = (square[r, s] >> _FADE) + total
-            square[s, r] = square[r, s]
-        total = 0
-        for n in range(seen.shape[1]):
-            total += (seen[r, n] >> _DROPPED) * (found[n] >> _DROPPED)
-        cross[r] = (cross[r] >> _FADE) + total
+            total = _product(lines[r], lines[s])
+            for square in squares:
+                square[r, s] += total
+                square[s, r] = square[r, s]
+        total = _product(lines[r], lines[count])
+        for cross in crosses:
+            cross[r] += total
+
+
+@numba.njit(cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator, unused-ignore]
+def _product(a: Doubles, b: Doubles) -> int:
+    """The sum of products of whole numbers, below 2^53: exact in any order."""
+    total = 0.0
+    for n in range(len(a)):
+        total += a[n] * b[n]
+    return int(total)
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]

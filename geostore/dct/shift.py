@@ -98,32 +98,39 @@ def _move(planes: Doubles, down: int, right: int, kernels: Doubles, out: Doubles
     """Along rows, then along columns; whole numbers in float64, which are exact far beyond what 16 bits sum to."""
     count, height, width = planes.shape
     rows, columns = kernels[down & 7], kernels[right & 7]
-    half = np.empty((height, width))
-    line = np.empty(width + 8)
+    half, line, start = np.empty((height, width)), np.empty(width + 8), (right >> 3) - 3
+    low = min(max(-start, 0), width + 8)  # from where on a line is not the edge, and to where
+    high = min(max(width - start, low), width + 8)
     for k in range(count):
         for y in range(height):
-            for x in range(width + 8):
-                line[x] = planes[k, y, min(max(x + (right >> 3) - 3, 0), width - 1)]
+            seen = planes[k, y]
+            line[:low], line[high:] = seen[0], seen[width - 1]
+            for x in range(low, high):
+                line[x] = seen[x + start]
             _weigh(columns, line, half[y])
         for y in range(height):
-            seen = out[k, y]
-            seen[:] = 8192.0
-            for i in range(8):
-                _add(rows[i], half[min(max(y + (down >> 3) + i - 3, 0), height - 1)], seen)
-            for x in range(width):
-                seen[x] = np.floor(seen[x] * 2.0**-14)
+            _add(rows, half, y + (down >> 3) - 3, out[k, y])
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@numba.njit(cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator, unused-ignore]
 def _weigh(taps: Doubles, line: Doubles, out: Doubles) -> None:
     """(W,) sums of eight neighbours in (W + 8,)."""
-    out[:] = 0.0
-    for i in range(8):
-        for x in range(len(out)):
-            out[x] += taps[i] * line[x + i]
-
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _add(weight: float, line: Doubles, out: Doubles) -> None:
+    a, b, c, d, e, f, g, h = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
     for x in range(len(out)):
-        out[x] += weight * line[x]
+        first = a * line[x] + b * line[x + 1] + c * line[x + 2] + d * line[x + 3]
+        out[x] = first + (e * line[x + 4] + f * line[x + 5] + g * line[x + 6] + h * line[x + 7])
+
+
+@numba.njit(cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator, unused-ignore]
+def _add(taps: Doubles, half: Doubles, top: int, out: Doubles) -> None:
+    """(W,) sums of eight lines of (H, W) from `top` on, in 2^-14, rounded half up; beyond the edges, the edge."""
+    last = len(half) - 1
+    p, q = half[min(max(top, 0), last)], half[min(max(top + 1, 0), last)]
+    r, s = half[min(max(top + 2, 0), last)], half[min(max(top + 3, 0), last)]
+    t, u = half[min(max(top + 4, 0), last)], half[min(max(top + 5, 0), last)]
+    v, w = half[min(max(top + 6, 0), last)], half[min(max(top + 7, 0), last)]
+    a, b, c, d, e, f, g, h = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
+    for x in range(len(out)):
+        first = a * p[x] + b * q[x] + c * r[x] + d * s[x]
+        total = first + (e * t[x] + f * u[x] + g * v[x] + h * w[x])
+        out[x] = np.floor((total + 8192.0) * 2.0**-14)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +24,7 @@ from geostore.coding.rangecoder import (
 from geostore.coding.rangecoder import tables as laplace
 from geostore.dct.blocks import CLASSES, Blocks
 from geostore.dct.coefficients import tables
+from geostore.dct.contexts import spreads
 from geostore.dct.date import code_date
 from geostore.dct.further import Further
 from geostore.dct.learnt import Learnt
@@ -33,6 +35,7 @@ from geostore.errors import Corrupt
 from geostore.raster import Mask
 
 Longs = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 STEP_MAX = 127  # of quantiser steps, eight an octave
 DATES_MAX = 65535
@@ -69,15 +72,13 @@ class Past:
     standing: Doubles = field(default_factory=lambda: np.zeros((1, 1, 1)))
     count: int = 0
 
-    def seen(self, turn: Turn, at: Longs) -> list[Doubles]:
+    def seen(self, turn: Turn, at: Longs) -> Iterator[Doubles]:
         """The references of a date that lies off by `at`, moved to where it lies."""
-        found = []
         for reference in turn.references:
             if reference == STANDING:
-                found.append(move(self.standing, at))
+                yield move(self.standing, at)
             else:
-                found.append(move(self.planes[reference], at - self.shifts[reference]))
-        return found
+                yield move(self.planes[reference], at - self.shifts[reference])
 
     def add(self, date: int, planes: Doubles, at: Longs) -> None:
         """Take in one more date."""
@@ -87,7 +88,19 @@ class Past:
         if self.count == 1:
             self.standing = moved
         else:
-            self.standing = np.floor((moved - self.standing + self.count // 2) / self.count) + self.standing
+            self.standing = _nearer(self.standing, moved, self.count)
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+def _nearer(mean: Doubles, planes: Doubles, count: int) -> Doubles:
+    """A mean of `count` planes, the newest among them, of the one before it; whole numbers, (K, H, W)."""
+    out, half = np.empty_like(mean), count // 2
+    for k in range(out.shape[0]):
+        for y in range(out.shape[1]):
+            old, new, to = mean[k, y], planes[k, y], out[k, y]
+            for x in range(len(to)):
+                to[x] = np.floor((new[x] - old[x] + half) / count) + old[x]
+    return out
 
 
 @dataclass
@@ -131,12 +144,17 @@ class Coder:
                 number |= decode_bit(self.data, self.state, _EVEN) << bit
         return replace(turn, references=(*turn.references, *left[number - 1 : number])) if number else turn
 
-    def references(self, turn: Turn, at: Longs) -> Longs:
-        """(R, K, rows, columns, h, w) coefficients of a date's references."""
-        planes = self.past.seen(turn, at)
-        if not planes:
-            return np.zeros((0, self.components, self.blocks.rows, self.blocks.columns, *self.blocks.side), np.int64)
-        return self.blocks.forward(np.stack(planes)).astype(np.int64)
+    def references(self, turn: Turn, at: Longs) -> Floats:
+        """(R, K, blocks, h * w) coefficients of a date's references, in the order of `Blocks.scan`."""
+        seen = self.nothing(len(turn.references))
+        for planes, to in zip(self.past.seen(turn, at), seen, strict=True):
+            self.blocks.ordered(planes, to)
+        return seen
+
+    def nothing(self, count: int) -> Floats:
+        """Room for the coefficients of so many dates, (count, K, blocks, h * w)."""
+        (h, w), cells = self.blocks.side, self.blocks.rows * self.blocks.columns
+        return np.empty((count, self.components, cells, h * w), np.float32)
 
     def told(self, turn: Turn, step: int, at: Longs) -> tuple[int, Longs]:
         """Step and shift as they are written, or read in their place when `step` is negative."""
@@ -153,17 +171,26 @@ class Coder:
         held = [min(max(v, -m if i else 0), m) for i, (v, m) in enumerate(zip(values, most, strict=True))]
         return held[0], np.array(held[1:], np.int64)
 
-    def code(self, turn: Turn, wanted: Longs, seen: Longs, step: int, *, encode: bool) -> Doubles:
-        """(K, padded) planes as they decode, of one date; the past is not changed, models and stream are."""
-        out, scan = np.zeros(seen.shape[1:], np.int64), self.blocks.scan
+    def code(self, turn: Turn, wanted: Floats, seen: Floats, step: int, *, encode: bool) -> Doubles:
+        """(K, padded) planes as they decode, of one date; the past is not changed, models and stream are.
+
+        Args:
+            turn: its place in the order.
+            wanted: (K, blocks, h * w) coefficients to be told; (0, blocks, h * w) when decoding.
+            seen: (R, K, blocks, h * w), those of its references.
+            step: number of its quantiser's step.
+            encode: whether to write or to read.
+        """
+        scan = self.blocks.scan
+        out = np.empty(seen.shape[1:], np.int64)
         ends = np.searchsorted(scan[:, 2], np.arange(CLASSES + 1))
-        start = usual(turn.references, STANDING)
         code_date(
             self.data,
             self.state,
-            wanted if encode else out,
+            wanted,
             seen,
-            start,
+            spreads(seen, scan, self.blocks.side),
+            usual(turn.references, STANDING),
             scan,
             ends,
             turn.level,
@@ -174,7 +201,7 @@ class Coder:
             out,
             encode,
         )
-        return self.blocks.inverse(out.astype(np.float64))
+        return self.blocks.planes(out)
 
 
 @dataclass(frozen=True)
@@ -247,16 +274,17 @@ def encode_group(
 
 def _encode_date(coder: Coder, further: Further, turn: Turn, date: Date, keep: Keep | None) -> None:
     if turn.references:
-        date = date.like(coder.past.seen(turn, date.at))
+        date = date.like(list(coder.past.seen(turn, date.at)))
     also = further.best(date.planes, date.at, turn.references, coder.past.standing)
     step, state, learnt = coder.usual_step(turn), coder.state.copy(), coder.learnt
-    seen: Longs | None = None
+    seen: Floats | None = None
     for tried in itertools.count():
         coder.state, coder.learnt = state.copy(), learnt.copy()
         coder.told(turn, step, date.at)
         whole = coder.further(turn, also, encode=True)
         seen = coder.references(whole, date.at) if seen is None else seen
-        wanted = coder.blocks.forward(np.rint(date.planes)).astype(np.int64)
+        (wanted,) = coder.nothing(1)
+        coder.blocks.ordered(np.rint(date.planes), wanted)
         decoded = coder.code(whole, wanted, seen, step, encode=True)
         inner = decoded[:, : coder.blocks.height, : coder.blocks.width]
         share = 0.0 if keep is None else keep(turn.date, inner)
@@ -288,7 +316,7 @@ def decode_group(stream: bytes, blocks: Blocks, components: int, dates: Sequence
         step, at = coder.told(turn, -1, np.zeros(2, np.int64))
         turn = coder.further(turn, None, encode=False)
         seen = coder.references(turn, at)
-        decoded = coder.code(turn, np.zeros(0, np.int64), seen, step, encode=False)
+        decoded = coder.code(turn, np.empty((0, *seen.shape[2:]), np.float32), seen, step, encode=False)
         if coder.state[4] > len(data) + 64:
             raise Corrupt(f"a stream of {len(stream)} bytes ends before its rasters do; restore the raster")
         coder.past.add(turn.date, decoded, at)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -69,7 +70,8 @@ class Layer:
     active: bool
 
 
-def decoder_layers(layout: Layout) -> dict[str, Layer]:
+@lru_cache(maxsize=64)
+def decoder_layers(layout: Layout) -> Mapping[str, Layer]:
     """Every linear map of the decoder, by name."""
     if layout.hidden:
         return _modulated_layers(layout)
@@ -93,7 +95,7 @@ def decoder_layers(layout: Layout) -> dict[str, Layer]:
     }
 
 
-def _modulated_layers(layout: Layout) -> dict[str, Layer]:
+def _modulated_layers(layout: Layout) -> Mapping[str, Layer]:
     """The decoder that a branch on the static maps steers: `see` finds features, `turn` makes scales and shifts."""
     b, h, (w0, w1, w2, w3) = layout.bands, layout.hidden, layout.widths
     see = {f"see{k}": Layer("conv", b + (h if k < COARSEST else 0), h, 3, True) for k in range(COARSEST, -1, -1)}

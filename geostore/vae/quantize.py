@@ -131,41 +131,51 @@ class IntegerDecoder:
         """
         if not self.layout.channels:
             return np.zeros((len(latents), self.layout.bands, self.layout.height, self.layout.width))
-        z = torch.from_numpy(latents.astype(np.float64)) * float(STEPS[step] << (BITS - 4))
-        log_step = torch.full((1, 1, 1, 1), float(LOG_STEPS[step]), dtype=torch.float64)
+        z = torch.from_numpy(latents.astype(np.float32)) * float(STEPS[step] << (BITS - 4))
+        log_step = torch.full((1, 1, 1, 1), float(LOG_STEPS[step]))
         with torch.no_grad():
             out = synthesise(self.layout, self._apply, z, self.seen(), log_step)
-        return np.asarray(out.numpy()[..., : self.layout.height, : self.layout.width] / (1 << BITS))
+        return np.asarray(out.numpy()[..., : self.layout.height, : self.layout.width] * 2.0**-BITS, np.float64)
 
     def seen(self) -> Seen:
         """What the layers take from the static maps, whole numbers / 2**BITS; worked out once."""
         if not self._seen:
             with torch.no_grad():
-                self._seen.append(look(self.layout, self._apply, tuple(torch.from_numpy(m)[None] for m in self.maps)))
+                maps = tuple(torch.from_numpy(m)[None].float() for m in self.maps)
+                self._seen.append(look(self.layout, self._apply, maps))
         return self._seen[0]
 
     def _apply(self, name: str, x: Tensor, turn: Tensor | None) -> Tensor:
-        """One layer: in 32 bits where no sum can overflow, else in float64, where integers below 2**53 are exact."""
-        layer, (scale, bias) = decoder_layers(self.layout)[name], self._rescaling(name)
+        """One layer, float32, which its whole numbers fit; "skip", whose output is interpolated, float64."""
+        layer, rescaling = decoder_layers(self.layout)[name], self._rescaling(name)
+        found = self._narrow(layer, name, x, rescaling, turn)
+        if found is None:
+            found = self._wide(layer, linear(layer, x.double(), self._weight(name)), rescaling, turn)
+        return found.double() if name == "skip" else found
+
+    def _narrow(
+        self, layer: Layer, name: str, x: Tensor, rescaling: tuple[Doubles, Doubles], turn: Tensor | None
+    ) -> Tensor | None:
+        """In 32 bits; None where a sum might overflow, or what turns it differs from raster to raster."""
         if name not in self._taps:
             self._taps[name] = Taps.of(layer, self.tensors[f"{name}.q"])
-        if (taps := self._taps[name]) is not None and (turn is None or len(turn) == 1):
-            turning = {} if turn is None else {"turn": turn.numpy()[0]}
-            slope = SLOPE if layer.active else 1.0
-            finish = Finish(scale=scale, bias=bias, one=1 << BITS, slope=slope, limit=_LARGEST, **turning)
-            found = taps.apply(np.ascontiguousarray(x.numpy()), finish)
-            if found is not None:
-                return torch.from_numpy(found)
-        return self._wide(layer, linear(layer, x, self._weight(name)), (scale, bias), turn)
+        if (taps := self._taps[name]) is None or (turn is not None and len(turn) > 1):
+            return None
+        turning = {} if turn is None else {"turn": turn.numpy()[0]}
+        slope, (scale, bias) = SLOPE if layer.active else 1.0, rescaling
+        finish = Finish(scale=scale, bias=bias, one=1 << BITS, slope=slope, limit=_LARGEST, **turning)
+        out = taps.apply(np.ascontiguousarray(x.numpy()), finish)
+        return None if out is None else torch.from_numpy(out)
 
     def _wide(self, layer: Layer, sums: Tensor, rescaling: tuple[Doubles, Doubles], turn: Tensor | None) -> Tensor:
+        """In float64, where whole numbers below 2**53 are exact."""
         scale, bias = (torch.from_numpy(values)[:, None, None] for values in rescaling)
         x = torch.floor(sums * scale + bias)
         if turn is not None:  # exact: both below 2**19 once the sum is held
-            wider, shift = turned(x, turn)
+            wider, shift = turned(x, turn.double())
             x = torch.floor(x.clamp(-_LARGEST, _LARGEST) * (wider + (1 << BITS)) * 2.0**-BITS) + shift
         x = torch.floor(leaky(x)) if layer.active else x
-        return x.clamp(-_LARGEST, _LARGEST)
+        return x.clamp(-_LARGEST, _LARGEST).float()
 
     def _weight(self, name: str) -> Tensor:
         if name not in self._weights:

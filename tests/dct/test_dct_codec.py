@@ -99,7 +99,8 @@ def test_weights_are_learnt() -> None:
     start = np.array([200, 40])
     taught(square, cross, start, 16, 4, out)
     assert out.tolist() == [200, 40]
-    teach(seen, (64 * seen[0] + 192 * seen[1]) >> 8, square, cross)
+    found = (64 * seen[0] + 192 * seen[1]) >> 8
+    teach(seen.astype(np.float32), found, (square, np.zeros_like(square)), (cross, np.zeros_like(cross)))
     taught(square, cross, start, 16, 4, out)
     assert np.abs(out - [64, 192]).max() <= 1
 
@@ -259,10 +260,35 @@ def test_what_is_not_for_it_is_left() -> None:
 
 def test_spreads_are_even_distances_from_the_mean() -> None:
     """Proves that references a and b everywhere lie 8 |a - b| / 2 apart, and that one reference lies nowhere apart."""
-    seen = np.full((2, 1, 1, 2, 5, 7), 40, np.int64)
+    scan = Blocks(5, 7).scan
+    seen = np.full((2, 1, 2, 35), 40, np.float32)
     seen[1] = -60
-    assert (spreads(seen) == 400).all()
-    assert not spreads(seen[:1]).any()
+    assert (spreads(seen, scan, (5, 7)) == 400).all()
+    assert not spreads(seen[:1], scan, (5, 7)).any()
+
+
+def test_spreads_are_those_of_whole_numbers() -> None:
+    """Proves against whole-number quotients, one frequency after another, that distances and their means are exact."""
+    rng, scan = np.random.default_rng(6), Blocks(9, 8).scan
+    seen = rng.integers(-(1 << 20), 1 << 20, (5, 2, 1, 72))
+    mean = seen.sum(axis=0) // 5
+    far = np.zeros((2, 9, 8), np.int64)
+    far[:, scan[:, 0], scan[:, 1]] = (8 * np.abs(seen - mean).sum(axis=0) // 5)[:, 0]
+    wide = np.pad(far, ((0, 0), (1, 1), (1, 1)), mode="edge")
+    wanted = sum(wide[:, i : i + 9, j : j + 8] for i, j in np.ndindex(3, 3)) // 9
+    found = spreads(seen.astype(np.float32), scan, (9, 8))
+    np.testing.assert_array_equal(found[:, 0], wanted[:, scan[:, 0], scan[:, 1]])
+
+
+def test_order_of_frequencies_turns_back() -> None:
+    """Proves that coefficients in order, blocks row by row, make the planes that they make as they are."""
+    blocks = Blocks(10, 21, 5)
+    planes = np.random.default_rng(7).integers(-9000, 9000, (2, *blocks.padded)).astype(np.float64)
+    there = blocks.forward(planes)
+    ordered = np.empty((2, 8, blocks.side[0] * blocks.side[1]), np.float32)
+    blocks.ordered(planes, ordered)
+    assert ordered[1, 5, 0] == there[1, 1, 0, 1, 0]
+    np.testing.assert_array_equal(blocks.planes(ordered.astype(np.int64)), blocks.inverse(there))
 
 
 def test_a_date_far_off_is_leant_on() -> None:
