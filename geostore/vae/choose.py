@@ -87,7 +87,7 @@ def choose_codec(
     if _rival(effort) < min(without.total / _HOPELESS, _least(plain), _least_own(series, policy)):
         return _given_up(series, None)
     best, last = Candidate.of(bare, series, effort), bare
-    bar = min(_rival(effort), without.total / sizing.preference(len(series)))
+    bar = min(_rival(effort), without.total / sizing.preference(series))
     if effort.steps and DELTA_SAVES * best.payloads > DELTA_BYTES and _least(best) + DELTA_BYTES < bar:
         moved = borrow_codec(series, policy=policy, effort=effort, progress=progress, delta="whole", held=held)
         assert moved is not None
@@ -131,7 +131,7 @@ def _weights(series: Series) -> float:
 
 def _least_own(series: Series, policy: Policy) -> float:
     """Bytes that an own network and its embeddings hardly fall below."""
-    bits, dates = sizing.foreseen_bits(series, policy), int(series.valid.any(axis=(1, 2)).sum())
+    bits, dates = sizing.foreseen_bits(series, policy), sizing.usable_dates(series)
     payloads = dates * sizing.network_bytes(series, policy) * bits.low / max(bits.bits, 1e-9)
     return _OWN_WEIGHTS * _weights(series) + sizing.static_bytes(series, policy) + payloads
 
@@ -139,7 +139,7 @@ def _least_own(series: Series, policy: Policy) -> float:
 def _kept(without: Candidate, best: Candidate, last: VaeCodec, series: Series, effort: Effort) -> VaeCodec | RawCodec:
     """Of a codec without a network and the best with one, which is kept; `last` is the one fitted last."""
     rival = _rival(effort)
-    share = 1.0 if best.total > rival else sizing.preference(len(series))
+    share = 1.0 if best.total > rival else sizing.preference(series)
     found = without if without.total < share * best.total else best
     dropped = None if last.trace is None else replace(last.trace, kept=False)
     if found.total > _HOPELESS * rival:

@@ -25,7 +25,7 @@ _STATIC_SHARE = 0.2  # of the squared error asked for, left to the static image
 _LOOK = 128  # pixels a side of the static image that an estimate codes
 _STEP_SECONDS = 0.035  # one optimiser step on one core at 4 crops of 64 px
 _PREFERENCE = 0.4  # in a long series, going without a network must take less than this share of its bytes
-_LONG = 24  # dates from which a series is long: its embedding has something to learn
+_LONG = 24  # dates with a pixel from which a series is long: its embedding has something to learn
 _RMS = 1.35  # of errors between Gaussian and Laplace ones, over their mean absolute
 _DATE_BYTES = 3.0  # gain and level of one band
 
@@ -80,15 +80,19 @@ class Estimate:
 
 def plan(series: Series, policy: Policy) -> Plan:
     """The size that is expected to take the fewest bytes over the series: some network, or none."""
-    network = network_plan(series)
-    count = int(series.valid.any(axis=(1, 2)).sum())
+    network, count = network_plan(series), usable_dates(series)
     with_network = parameters(series) * BYTES_PER_PARAMETER + count * network_bytes(series, policy)
-    return network if preference(count) * with_network < count * still_bytes(series, policy) else NO_NETWORK
+    return network if preference(series) * with_network < count * still_bytes(series, policy) else NO_NETWORK
 
 
-def preference(dates: int) -> float:
-    """Of the bytes of a codec with a network, the share that one without must take less than, for so many dates."""
-    return _PREFERENCE if dates >= _LONG else 1.0
+def preference(series: Series) -> float:
+    """Of the bytes of a codec with a network, the share that one without must take less than."""
+    return _PREFERENCE if usable_dates(series) >= _LONG else 1.0
+
+
+def usable_dates(series: Series) -> int:
+    """Rasters with a pixel that may be used: of the others nothing is stored or learned."""
+    return int(series.valid.any(axis=(1, 2)).sum())
 
 
 def network_plan(series: Series) -> Plan:
@@ -107,8 +111,7 @@ def network_plan(series: Series) -> Plan:
 
 def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate:
     """What fitting `series` within `policy` is expected to cost, without fitting anything."""
-    dates = _sample(series)
-    count = int(series.valid.any(axis=(1, 2)).sum())
+    dates, count = _sample(series), usable_dates(series)
     raw = RawCodec(series.bands)
     lossless = [len(raw.encode(series.pixels[t], series.valid[t]).payload) for t in dates]
     per_lossless = float(np.mean(lossless)) if lossless else 0.0
@@ -148,7 +151,7 @@ def parameters(series: Series) -> int:
 def network_bytes(series: Series, policy: Policy) -> float:
     """Expected bytes of one embedding of the network that `network_plan` chooses."""
     bands = series.pixels.shape[1]
-    usable = float(series.valid.sum()) / max(int(series.valid.any(axis=(1, 2)).sum()), 1)
+    usable = float(series.valid.sum()) / max(usable_dates(series), 1)
     expected = foreseen_bits(series, policy).bits * bands * usable / 8 + bands * _DATE_BYTES
     if policy.bounded:
         expected = max(expected, 0.6 * rounded_bytes(series, policy))

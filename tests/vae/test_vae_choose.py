@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from geostore.codec import Effort, RawCodec, quiet
 from geostore.collection import Policy
 from geostore.node.encode import LOSS_TERMS, fit_series, traces_of
@@ -51,6 +53,15 @@ def test_an_own_network_heavier_than_none_is_not_fitted():
     assert isinstance(codec, VaeCodec)
     assert codec.layout.channels == 0
     assert "fit" not in said
+
+
+def test_dates_without_a_pixel_do_not_make_a_series_long():
+    """Proves that a network is preferred for dates that can be seen: blank ones beside them change nothing."""
+    series = synthetic_series((30, 4, 40, 40))
+    few = replace(series, pixels=series.pixels[:20], valid=series.valid[:20], times_us=series.times_us[:20])
+    blank = replace(series, valid=series.valid & (np.arange(30) < 20)[:, None, None])
+    made = [choose_codec(s, policy=LONG, effort=Effort(steps=2), progress=quiet) for s in (series, few, blank)]
+    assert [codec.layout.channels > 0 for codec in made] == [True, False, False]
 
 
 def test_a_fit_that_was_dropped_is_told_all_the_same():
