@@ -21,7 +21,7 @@ from geostore.classical.av1 import CRF_MAX, CRF_MIN
 from geostore.codec import Series
 from geostore.spectral import evaluate_index, spectral_index
 from geostore.vae.complexity import of_index, of_mse
-from geostore.vae.sizing import gzip_ratio, kernel_pca_components, pca_components, water_filling_bits
+from geostore.vae.scores import gzip_ratio, kernel_pca_components, pca_components, water_filling_bits
 
 Doubles = npt.NDArray[np.float64]
 TARGETS = (Target("mse 1e-4", mse=1e-4), Target("mse 5e-4", mse=5e-4), Target("NDVI 0.02", ndvi=0.02))

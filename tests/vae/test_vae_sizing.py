@@ -12,7 +12,8 @@ from geostore.collection import Policy
 from geostore.testing.codecs import synthetic_series
 from geostore.vae import VaeFamily
 from geostore.vae.complexity import foresee, of_index, of_mse
-from geostore.vae.sizing import gzip_ratio, kernel_pca_components, pca_components, water_filling_bits, worthwhile
+from geostore.vae.scores import gzip_ratio, kernel_pca_components, pca_components, water_filling_bits
+from geostore.vae.sizing import worthwhile
 
 
 def first(series, dates):
