@@ -23,7 +23,7 @@ from geostore.raster import Grid, Pixels, Raster
 from geostore.scene.synthetic import BANDS, Synthetic, write_scenes
 from geostore.vae.borrow import borrow_codec
 from geostore.vae.fit import Domain, fit_codec
-from geostore.vae.sizing import NO_NETWORK, network_plan
+from geostore.vae.sizing import NO_NETWORK, sized
 
 BAR = 1.2
 STEPS = 300
@@ -54,7 +54,7 @@ def _klt(policy: Policy) -> Make:
 
 def _own(policy: Policy, domain: Domain = "linear") -> Make:
     return lambda series, effort: fit_codec(
-        series, "grid", policy=policy, effort=effort, progress=quiet, plan=network_plan(series), domain=domain
+        series, "grid", policy=policy, effort=effort, progress=quiet, plan=sized(len(series.bands), 3), domain=domain
     )
 
 

@@ -25,6 +25,7 @@ BENCHES = (
     "similar_faiss",
     "rate_distortion",
     "sizing",
+    "sizing_networks",
     "seams",
     "loss_terms",
     "retrieval",

@@ -9,7 +9,7 @@ from geostore.dct import KltDctFamily
 from geostore.testing.codecs import CodecTests
 from geostore.vae import FlatFamily, SingleBandFamily, VaeFamily
 from geostore.vae.fit import fit_codec
-from geostore.vae.sizing import network_plan
+from geostore.vae.sizing import sized
 
 
 class TestRaw(CodecTests):
@@ -51,7 +51,7 @@ class Network(VaeFamily):
     def fit(self, series, *, policy, effort, progress, parent=None):
         if not series.valid.any():
             return super().fit(series, policy=policy, effort=effort, progress=progress, parent=parent)
-        plan = network_plan(series)
+        plan = sized(len(series.bands), 3)
         return fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, plan=plan)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,9 @@ from geostore.node.status import _fits
 from geostore.report.loss_terms import fits_of, terms_over_steps
 from geostore.storage import CodecRow
 from geostore.testing.codecs import synthetic_series
+from geostore.vae import choose
 from geostore.vae.fit import fit_codec
-from geostore.vae.sizing import network_plan
+from geostore.vae.sizing import sized
 
 STEPS = 40
 
@@ -25,7 +27,7 @@ STEPS = 40
 def fitted(policy: Policy) -> FitTrace:
     """How the fit of a small network went."""
     series = synthetic_series((6, 4, 24, 24), indices=("NDVI",))
-    effort, plan = Effort(steps=STEPS), network_plan(series)
+    effort, plan = Effort(steps=STEPS), sized(len(series.bands), 3)
     codec = fit_codec(series, "grid", policy=policy, effort=effort, progress=quiet, plan=plan)
     assert isinstance(codec, Traced)
     assert codec.trace is not None
@@ -78,8 +80,9 @@ def test_text_that_is_no_trace_is_corrupt(text: str) -> None:
         FitTrace.from_text(text)
 
 
-def test_the_fit_of_a_delta_is_kept_with_its_codec() -> None:
+def test_the_fit_of_a_delta_is_kept_with_its_codec(monkeypatch: pytest.MonkeyPatch) -> None:
     """Proves that a partition stored with a base and a delta has the squared error of that fit among its facts."""
+    monkeypatch.setattr(choose, "_own_weights", lambda *args: math.inf)  # no own network is fitted after the delta
     series = synthetic_series((30, 4, 40, 40), indices=("NDVI",))
     policy = Policy(mse_max=1e-4, index_mae_max=None, rivals=())
     found = fit_series("vae", None, series, policy, Effort(steps=24), quiet)

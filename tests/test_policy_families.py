@@ -19,7 +19,7 @@ from geostore.vae import VaeFamily
 from geostore.vae.borrow import borrow_codec
 from geostore.vae.fit import choose_domain, fit_codec, goal_of
 from geostore.vae.refine import bounds_of
-from geostore.vae.sizing import mse_bound, network_plan
+from geostore.vae.sizing import mse_bound, sized
 
 FREE = Policy(mse_max=None, index_mae_max=None)
 POLICIES = {
@@ -42,7 +42,7 @@ def series():
 
 def network(series, policy):
     """The grid codec with a network, even where none would pay."""
-    plan = network_plan(series)
+    plan = sized(len(series.bands), 3)
     return fit_codec(series, "grid", policy=policy, effort=EFFORT, progress=quiet, plan=plan)
 
 

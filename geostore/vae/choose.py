@@ -92,28 +92,43 @@ def choose_codec(
         moved = borrow_codec(series, policy=policy, effort=effort, progress=progress, delta="whole", held=held)
         assert moved is not None
         last, best = moved, min(best, Candidate.of(moved, series, effort), key=lambda c: c.total)
-    if effort.steps and OWN_SAVES * best.payloads + best.lent > _weights(series) and _least_own(series, policy) < bar:
-        last = _own(series, policy, effort, progress, parent)
-        best = min(best, Candidate.of(last, series, effort), key=lambda c: c.total)
+    saved = OWN_SAVES * best.payloads + best.lent
+    if effort.steps and saved > _own_weights(series, policy) and _least_own(series, policy) < bar:
+        own = _own(series, policy, effort, progress, parent)
+        last, best = own.codec, min(best, own, key=lambda c: c.total)
     return _kept(without, best, last, series, effort)
 
 
 def _without_base(
     series: Series, policy: Policy, effort: Effort, progress: Progress, parent: VaeCodec | None
 ) -> VaeCodec | RawCodec:
-    """An own network or none, by `sizing.plan`."""
-    plan = sizing.plan(series, policy)
-    if plan.channels and _least_own(series, policy) > _rival(effort):
-        plan = sizing.NO_NETWORK
-    codec = fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, parent=parent, plan=plan)
-    found = Candidate.of(codec, series, effort)
-    return _kept(found, found, codec, series, effort)
+    """An own network where `sizing.plan` expects that one pays and encoding says so, or none."""
+    still = fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, plan=sizing.NO_NETWORK)
+    without = Candidate.of(still, series, effort)
+    if not sizing.plan(series, policy).channels or _least_own(series, policy) > _rival(effort):
+        return _kept(without, without, still, series, effort)
+    own = _own(series, policy, effort, progress, parent)
+    return _kept(without, own, own.codec, series, effort)
 
 
-def _own(series: Series, policy: Policy, effort: Effort, progress: Progress, parent: VaeCodec | None) -> VaeCodec:
-    lender = parent if parent is not None and parent.borrowed is None else None
-    plan = sizing.network_plan(series)
-    return fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, parent=lender, plan=plan)
+def _own(series: Series, policy: Policy, effort: Effort, progress: Progress, parent: VaeCodec | None) -> Candidate:
+    """A network of the size that the bytes foreseen of embeddings ask for; if these prove wrong, that of true ones too.
+
+    Whichever of the two is smaller.
+    """
+    lender, bands = parent if parent is not None and parent.borrowed is None else None, len(series.bands)
+
+    def fitted(plan: sizing.Plan) -> Candidate:
+        codec = fit_codec(series, "grid", policy=policy, effort=effort, progress=progress, parent=lender, plan=plan)
+        return Candidate.of(codec, series, effort)
+
+    foreseen = sizing.foreseen_embeddings(series, policy)
+    plan = sizing.network_plan(bands, foreseen.expected)
+    found = fitted(plan)
+    other = sizing.network_plan(bands, found.payloads)
+    if other == plan or foreseen.low <= found.payloads <= foreseen.high:
+        return found
+    return min(found, fitted(other), key=lambda c: c.total)
 
 
 def _rival(effort: Effort) -> float:
@@ -125,15 +140,15 @@ def _least(bare: Candidate) -> float:
     return bare.total - (1 - _LEAVES) * bare.payloads
 
 
-def _weights(series: Series) -> float:
-    return sizing.parameters(series) * sizing.BYTES_PER_PARAMETER
+def _own_weights(series: Series, policy: Policy) -> float:
+    bands, foreseen = len(series.bands), sizing.foreseen_embeddings(series, policy)
+    return sizing.weights_bytes(bands, sizing.network_plan(bands, foreseen.expected))
 
 
 def _least_own(series: Series, policy: Policy) -> float:
     """Bytes that an own network and its embeddings hardly fall below."""
-    bits, dates = sizing.foreseen_bits(series, policy), sizing.usable_dates(series)
-    payloads = dates * sizing.network_bytes(series, policy) * bits.low / max(bits.bits, 1e-9)
-    return _OWN_WEIGHTS * _weights(series) + sizing.static_bytes(series, policy) + payloads
+    payloads = sizing.foreseen_embeddings(series, policy).low
+    return _OWN_WEIGHTS * _own_weights(series, policy) + sizing.static_bytes(series, policy) + payloads
 
 
 def _kept(without: Candidate, best: Candidate, last: VaeCodec, series: Series, effort: Effort) -> VaeCodec | RawCodec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -18,7 +19,19 @@ from geostore.vae.detail import coarsest
 from geostore.vae.static import Doubles, Units, code_static, mean_image
 
 _SAMPLE_DATES = 8  # rasters looked at
-BYTES_PER_PARAMETER = 0.93  # int8 weights after zstd
+SIZES = (  # of networks: decoder channels at 1/8, 1/4, 1/2 and full resolution, and encoder channels
+    ((2, 2, 2, 2), (2, 4)),
+    ((4, 4, 4, 4), (4, 6)),
+    ((8, 8, 6, 4), (4, 8)),
+    ((16, 16, 12, 8), (8, 12)),
+    ((24, 20, 16, 10), (12, 20)),
+    ((40, 32, 24, 16), (12, 20)),
+)
+_WIDENED = 6000  # bytes of weights at which embeddings take what is foreseen
+_FALLS = 0.05  # and with weights to the power of minus this; see bench.sizing_networks
+_PARAMETER_BYTES = 0.93  # int8 weights after zstd
+_LAYER_BYTES = 700  # names, scales and biases of a network's layers
+_CHANNELS_MAX = 16
 _HEADER_BYTES = 1100
 _STATIC_SHARE = 0.2  # of the squared error asked for, left to the static image
 _LOOK = 128  # pixels a side of the static image that an estimate codes
@@ -45,6 +58,15 @@ class Plan:
 
 
 NO_NETWORK = Plan(channels=0, widths=(0, 0, 0, 0), encoder=(0, 0))
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Bytes of all embeddings of a series, and the interval that is meant to hold nine partitions of ten."""
+
+    expected: float
+    low: float
+    high: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,9 +101,11 @@ class Estimate:
 
 def plan(series: Series, policy: Policy) -> Plan:
     """The size that is expected to take the fewest bytes over the series: some network, or none."""
-    network, count = network_plan(series), usable_dates(series)
-    with_network = parameters(series) * BYTES_PER_PARAMETER + count * network_bytes(series, policy)
-    return network if preference(series) * with_network < count * still_bytes(series, policy) else NO_NETWORK
+    bands, embeddings = len(series.bands), foreseen_embeddings(series, policy).expected
+    network = network_plan(bands, embeddings)
+    without = usable_dates(series) * still_bytes(series, policy)
+    with_network = weights_bytes(bands, network) + embeddings
+    return network if preference(series) * with_network < without else NO_NETWORK
 
 
 def preference(series: Series) -> float:
@@ -94,18 +118,33 @@ def usable_dates(series: Series) -> int:
     return int(series.valid.any(axis=(1, 2)).sum())
 
 
-def network_plan(series: Series) -> Plan:
-    """Widths by the values to be saved: small series get a small decoder, since its bytes are shared by few dates."""
-    bands = series.pixels.shape[1]
-    values = float(series.valid.sum()) * bands
-    channels = int(np.clip(2 * bands, 6, 16))
-    if values < 3e6:
-        widths = (16, 16, 12, 8)
-    elif values < 3e7:
-        widths = (24, 20, 16, 10)
-    else:
-        widths = (40, 32, 24, 16)
-    return Plan(channels=channels, widths=widths, encoder=(8, 12) if values < 3e6 else (12, 20))
+def network_plan(bands: int, embeddings: float) -> Plan:
+    """The network that is expected to take the fewest bytes where all embeddings take about so many.
+
+    Its weights are stored once, so what they may cost follows from what they save on every date: from the place's
+    complexity at the error asked for, its pixels and its dates.
+    """
+
+    def total(plan: Plan) -> float:
+        weights = weights_bytes(bands, plan)
+        return weights + embeddings * math.pow(weights / _WIDENED, -_FALLS)
+
+    return min((sized(bands, size) for size in range(len(SIZES))), key=total)
+
+
+def sized(bands: int, size: int) -> Plan:
+    """One of SIZES, with a latent channel a band."""
+    widths, encoder = SIZES[size]
+    return Plan(channels=min(bands, _CHANNELS_MAX), widths=widths, encoder=encoder)
+
+
+def weights_bytes(bands: int, plan: Plan) -> float:
+    """What the weights of a network take as stored, its prior left out."""
+    (w0, w1, w2, w3), (e0, e1), c = plan.widths, plan.encoder, plan.channels
+    ups = w0 * w1 + (w1 + bands) * w2 + (w2 + bands) * w3
+    decoder = 9 * (c + bands) * w0 + 16 * ups + 9 * (w3 + bands) * bands
+    encoder = 16 * (bands * e0 + e0 * e1 + e1 * c) + 2 * bands * c
+    return (decoder + encoder) * _PARAMETER_BYTES + _LAYER_BYTES
 
 
 def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate:
@@ -116,10 +155,11 @@ def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate
     per_lossless = float(np.mean(lossless)) if lossless else 0.0
     codec = int(_HEADER_BYTES + static_bytes(series, policy))
     bits = foreseen_bits(series, policy)
-    if plan(series, policy).channels:
+    chosen = plan(series, policy)
+    if chosen.channels:
         per_raster, seconds = network_bytes(series, policy), steps * _STEP_SECONDS
         low, high = (per_raster * factor / max(bits.bits, 1e-9) for factor in (bits.low, bits.high))
-        codec += int(parameters(series) * BYTES_PER_PARAMETER)
+        codec += int(weights_bytes(len(series.bands), chosen))
     else:
         per_raster, seconds = still_bytes(series, policy), 0.0
         low = high = per_raster
@@ -136,19 +176,15 @@ def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate
     )
 
 
-def parameters(series: Series) -> int:
-    """Weights of the grid codec that `plan` chooses."""
-    bands, chosen = series.pixels.shape[1], network_plan(series)
-    (w0, w1, w2, w3), (e0, e1), c = chosen.widths, chosen.encoder, chosen.channels
-    decoder: int = (
-        9 * (c + bands) * w0 + 16 * (w0 * w1 + (w1 + bands) * w2 + (w2 + bands) * w3) + 9 * (w3 + bands) * bands
-    )
-    encoder = 16 * (bands * e0 + e0 * e1 + e1 * c) + 2 * bands * c
-    return int(decoder + encoder)
+def foreseen_embeddings(series: Series, policy: Policy) -> Embeddings:
+    """What all embeddings of a network are expected to take."""
+    bits, expected = foreseen_bits(series, policy), usable_dates(series) * network_bytes(series, policy)
+    low, high = (expected * bound / max(bits.bits, 1e-9) for bound in (bits.low, bits.high))
+    return Embeddings(expected, low, high)
 
 
 def network_bytes(series: Series, policy: Policy) -> float:
-    """Expected bytes of one embedding of the network that `network_plan` chooses."""
+    """Expected bytes of one embedding of a network."""
     bands = series.pixels.shape[1]
     usable = float(series.valid.sum()) / max(usable_dates(series), 1)
     expected = foreseen_bits(series, policy).bits * bands * usable / 8 + bands * _DATE_BYTES

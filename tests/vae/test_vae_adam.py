@@ -34,9 +34,9 @@ from geostore.codec import Effort, quiet
 from geostore.collection import Policy
 from geostore.testing.codecs import synthetic_series
 from geostore.vae.fit import fit_codec
-from geostore.vae.sizing import network_plan
+from geostore.vae.sizing import sized
 series = synthetic_series((4, 3, 16, 16), seed=1)
-policy, plan = Policy(mse_max=1e-3, index_mae_max=None), network_plan(series)
+policy, plan = Policy(mse_max=1e-3, index_mae_max=None), sized(len(series.bands), 3)
 codec = fit_codec(series, "grid", policy=policy, effort=Effort(steps=60), progress=quiet, plan=plan)
 assert codec.rounds and codec.encode_series(series)
 sys.exit("torch._dynamo" in sys.modules)

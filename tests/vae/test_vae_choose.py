@@ -10,10 +10,13 @@ from geostore.codec import Effort, RawCodec, quiet
 from geostore.collection import Policy
 from geostore.node.encode import LOSS_TERMS, fit_series, traces_of
 from geostore.testing.codecs import synthetic_series
+from geostore.vae import choose, sizing
 from geostore.vae.choose import choose_codec
 from geostore.vae.codec import VaeCodec
+from geostore.vae.fit import fit_codec
 
 POLICY = Policy(mse_max=5e-4, index_mae_max=None)
+EASY = Policy(mse_max=5e-3, index_mae_max=None)
 LONG = Policy(mse_max=1e-4, index_mae_max=None)
 
 
@@ -49,7 +52,7 @@ def test_nothing_is_fitted_below_what_a_static_image_takes():
 
 def test_an_own_network_heavier_than_none_is_not_fitted():
     """Proves that a place that bears a base alone fits no network whose weights outweigh all it takes without one."""
-    codec, said = chosen((8, 4, 24, 24), LONG, Effort(steps=50, network_share=1.0))
+    codec, said = chosen((8, 4, 24, 24), EASY, Effort(steps=50, network_share=1.0))
     assert isinstance(codec, VaeCodec)
     assert codec.layout.channels == 0
     assert "fit" not in said
@@ -64,13 +67,59 @@ def test_dates_without_a_pixel_do_not_make_a_series_long():
     assert [codec.layout.channels > 0 for codec in made] == [True, False, False]
 
 
-def test_a_fit_that_was_dropped_is_told_all_the_same():
-    """Proves that loss terms of a delta outlive the choice of a codec without it, which a rival's bytes turn to."""
-    free, said = chosen((30, 4, 40, 40), LONG, Effort(steps=2))
+def bases_hidden(monkeypatch):
+    """As for bands that no base takes."""
+    monkeypatch.setattr(choose, "borrow_codec", lambda *args, **kwargs: None)
+
+
+def widths_tried(monkeypatch, foreseen):
+    """Decoder widths of the networks that are fitted where `foreseen` bytes of embeddings are, and of the one kept."""
+    bases_hidden(monkeypatch)
+    monkeypatch.setattr(sizing, "foreseen_embeddings", lambda *args: foreseen)
+    monkeypatch.setattr(sizing, "plan", lambda *args: sizing.sized(4, 0))
+    monkeypatch.setattr(sizing, "preference", lambda *args: 0.01)  # a network, whatever is without one
+    tried = []
+
+    def fit(*args, plan, **kwargs):
+        tried.append(plan.widths)
+        return fit_codec(*args, plan=plan, **kwargs)
+
+    monkeypatch.setattr(choose, "fit_codec", fit)
+    codec, _ = chosen((6, 4, 24, 24), POLICY, Effort(steps=2))
+    return tried[1:], codec.layout.widths
+
+
+def test_a_size_that_proves_wrong_is_corrected(monkeypatch):
+    """Proves that bytes foreseen far too high fit a wide network, true ones a narrow one then; the smaller stays."""
+    widest, least = sizing.SIZES[-1][0], sizing.SIZES[0][0]
+    tried, kept = widths_tried(monkeypatch, sizing.Embeddings(3e6, 2e6, 4e6))
+    assert tried == [widest, least]
+    assert kept == least
+
+
+def test_a_size_within_its_interval_is_fitted_once(monkeypatch):
+    """Proves that embeddings within the interval foreseen leave the first network as it is."""
+    tried, kept = widths_tried(monkeypatch, sizing.Embeddings(3e6, 0.0, 4e6))
+    assert tried == [kept] == [sizing.SIZES[-1][0]]
+
+
+def test_a_network_that_encoding_does_not_bear_out_is_not_kept(monkeypatch):
+    """Proves that without a base, too, both are encoded: what was foreseen does not keep a network that takes more."""
+    bases_hidden(monkeypatch)
+    monkeypatch.setattr(sizing, "plan", lambda *args: sizing.sized(4, 0))
+    codec, said = chosen((4, 4, 24, 24), EASY, Effort(steps=20))
     assert "fit" in said
-    assert free.borrowed.delta
+    assert codec.layout.channels == 0
+    assert not codec.trace.kept
+
+
+def test_a_fit_that_was_dropped_is_told_all_the_same():
+    """Proves that loss terms of a fit outlive the choice of a codec without a network, which a rival's bytes ask."""
+    free, said = chosen((30, 4, 40, 40), LONG, Effort(steps=20))
+    assert "fit" in said
+    assert free.layout.channels
     assert free.trace.kept
-    pressed, said = chosen((30, 4, 40, 40), LONG, Effort(steps=2, bytes_max=18_500))
+    pressed, said = chosen((30, 4, 40, 40), LONG, Effort(steps=20, bytes_max=18_500))
     assert "fit" in said
     assert pressed.layout.channels == 0
     assert not pressed.trace.kept

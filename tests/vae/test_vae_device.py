@@ -22,7 +22,7 @@ from geostore.vae.codec import VaeCodec
 from geostore.vae.device import Device
 from geostore.vae.fit import choose_layout, fit_codec, goal_of, prepare
 from geostore.vae.model import Vae
-from geostore.vae.sizing import network_plan
+from geostore.vae.sizing import sized
 from geostore.vae.train import train
 
 POLICY = Policy(mse_max=5e-4, index_mae_max=0.05)
@@ -51,7 +51,7 @@ def trained(series, device):
     samples = prepare(series, "grid", POLICY)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        vae = Vae(choose_layout(series, "grid", network_plan(series)))
+        vae = Vae(choose_layout(series, "grid", sized(len(series.bands), 3)))
         goal, effort = goal_of(POLICY, "grid"), Effort(steps=60)
         return train(vae, samples, goal=goal, effort=effort, progress=quiet, device=device)
 
@@ -114,7 +114,7 @@ def test_what_a_gpu_encodes_decodes_to_the_same_bytes_without_one(kind, series, 
     """Proves that a stream of a codec fitted on a GPU decodes alike there and in a process that sees none."""
     effort = Effort(steps=40, device="cuda")
     if kind == "own":
-        plan = network_plan(series)
+        plan = sized(len(series.bands), 3)
         codec = fit_codec(series, "grid", policy=POLICY, effort=effort, progress=quiet, plan=plan)
     else:
         codec = borrow_codec(series, policy=POLICY, effort=effort, delta="whole")

@@ -24,7 +24,7 @@ from geostore.vae.model import Layout, Vae
 from geostore.vae.quantize import STEPS, TRAINED_STEP, IntegerDecoder, pack_decoder, unpack_decoder
 from geostore.vae.refine import Wanted, refine
 from geostore.vae.samples import draw
-from geostore.vae.sizing import network_plan, plan
+from geostore.vae.sizing import plan, sized
 from geostore.vae.static import Units
 from geostore.vae.train import Clock, Goal, train
 from geostore.vae.weights import VERSION
@@ -34,7 +34,7 @@ FREE = Policy(mse_max=None, index_mae_max=None)
 
 def fit_network(series, mode, **options):
     """A fit with a network, even where none would pay."""
-    return fit_codec(series, mode, plan=network_plan(series), **options)
+    return fit_codec(series, mode, plan=sized(len(series.bands), 3), **options)
 
 
 @pytest.fixture(scope="module")

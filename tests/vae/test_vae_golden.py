@@ -28,7 +28,7 @@ from geostore.vae.fit import fit_codec
 from geostore.vae.learn_prior import Lesson, learn_prior
 from geostore.vae.model import Layout
 from geostore.vae.shared import CROP, SharedVae, base_of, start_linear
-from geostore.vae.sizing import NO_NETWORK, network_plan
+from geostore.vae.sizing import NO_NETWORK, sized
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 BASE = GOLDEN / "base.safetensors"
@@ -66,7 +66,7 @@ def golden_codec(name, series):
             BASE.write_bytes(golden_base().data)
         held = [Base.from_bytes(BASE.read_bytes())]
         return borrow_codec(series, policy=policy, effort=replace(effort, steps=12), delta="whole", held=held)
-    plan = NO_NETWORK if name == "still" else network_plan(series)
+    plan = NO_NETWORK if name == "still" else sized(len(series.bands), 3)
     codec = fit_codec(series, MODES.get(name, "grid"), plan=plan, policy=policy, effort=effort, progress=quiet)
     return replace(codec, tables=None, prior=_prior(codec, series)) if name == "chain" else codec
 

@@ -11,14 +11,14 @@ from geostore.testing.codecs import synthetic_series
 from geostore.vae.fit import choose_layout, prepare
 from geostore.vae.model import STRIDE
 from geostore.vae.samples import Samples, draw, edged
-from geostore.vae.sizing import network_plan
+from geostore.vae.sizing import sized
 
 FREE = Policy(mse_max=None, index_mae_max=None)
 SERIES = synthetic_series((6, 3, 32, 40))
 
 
 def drawn(samples: Samples, mode: str, seed: int = 3):
-    layout = choose_layout(samples.series, mode, network_plan(samples.series))
+    layout = choose_layout(samples.series, mode, sized(len(samples.series.bands), 3))
     return draw(samples, layout, np.arange(6), np.random.default_rng(seed), torch.device("cpu"))
 
 

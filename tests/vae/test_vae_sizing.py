@@ -12,8 +12,9 @@ from geostore.collection import Policy
 from geostore.testing.codecs import synthetic_series
 from geostore.vae import VaeFamily
 from geostore.vae.complexity import foresee, of_index, of_mse
+from geostore.vae.fit import fit_codec
 from geostore.vae.scores import gzip_ratio, kernel_pca_components, pca_components, water_filling_bits
-from geostore.vae.sizing import worthwhile
+from geostore.vae.sizing import SIZES, network_plan, sized, weights_bytes, worthwhile
 
 
 def first(series, dates):
@@ -99,6 +100,25 @@ def test_masked_pixels_weigh_nothing_in_what_is_foreseen():
     assert of_mse(series, 1e-4) == of_mse(other, 1e-4)
     assert of_index(series, "NDVI", 0.02) == of_index(other, "NDVI", 0.02)
     assert of_mse(replace(series, valid=np.zeros_like(series.valid)), 1e-4) == 0
+
+
+def test_networks_widen_with_what_embeddings_take():
+    """Proves that the size planned never falls as embeddings take more, from the least to the widest, at any bands."""
+    for bands in (1, 4, 10):
+        plans = [network_plan(bands, embeddings) for embeddings in np.geomspace(10, 1e8, 60)]
+        sizes = [[sized(bands, size) for size in range(len(SIZES))].index(plan) for plan in plans]
+        assert sizes == sorted(sizes)
+        assert (sizes[0], sizes[-1]) == (0, len(SIZES) - 1)
+        assert len({plan.channels for plan in plans}) == 1
+
+
+@pytest.mark.parametrize("size", range(len(SIZES)))
+def test_weights_take_what_was_said(size):
+    """Proves that the bytes a network is planned with are within a sixth, or 500 bytes, of those that are stored."""
+    series, policy, plan = synthetic_series((3, 4, 24, 24)), Policy(mse_max=1e-3, index_mae_max=None), sized(4, size)
+    codec = fit_codec(series, "grid", policy=policy, effort=Effort(steps=3), progress=quiet, plan=plan)
+    stored = len(codec.to_bytes()) - len(replace(codec, tensors={}, prior=None).to_bytes())
+    assert stored == pytest.approx(weights_bytes(4, plan), rel=1 / 6, abs=500)
 
 
 def test_an_estimate_says_how_far_it_may_be_off():
