@@ -90,14 +90,15 @@ class Fitted:
         return len(self.codec) + self.lent + payload_bytes(self.rasters) + masks
 
 
-def encode_series(
-    codec: Codec, series: Series, policy: Policy, progress: Callable[..., None], exact: Sequence[Stored] = ()
-) -> list[Stored]:
-    """Encode `series`, decode it again, measure; what misses the policy or takes more bytes is kept lossless.
+def encode_series(codec: Codec, series: Series, policy: Policy, progress: Callable[..., None]) -> list[Stored]:
+    """Encode `series`, decode it again, measure; what misses the policy or takes more bytes is kept lossless."""
+    return _with_coarser(codec, series, _encoded(codec, series, policy, progress, lossless_series(series, progress)))
 
-    `exact` is what `lossless_series` gives, if that was done.
-    """
-    exact = exact or lossless_series(series, progress)
+
+def _encoded(
+    codec: Codec, series: Series, policy: Policy, progress: Callable[..., None], exact: Sequence[Stored]
+) -> list[Stored]:
+    """The same without coarser tiers, which nothing is chosen by; `exact` is what `lossless_series` gives."""
     if codec.family == "raw":
         return list(exact)
     encoded = codec.encode_series(series, progress)
@@ -107,7 +108,7 @@ def encode_series(
         certificate = measure(series.pixels[i], pixels, series.valid[i], codec.bands, series.indices)
         if exact[i].payload and len(coded.payload) < len(exact[i].payload) and certificate.keeps(policy):
             kept[i] = _stored(coded, exact[i], certificate)
-    return _with_coarser(codec, series, _worth_sharing(kept, exact))
+    return _worth_sharing(kept, exact)
 
 
 def _with_coarser(codec: Codec, series: Series, kept: list[Stored]) -> list[Stored]:
@@ -122,6 +123,14 @@ def _with_coarser(codec: Codec, series: Series, kept: list[Stored]) -> list[Stor
                 seen = measure(series.pixels[i], pixels, series.valid[i], codec.bands, series.indices)
                 kept[i] = replace(kept[i], coarser={**kept[i].coarser, tier: seen})
     return kept
+
+
+def _tiers_measured(fitted: Fitted, series: Series, networks: Mapping[str, bytes]) -> Fitted:
+    """The same, with what its rasters decode to at coarser tiers measured."""
+    if fitted.family == "raw":
+        return fitted
+    codec = families_lent(fitted.family, networks).items[fitted.family].from_bytes(fitted.codec)
+    return replace(fitted, rasters=tuple(_with_coarser(codec, series, list(fitted.rasters))))
 
 
 def lossless_series(series: Series, progress: Callable[..., None]) -> list[Stored]:
@@ -234,7 +243,7 @@ def fit_series(
             left[name] = f"expected to take more than {_called(best.family)}"
         else:
             tried[name] = found
-    best = min(tried.values(), key=lambda f: f.bytes_total)
+    best = _tiers_measured(min(tried.values(), key=lambda f: f.bytes_total), series, networks)
     return replace(best, facts=_traced(traces, best.family) | _facts(tried, left, effort, best))
 
 
@@ -273,7 +282,7 @@ def _fit_family(
         return None, trace
     stored = codec.to_bytes()
     read = family.from_bytes(stored)  # what is measured is what will be read
-    rasters = encode_series(read, series, policy, progress, exact)
+    rasters = _encoded(read, series, policy, progress, exact)
     lent = round(effort.network_share * sum(map(len, families.networks(name, stored).values())))
     return Fitted(family=name, codec=stored, rasters=tuple(rasters), facts={}, lent=lent), trace
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from geostore.codec import Effort, RawCodec, quiet
+from geostore.codec import COARSER, Effort, Families, RawCodec, quiet
 from geostore.collection import Policy
+from geostore.node import encode
 from geostore.node.encode import LOSS_TERMS, fit_series, traces_of
 from geostore.testing.codecs import synthetic_series
 from geostore.vae import choose, sizing
@@ -124,6 +125,26 @@ def test_a_fit_that_was_dropped_is_told_all_the_same():
     assert pressed.layout.channels == 0
     assert not pressed.trace.kept
     assert pressed.trace.terms == free.trace.terms
+
+
+def test_coarser_tiers_are_measured_of_what_is_kept(monkeypatch):
+    """Proves that a family that loses decodes no coarser tier, and that the one that is kept has all its tiers."""
+    measured, decode = [], encode.decode_many_coarser
+
+    def noted(codec, tier, items):
+        measured.append((codec.family, tier))
+        return decode(codec, tier, items)
+
+    monkeypatch.setattr(encode, "decode_many_coarser", noted)
+    series, effort = synthetic_series((9, 4, 24, 24)), Effort(steps=6)
+    for rivals, tiers in ((("klt-av1",), False), ((), True)):
+        policy = replace(POLICY, codec="vae", rivals=rivals)
+        measured.clear()
+        fitted = fit_series("vae", None, series, policy, effort, quiet)
+        assert measured == [(fitted.family, tier) for tier in COARSER]
+        read = Families.installed([fitted.family]).items[fitted.family].from_bytes(fitted.codec)
+        assert fitted.rasters == tuple(encode.encode_series(read, series, policy, quiet))
+        assert any(stored.coarser for stored in fitted.rasters) == tiers
 
 
 def test_traces_of_other_families_are_told_apart():
