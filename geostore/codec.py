@@ -189,7 +189,7 @@ class Foreseeing(Protocol):
     """A codec family that tells soon, in a few trials, what it would take of a series beside others of its kind."""
 
     def foresee(self, series: Series, policy: Policy) -> float | None:
-        """Bytes of the part of `series` that all such families try, to be compared with what others foresee.
+        """About the bytes of `series`, or of a window of it that all such families try: for comparing them only.
 
         None where it fits no codec to such a series. Some pixel must be valid, and the policy must bound something.
         """

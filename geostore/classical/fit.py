@@ -14,7 +14,7 @@ from geostore.classical.body import error_weights
 from geostore.classical.codec import KltAv1Codec, runs
 from geostore.classical.klt import Klt
 from geostore.classical.quality import at_bound, cost, crf_at_bound, most_of, share_used, slope_of
-from geostore.classical.scout import dates_for, foresight_part, scouted
+from geostore.classical.scout import dates_for, foresight_part, growth, scouted
 from geostore.codec import Effort, Encoded, Progress, Series
 from geostore.collection import Policy
 
@@ -81,15 +81,15 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
 
 
 def foresee(series: Series, policy: Policy) -> float:
-    """Bytes of a part of `series` and of the codec at the scale where a search begins; some pixel must be valid."""
+    """Bytes of a window of `series` and of the codec where a search begins, guessed from some of its dates."""
     few = foresight_part(series)
     scale = _layered_scales(few, policy)[-1] if policy.bounded else _start(few, policy)
     codec = make_codec(few, policy, scale)
     if policy.bounded:
-        size = _layered_bytes(replace(codec, crf=_LAYERED_CRF), few)
-    else:
-        size, _ = _cost(few, policy, scale, _CRF)
-    return size + len(codec.to_bytes())
+        return _layered_bytes(replace(codec, crf=_LAYERED_CRF), few) + len(codec.to_bytes())
+    size, crf = _cost(few, policy, scale, _CRF)
+    planes = codec.planes(few)[few.valid.any(axis=(1, 2))]
+    return growth(series, few, lambda dates: len(codec.code(planes[:dates], crf)[0])) * size + len(codec.to_bytes())
 
 
 def _bytes_of(item: tuple[float, KltAv1Codec]) -> float:

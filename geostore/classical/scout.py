@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -33,6 +34,23 @@ def scouted(series: Series, samples: int, dates: int) -> Series:
 def foresight_part(series: Series) -> Series:
     """The part in which `geostore.codec.Foreseeing` families of this package are compared: the same one for all."""
     return scouted(series, _FORESIGHT_SAMPLES, dates_for(series, _FORESIGHT_SAMPLES))
+
+
+def growth(series: Series, few: Series, size: Callable[[int], int]) -> float:
+    """How many times more all dates of `series` take than those of `few`, whose first so many take `size` bytes.
+
+    The dates to come are taken to cost what those of the second half do: the first of a series cost most.
+    """
+    count, known = _usable(series), _usable(few)
+    half = known // 2
+    if count == known or not half:
+        return 1.0
+    whole = size(known)
+    return 1 + max(0, whole - size(half)) / max(1, whole) * (count - known) / (known - half)
+
+
+def _usable(series: Series) -> int:
+    return int(series.valid.any(axis=(1, 2)).sum())
 
 
 def dates_for(series: Series, samples: int) -> int:

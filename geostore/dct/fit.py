@@ -12,7 +12,7 @@ from geostore.classical.body import error_weights
 from geostore.classical.fit import coded_bytes, takes_bend
 from geostore.classical.klt import Klt
 from geostore.classical.quality import at_bound, cost, most_of, share_used
-from geostore.classical.scout import foresight_part, scouted
+from geostore.classical.scout import foresight_part, growth, scouted
 from geostore.codec import Effort, Progress, Series
 from geostore.collection import Policy
 from geostore.dct.codec import KltDctCodec
@@ -77,6 +77,10 @@ class Prepared:
         planes = codec.planes(series, dates)
         return cls(codec, series, dates, planes, shifts(planes / FRACTION) if at is None else at)
 
+    def first(self, dates: int) -> Prepared:
+        """The first so many dates of it."""
+        return replace(self, dates=self.dates[:dates], planes=self.planes[:dates], at=self.at[:dates])
+
     def size(self, step: int) -> int:
         """Bytes of the series at a step, every raster within the policy."""
         codec = replace(self.codec, step=step)
@@ -113,12 +117,12 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
 
 
 def foresee(series: Series, policy: Policy) -> float:
-    """Bytes of a part of `series` and of the codec at the first scale, as two trials say; some pixel must be valid."""
+    """Bytes of a window of `series` and of the codec at the first scale, guessed from some of its dates."""
     few = foresight_part(series)
     ready = Prepared.of(make_codec(few, policy, *_scales(few, policy)[0]), few)
     _, trial = _step_for(ready, _FORESIGHT_TRIES)
-    size = cost(at_bound(trial.size, trial.most), trial.mse, policy)
-    return size + len(ready.codec.to_bytes())
+    times = growth(series, few, lambda dates: ready.first(dates).trial(trial.step).size)
+    return times * cost(at_bound(trial.size, trial.most), trial.mse, policy) + len(ready.codec.to_bytes())
 
 
 def make_codec(series: Series, policy: Policy, per_mille: int, weight: int = 1) -> KltDctCodec:

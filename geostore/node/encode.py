@@ -33,7 +33,7 @@ from geostore.storage import pack_mask
 
 EMPTY = "empty"
 LOSS_TERMS = "loss_terms"  # of a codec's facts: how its fit went, as `FitTrace.to_text` says it
-_CLEAR = 1.1  # times what another is foreseen to take: a family that is foreseen to take so much is not fitted
+_CLEAR = 1.25  # times what another is foreseen to take: a family that is foreseen to take so much is not fitted
 _OTHERS = f"{LOSS_TERMS}_"  # and before a family: how a fit of that family went which led to nothing that was kept
 
 
