@@ -45,6 +45,7 @@ _SHIFT_SCALE, _STEP_SCALE = 58, 28  # of Laplace tables: about 5 parts of a pixe
 _STANDING_MEMORY = 25  # dates the standing image is the mean of, at most
 _BYTES_PER_VALUE = 8
 _MARGIN = 1 << 10
+_LITTLE = 0.3  # of a date: the share that matters, below which all the rest is taken from a reference
 _PATIENCE = 3  # tries of a date, after which its steps become finer by one number more
 _EVEN = 1 << 15  # odds of a bit of which nothing is known
 
@@ -230,8 +231,11 @@ class Date:
         return replace(self, planes=np.where(self.free, values, self.planes)) if self.free.any() else self
 
     def like(self, references: Sequence[Doubles]) -> Date:
-        """Filled with the reference most like it, each component lifted to its mean."""
-        if not self.free.any():
+        """Filled with the reference most like it, each component lifted to its mean, where little of it matters.
+
+        Where more does, what it is filled with along time is smoother than any reference.
+        """
+        if self.known.mean() >= _LITTLE:
             return self
         away = [self.planes - reference for reference in references]
         lifts = [a[:, ~self.free].mean(axis=1)[:, None] for a in away]
