@@ -32,7 +32,8 @@ _INDEX = ((10, 2), (10, 4), (10, 8), (10, 16))  # and with nothing else
 _LINEAR, _LOG = ((0, 1), (0, 4)), ((100, 1), (10, 1))  # where the policy's domain leaves none of these
 _SMALLER = (16, 8)  # pixels of a block's side, tried for what is not smooth,
 _WORTH = 0.95  # and taken for so much of the bytes: they are decoded more slowly
-_SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24  # of the part in which scales are compared
+_SCOUT_SAMPLES, _SCOUT_DATES = 2**19, 24  # of the part in which scales are compared,
+_PART_SAMPLES = 2**21  # and of that in which blocks and steps are
 _ACCESS = 2**22  # samples that are decoded for one raster at most
 _DATES = 8  # of a group, even so
 _HASTY = 200  # steps of an Effort below which only one step is tried
@@ -103,17 +104,19 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     codec = replace(make_codec(series, policy, best.klt.bend.per_mille, best.weight), step=best.step)
     if hasty or not policy.asks:
         return codec
-    whole = Prepared.of(codec, series)
-    codec, size = _better_blocks(whole)  # of the whole: a part has few blocks, and likes them small
-    whole, step, sizes = replace(whole, codec=codec), codec.step, {codec.step: size}
+    few = scouted(series, _PART_SAMPLES, max(_SCOUT_DATES, _PART_SAMPLES // int(series.pixels[0].size)))
+    height, width = few.valid.shape[1:]  # of a smaller part there are few blocks, and it likes them small
+    part = Prepared.of(replace(codec, height=height, width=width), few)
+    better, size = _better_blocks(part)
+    part, step, sizes = replace(part, codec=better), better.step, {better.step: size}
     for stride in (_NEAR, -_NEAR):
         while 0 <= step + stride <= STEP_MAX and step + stride not in sizes:
-            sizes[step + stride] = whole.size(step + stride)
+            sizes[step + stride] = part.size(step + stride)
             progress("choose a step", min(0.9, 0.6 + len(sizes) / 20))
             if sizes[step + stride] >= sizes[step]:
                 break
             step, stride = step + stride, 2 * stride
-    return replace(codec, step=min(sizes, key=lambda s: sizes[s]))
+    return replace(codec, side=better.side, step=min(sizes, key=lambda s: sizes[s]))
 
 
 def foresee(series: Series, policy: Policy) -> float:
