@@ -35,7 +35,7 @@ class Workers(ProcessPoolExecutor):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """As `ProcessPoolExecutor.submit`, which is where processes start."""
-        with _without_main(), _uninterrupted():
+        with _without_main(), _one_thread(), _uninterrupted():
             return super().submit(fn, *args, **kwargs)
 
     def end(self, *, now: bool) -> None:
@@ -48,7 +48,6 @@ class Workers(ProcessPoolExecutor):
 
 def _begin(initializer: Callable[..., object] | None, initargs: tuple[Any, ...]) -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["OMP_NUM_THREADS"] = "1"
     if initializer is not None:
         initializer(*initargs)
 
@@ -71,6 +70,20 @@ def _without_main() -> Iterator[None]:
             yield
         finally:
             sys.modules["__main__"] = main
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """While inside, processes started are told to compute on one thread, which libraries read as they are loaded."""
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
 
 
 @contextmanager

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import psutil
+import pytest
+
+from geostore.node.workers import Workers
 
 SCRIPT = """
 import operator
@@ -66,3 +70,12 @@ def test_workers_end_when_the_one_that_asked_was_killed() -> None:
         worker = psutil.Process(int(asking.stdout.readline()))
         asking.kill()
     assert not psutil.wait_procs([worker], timeout=60)[1]
+
+
+def test_workers_compute_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Proves that a worker is told so before it loads any library, and that its caller's own setting stays."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    pool = Workers(1)
+    assert pool.submit(os.getenv, "OMP_NUM_THREADS").result() == "1"
+    pool.end(now=False)
+    assert os.environ["OMP_NUM_THREADS"] == "3"
