@@ -54,6 +54,11 @@ class Series:
     def __len__(self) -> int:
         return int(self.pixels.shape[0])
 
+    @property
+    def usable(self) -> npt.NDArray[np.int64]:
+        """(N,) positions of the rasters with a pixel that may be used: of the others nothing is stored or learned."""
+        return np.flatnonzero(self.valid.any(axis=(1, 2)))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Encoded:

@@ -88,8 +88,12 @@ def foresee(series: Series, policy: Policy) -> float:
     if policy.bounded:
         return _layered_bytes(replace(codec, crf=_LAYERED_CRF), few) + len(codec.to_bytes())
     size, crf = _cost(few, policy, scale, _CRF)
-    planes = codec.planes(few)[few.valid.any(axis=(1, 2))]
-    return growth(series, few, lambda dates: len(codec.code(planes[:dates], crf)[0])) * size + len(codec.to_bytes())
+    planes = codec.planes(few)[few.usable]
+
+    def first(dates: int) -> int:
+        return len(codec.code(planes[:dates], crf)[0])
+
+    return growth(series, few, first(len(planes)), first) * size + len(codec.to_bytes())
 
 
 def _bytes_of(item: tuple[float, KltAv1Codec]) -> float:

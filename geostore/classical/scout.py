@@ -20,7 +20,7 @@ def scouted(series: Series, samples: int, dates: int) -> Series:
     count, bands, height, width = series.pixels.shape
     if count * bands * height * width <= samples:
         return series
-    at = np.flatnonzero(series.valid.any(axis=(1, 2)))[:dates]
+    at = series.usable[:dates]
     side = max(_SIDE, int(math.sqrt(samples / (max(1, len(at)) * bands))))
     rows, columns = _fullest(series.valid[at], min(side, height), min(side, width))
     return replace(
@@ -36,21 +36,16 @@ def foresight_part(series: Series) -> Series:
     return scouted(series, _FORESIGHT_SAMPLES, dates_for(series, _FORESIGHT_SAMPLES))
 
 
-def growth(series: Series, few: Series, size: Callable[[int], int]) -> float:
-    """How many times more all dates of `series` take than those of `few`, whose first so many take `size` bytes.
+def growth(series: Series, few: Series, whole: int, first: Callable[[int], int]) -> float:
+    """How many times more all dates of `series` take than those of `few`: these take `whole`, their `first` n so many.
 
     The dates to come are taken to cost what those of the second half do: the first of a series cost most.
     """
-    count, known = _usable(series), _usable(few)
+    count, known = len(series.usable), len(few.usable)
     half = known // 2
     if count == known or not half:
         return 1.0
-    whole = size(known)
-    return 1 + max(0, whole - size(half)) / max(1, whole) * (count - known) / (known - half)
-
-
-def _usable(series: Series) -> int:
-    return int(series.valid.any(axis=(1, 2)).sum())
+    return 1 + max(0, whole - first(half)) / max(1, whole) * (count - known) / (known - half)
 
 
 def dates_for(series: Series, samples: int) -> int:

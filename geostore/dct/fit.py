@@ -124,7 +124,7 @@ def foresee(series: Series, policy: Policy) -> float:
     few = foresight_part(series)
     ready = Prepared.of(make_codec(few, policy, *_scales(few, policy)[0]), few)
     _, trial = _step_for(ready, _FORESIGHT_TRIES)
-    times = growth(series, few, lambda dates: ready.first(dates).trial(trial.step).size)
+    times = growth(series, few, trial.size, lambda dates: ready.first(dates).trial(trial.step).size)
     return times * cost(at_bound(trial.size, trial.most), trial.mse, policy) + len(ready.codec.to_bytes())
 
 

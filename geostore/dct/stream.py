@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -152,6 +152,12 @@ class Coder:
             self.blocks.ordered(planes, to)
         return seen
 
+    def coefficients(self, planes: Doubles) -> Floats:
+        """(K, blocks, h * w) coefficients of (K, padded) planes to be told, in the order of `Blocks.scan`."""
+        wanted: Floats = self.nothing(1)[0]
+        self.blocks.ordered(np.rint(planes), wanted)
+        return wanted
+
     def nothing(self, count: int) -> Floats:
         """Room for the coefficients of so many dates, (count, K, blocks, h * w)."""
         (h, w), cells = self.blocks.side, self.blocks.rows * self.blocks.columns
@@ -228,14 +234,14 @@ class Date:
 
     def filled(self, values: Doubles) -> Date:
         """The same with (K, padded) `values` where they do not matter: what they decode to costs nothing again."""
-        return replace(self, planes=np.where(self.free, values, self.planes)) if self.free.any() else self
+        return replace(self, planes=np.where(self.free, values, self.planes))
 
-    def like(self, references: Sequence[Doubles]) -> Date:
+    def like(self, references: Iterable[Doubles]) -> Date:
         """Filled with the reference most like it, each component lifted to its mean, where little of it matters.
 
         Where more does, what it is filled with along time is smoother than any reference.
         """
-        if self.known.mean() >= _LITTLE:
+        if self.known.mean() >= _LITTLE or not (references := list(references)):
             return self
         away = [self.planes - reference for reference in references]
         lifts = [a[:, ~self.free].mean(axis=1)[:, None] for a in away]
@@ -277,24 +283,23 @@ def encode_group(
 
 
 def _encode_date(coder: Coder, further: Further, turn: Turn, date: Date, keep: Keep | None) -> None:
-    if turn.references:
-        date = date.like(list(coder.past.seen(turn, date.at)))
+    date = date.like(coder.past.seen(turn, date.at))
     also = further.best(date.planes, date.at, turn.references, coder.past.standing)
     step, state, learnt = coder.usual_step(turn), coder.state.copy(), coder.learnt
-    seen: Floats | None = None
+    seen, wanted = None, coder.coefficients(date.planes)
     for tried in itertools.count():
         coder.state, coder.learnt = state.copy(), learnt.copy()
         coder.told(turn, step, date.at)
         whole = coder.further(turn, also, encode=True)
         seen = coder.references(whole, date.at) if seen is None else seen
-        (wanted,) = coder.nothing(1)
-        coder.blocks.ordered(np.rint(date.planes), wanted)
         decoded = coder.code(whole, wanted, seen, step, encode=True)
         inner = decoded[:, : coder.blocks.height, : coder.blocks.width]
         share = 0.0 if keep is None else keep(turn.date, inner)
         if share <= 1 or step == 0:
             break
-        date = date.filled(decoded)
+        if date.free.any():
+            date = date.filled(decoded)
+            wanted = coder.coefficients(date.planes)
         step = max(step - max(1 + tried // _PATIENCE, round(4 * np.log2(min(share, 64.0)))), 0)
     coder.past.add(turn.date, decoded, date.at)
     further.add(turn.date, decoded, date.at)

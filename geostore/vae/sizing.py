@@ -103,19 +103,14 @@ def plan(series: Series, policy: Policy) -> Plan:
     """The size that is expected to take the fewest bytes over the series: some network, or none."""
     bands, embeddings = len(series.bands), foreseen_embeddings(series, policy).expected
     network = network_plan(bands, embeddings)
-    without = usable_dates(series) * still_bytes(series, policy)
+    without = len(series.usable) * still_bytes(series, policy)
     with_network = weights_bytes(bands, network) + embeddings
     return network if preference(series) * with_network < without else NO_NETWORK
 
 
 def preference(series: Series) -> float:
     """Of the bytes of a codec with a network, the share that one without must take less than."""
-    return _PREFERENCE if usable_dates(series) >= _LONG else 1.0
-
-
-def usable_dates(series: Series) -> int:
-    """Rasters with a pixel that may be used: of the others nothing is stored or learned."""
-    return int(series.valid.any(axis=(1, 2)).sum())
+    return _PREFERENCE if len(series.usable) >= _LONG else 1.0
 
 
 def network_plan(bands: int, embeddings: float) -> Plan:
@@ -149,7 +144,7 @@ def weights_bytes(bands: int, plan: Plan) -> float:
 
 def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate:
     """What fitting `series` within `policy` is expected to cost, without fitting anything."""
-    dates, count = sampled(series), usable_dates(series)
+    dates, count = sampled(series), len(series.usable)
     raw = RawCodec(series.bands)
     lossless = [len(raw.encode(series.pixels[t], series.valid[t]).payload) for t in dates]
     per_lossless = float(np.mean(lossless)) if lossless else 0.0
@@ -178,7 +173,7 @@ def worthwhile(series: Series, policy: Policy, *, steps: int = 1500) -> Estimate
 
 def foreseen_embeddings(series: Series, policy: Policy) -> Embeddings:
     """What all embeddings of a network are expected to take."""
-    bits, expected = foreseen_bits(series, policy), usable_dates(series) * network_bytes(series, policy)
+    bits, expected = foreseen_bits(series, policy), len(series.usable) * network_bytes(series, policy)
     low, high = (expected * bound / max(bits.bits, 1e-9) for bound in (bits.low, bits.high))
     return Embeddings(expected, low, high)
 
@@ -186,7 +181,7 @@ def foreseen_embeddings(series: Series, policy: Policy) -> Embeddings:
 def network_bytes(series: Series, policy: Policy) -> float:
     """Expected bytes of one embedding of a network."""
     bands = series.pixels.shape[1]
-    usable = float(series.valid.sum()) / max(usable_dates(series), 1)
+    usable = float(series.valid.sum()) / max(len(series.usable), 1)
     expected = foreseen_bits(series, policy).bits * bands * usable / 8 + bands * _DATE_BYTES
     if policy.bounded:
         expected = max(expected, 0.6 * rounded_bytes(series, policy))
@@ -311,7 +306,7 @@ def band_weights(image: Doubles, units: Units, series: Series, policy: Policy) -
 
 def sampled(series: Series) -> npt.NDArray[np.int64]:
     """Positions of the few dates that are looked at, of those with a pixel."""
-    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    dates = series.usable
     if len(dates) <= _SAMPLE_DATES:
         return np.asarray(dates)
     return np.asarray(dates[np.linspace(0, len(dates) - 1, _SAMPLE_DATES).round().astype(int)])
