@@ -15,7 +15,7 @@ from geostore.certificate import measure
 from geostore.classical.av1 import CRF_MAX, CRF_MIN
 from geostore.classical.codec import KltAv1Codec
 from geostore.classical.fit import Scale, make_codec
-from geostore.classical.quality import crf_at_bound, slope_of
+from geostore.classical.quality import CRF
 from geostore.codec import Series
 from geostore.collection import Policy
 from geostore.raster import Band, Bands
@@ -164,12 +164,12 @@ def need(tile: Tile, target: Target) -> Need | None:
     sizes: dict[float, float] = {}
     for _ in range(_TRIES):
         seen[crf], sizes[crf] = missed(codec, tile, target, crf)
-        exact = crf_at_bound(seen, slope_of(seen))
-        crf = float(round(min(max(exact, CRF_MIN), CRF_MAX)))
+        exact = CRF.at_bound(seen)
+        crf = float(round(exact))
         if crf in seen:
             break
     near, *others = sorted(seen, key=lambda c: abs(seen[c]))[:2]
-    if abs(seen[near]) > 0.2 or not others or not CRF_MIN <= exact < CRF_MAX:
+    if abs(seen[near]) > 0.2 or not others or not CRF_MIN < exact < CRF_MAX:
         return None
     slope = (math.log(sizes[near]) - math.log(sizes[others[0]])) / (seen[near] - seen[others[0]] or 1e-9)
     return Need(sizes[near] * math.exp(-seen[near] * min(max(slope, -3.0), 0.0)), exact)

@@ -18,7 +18,7 @@ from geostore.classical.body import Body, unpack
 from geostore.classical.fill import fill
 from geostore.classical.mosaic import Mosaic
 from geostore.classical.payload import DIGEST, Part
-from geostore.classical.quality import coarsest, share_used
+from geostore.classical.quality import CRF, share_used
 from geostore.classical.stretch import MOST, ONE, needed, stretched, unstretched
 from geostore.codec import Coarser, Encoded, Member, Progress, Series, quiet
 from geostore.coding.residual import tightest, unpack_sparse_steps
@@ -214,7 +214,7 @@ class KltAv1Codec(Body):
             tried[crf] = self._take(series, planes, [date], crf)
             return float(tried[crf].used[0])
 
-        found = coarsest(used, self.crf)
+        found = CRF.coarsest(used, self.crf)
         if found is None and CRF_MIN not in tried:
             used(CRF_MIN)
         return self._members(series, tried[CRF_MIN if found is None else found], [(date, 0)])[date]

@@ -13,7 +13,7 @@ from geostore.classical.bend import Bend
 from geostore.classical.body import error_weights
 from geostore.classical.codec import KltAv1Codec, runs
 from geostore.classical.klt import Klt
-from geostore.classical.quality import at_bound, cost, crf_at_bound, most_of, share_used, slope_of
+from geostore.classical.quality import CRF, at_bound, cost, most_of, share_used
 from geostore.classical.scout import dates_for, foresight_part, growth, scouted
 from geostore.codec import Effort, Encoded, Progress, Series
 from geostore.collection import Policy
@@ -252,7 +252,7 @@ def _cost(series: Series, policy: Policy, scale: Scale, crf: float) -> tuple[flo
         used = most_of([share_used(e, policy) for e in errors])
         seen[crf] = math.log(max(used, 1e-9))
         sizes[crf] = cost(len(stream), float(np.median([e.mse for e in errors])), policy)
-        crf = float(round(min(max(crf_at_bound(seen, slope_of(seen)), CRF_MIN), CRF_MAX)))
+        crf = float(round(CRF.at_bound(seen)))
         if crf in seen:
             break
     nearest = min(seen, key=lambda c: abs(seen[c]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -11,9 +12,7 @@ from geostore.certificate import Certificate
 from geostore.classical.av1 import CRF_MAX, CRF_MIN, CRF_STEP
 from geostore.collection import Policy
 
-_SLOPE, _SLOPE_MIN, _SLOPE_MAX = 0.06, 0.02, 0.3  # of log error by crf; as measured on Sentinel-2, and what is believed
-_LOW, _HIGH = round(CRF_MIN / CRF_STEP), round(CRF_MAX / CRF_STEP)
-_NEAR = 0.99  # of a bound: a raster that uses up so much of it is coarse enough
+_BELIEVED = (1 / 3, 5.0)  # times a dial's usual slope: no measured one is taken to lie outside
 _NONE = 1e-9
 _SHARE = 0.9  # of rasters that are to keep the policy where ways to code them are compared
 _POWER = 0.8  # bytes fall about with this power of the error
@@ -56,32 +55,46 @@ def at_bound(nbytes: float, share: float) -> float:
     return nbytes * math.pow(max(share, _NONE), _POWER)
 
 
-def coarsest(used: Callable[[float], float], start: float) -> float | None:
-    """The coarsest crf found whose share of the bounds, `used`(crf), is at most 1; None if even CRF_MIN's is not.
+@dataclass(frozen=True)
+class Dial:
+    """A setting of a lossy codec: the larger, the coarser.
 
-    The secant rule on log(share) against crf, held between what is known to keep the bounds and what is known not to.
-    It ends where nothing lies between these, or so much of a bound is used up that nothing coarser is looked for.
+    Attributes:
+        low, high, step: the values it can have.
+        slope: of log error by it, as is usual.
+        near: share of a bound that is enough used up not to look for a coarser value.
     """
-    at, low, high, seen = round(start / CRF_STEP), _LOW - 1, _HIGH + 1, dict[float, float]()
-    while low < at < high:
-        share = used(at * CRF_STEP)
-        seen[at * CRF_STEP] = math.log(max(share, _NONE))
-        low, high = (at, high) if share <= 1 else (low, at)
-        if high - low == 1 or _NEAR <= share <= 1:
-            break
-        exact = crf_at_bound(seen, slope_of(seen)) / CRF_STEP
-        at = min(max(math.floor(exact), low + 1), high - 1)
-    return low * CRF_STEP if low >= _LOW else None
+
+    low: float
+    high: float
+    step: float
+    slope: float
+    near: float = 0.99
+
+    def coarsest(self, used: Callable[[float], float], start: float, most: float | None = None) -> float | None:
+        """The coarsest value found whose share of the bounds, `used`(value), is at most 1; None if not even `low`'s is.
+
+        The secant rule on log(share), held between what is known to keep the bounds and what is known not to. It ends
+        where nothing lies between these, or so much of a bound is used up that nothing coarser is looked for; nothing
+        above `most` is.
+        """
+        least, at, seen = round(self.low / self.step), round(start / self.step), dict[float, float]()
+        low, high = least - 1, round((self.high if most is None else most) / self.step) + 1
+        while low < at < high:
+            share = used(at * self.step)
+            seen[at * self.step] = math.log(max(share, _NONE))
+            low, high = (at, high) if share <= 1 else (low, at)
+            if high - low == 1 or self.near <= share <= 1:
+                break
+            at = min(max(math.floor(self.at_bound(seen) / self.step), low + 1), high - 1)
+        return low * self.step if low >= least else None
+
+    def at_bound(self, seen: Mapping[float, float]) -> float:
+        """The value at which the error should meet the bound, from the one of `seen`, log(share), that came nearest."""
+        near, *others = sorted(seen, key=lambda value: abs(seen[value]))[:2]
+        slope = (seen[near] - seen[others[0]]) / (near - others[0]) if others else self.slope
+        least, most = (share * self.slope for share in _BELIEVED)
+        return min(max(near - seen[near] / min(max(slope, least), most), self.low), self.high)
 
 
-def crf_at_bound(seen: Mapping[float, float], slope: float) -> float:
-    """The crf at which the error should meet the bound, from the setting that came nearest."""
-    near = min(seen, key=lambda c: abs(seen[c]))
-    return near - seen[near] / slope
-
-
-def slope_of(seen: Mapping[float, float]) -> float:
-    """Of log(error over bound) by crf, by the two settings tried that came nearest."""
-    near, *others = sorted(seen, key=lambda c: abs(seen[c]))[:2]
-    slope = (seen[near] - seen[others[0]]) / (near - others[0]) if others else _SLOPE
-    return min(max(slope, _SLOPE_MIN), _SLOPE_MAX)
+CRF = Dial(CRF_MIN, CRF_MAX, CRF_STEP, 0.06)  # measured on Sentinel-2

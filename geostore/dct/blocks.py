@@ -81,6 +81,15 @@ class Blocks:
         planes = _scaled(_matrix(h).T @ first.reshape(-1, h, self.columns * w), _BITS + _HALF_WAY, 32767.0)
         return planes.reshape(parts, *self.padded)
 
+    def sparse(self, planes: Floats, least: float) -> Floats:
+        """(K, padded) with only those coefficients that are at least `least`; rounded nowhere, for encoders alone."""
+        (h, w), parts = self.side, len(planes)
+        down, across = _cosines(h), _cosines(w)
+        first = (planes.reshape(-1, w) @ across.T).reshape(-1, h, self.columns * w)
+        found = down @ first
+        found[np.abs(found) < least] = 0
+        return ((down.T @ found).reshape(-1, w) @ across).reshape(parts, *self.padded)
+
     def ordered(self, planes: Doubles, out: Floats) -> None:
         """Coefficients, below 2^24, of (K, padded) planes into (K, rows * columns, h * w), in the order of `scan`."""
         _put_in_order(self.forward(planes), self.scan, out)
@@ -139,6 +148,11 @@ def _matrix(side: int) -> Doubles:
     exact = np.cos(np.pi * (2 * x + 1) * k / (2 * side)) * np.sqrt(2 / side)
     exact[0] /= np.sqrt(2)
     return np.asarray(np.rint(exact * 2**_BITS))
+
+
+@lru_cache(maxsize=32)
+def _cosines(side: int) -> Floats:
+    return np.asarray(_matrix(side) / 2**_BITS, np.float32)
 
 
 @lru_cache(maxsize=32)

@@ -20,6 +20,7 @@ from geostore.codec import Encoded, Member, Progress, Series, quiet
 from geostore.dct.blocks import SIDE, Blocks
 from geostore.dct.components import FRACTION, components_of, stored_of
 from geostore.dct.shift import shifts
+from geostore.dct.steps import STEP_MAX
 from geostore.dct.stream import Doubles, Longs, decode_group, encode_group
 from geostore.errors import Corrupt
 from geostore.raster import Mask, Pixels
@@ -38,7 +39,7 @@ class KltDctCodec(Body):
 
     Attributes:
         policy: rasters that would miss it are quantised finer.
-        step: number of the quantiser's step, see `stream.step_of`.
+        step: number of the quantiser's step, see `steps.step_of`.
         dates: rasters of a group at most.
         side: of a block, see `Blocks.least`.
         beside: see `Blocks.beside`; False for what an older version fitted.
@@ -71,15 +72,21 @@ class KltDctCodec(Body):
         if not len(dates):
             return [_EMPTY] * len(series)
         planes = self.planes(series, dates)
-        return self.encode_planes(series, dates, planes, shifts(planes / FRACTION), progress)
+        begin = np.full(len(dates), STEP_MAX)
+        return self.encode_planes(series, dates, planes, shifts(planes / FRACTION), begin, progress)
 
     def encode_planes(
-        self, series: Series, dates: Longs, planes: Doubles, at: Longs, progress: Progress = quiet
+        self, series: Series, dates: Longs, planes: Doubles, at: Longs, begin: Longs, progress: Progress = quiet
     ) -> list[Encoded]:
-        """The same for (N, K, H, W) planes of the usable (N,) `dates` of a series, which lie off by (N, 2) `at`."""
+        """The same for (N, K, H, W) planes of the usable (N,) `dates` of a series, which lie off by (N, 2) `at`.
+
+        (N,) `begin` are numbers of the steps that tries of each date begin at, STEP_MAX where not known; they are set
+        to what it was.
+        """
         coded: dict[int, Encoded] = {}
-        for run in runs(np.arange(len(dates)), self.dates):
-            coded |= self._group(series, dates[run].tolist(), planes[run], at[run])
+        for first in range(0, len(dates), self.dates):
+            run = slice(first, first + self.dates)
+            coded |= self._group(series, dates[run].tolist(), planes[run], at[run], begin[run])
             progress("encode", len(coded) / len(series))
         return [coded.get(i, _EMPTY) for i in range(len(series))]
 
@@ -94,12 +101,12 @@ class KltDctCodec(Body):
         values = fill(self.klt.bend.forward(series.pixels[dates]), series.valid[dates])
         return components_of(self.klt, values)
 
-    def _group(self, series: Series, dates: list[int], planes: Doubles, at: Longs) -> dict[int, Encoded]:
+    def _group(self, series: Series, dates: list[int], planes: Doubles, at: Longs, begin: Longs) -> dict[int, Encoded]:
         def keep(place: int, components: Doubles) -> float:
             return self.share_used(series, dates[place], components)
 
         asked = keep if self.policy.asks else None
-        stream, decoded = encode_group(planes, self.blocks, at, self.step, asked, series.valid[dates])
+        stream, decoded = encode_group(planes, self.blocks, at, self.step, asked, series.valid[dates], begin)
         alone, found = len(dates) == 1, {}
         for place, (date, components) in enumerate(zip(dates, decoded, strict=True)):
             check = _digest(components)

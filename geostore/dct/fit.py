@@ -18,13 +18,13 @@ from geostore.collection import Policy
 from geostore.dct.codec import KltDctCodec
 from geostore.dct.components import FRACTION
 from geostore.dct.shift import shifts
-from geostore.dct.stream import STEP_MAX, Doubles, Longs
+from geostore.dct.steps import STEP_MAX, STEPS
+from geostore.dct.stream import Doubles, Longs
 
 _START = 56  # number of the step from which the search begins
 _TRIES = 4  # of steps, to find the one at which the middle raster uses up its bound,
 _FORESIGHT_TRIES = 2
 _AGAIN = 2  # and where it is known for blocks of another size
-_SLOPE = 0.14  # of log error by the number of a step: error goes with about 1.6th power of the step
 _NEAR = 3  # steps beside that one which the series is coded at, every raster within the policy
 _EVEN = ((0, 1),)  # (bend, weight of what an index sees) tried without a bound on an index,
 _BOTH = ((100, 1), (0, 1), (100, 2))  # with one beside a bound on the squared error,
@@ -62,7 +62,7 @@ class Prepared:
 
     Attributes:
         codec: at some step. series: what it codes.
-        dates: (N,) those with anything usable. planes, at: see `KltDctCodec.encode_planes`.
+        dates: (N,) those with anything usable. planes, at, begin: see `KltDctCodec.encode_planes`.
     """
 
     codec: KltDctCodec
@@ -70,22 +70,25 @@ class Prepared:
     dates: Longs
     planes: Doubles
     at: Longs
+    begin: Longs
 
     @classmethod
     def of(cls, codec: KltDctCodec, series: Series, at: Longs | None = None) -> Prepared:
         """With shifts `at` where they are known."""
         dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
         planes = codec.planes(series, dates)
-        return cls(codec, series, dates, planes, shifts(planes / FRACTION) if at is None else at)
+        at = shifts(planes / FRACTION) if at is None else at
+        return cls(codec, series, dates, planes, at, np.full(len(dates), STEP_MAX))
 
     def first(self, dates: int) -> Prepared:
         """The first so many dates of it."""
-        return replace(self, dates=self.dates[:dates], planes=self.planes[:dates], at=self.at[:dates])
+        planes, at, begin = self.planes[:dates], self.at[:dates], self.begin[:dates]
+        return replace(self, dates=self.dates[:dates], planes=planes, at=at, begin=begin)
 
     def size(self, step: int) -> int:
         """Bytes of the series at a step, every raster within the policy."""
         codec = replace(self.codec, step=step)
-        return coded_bytes(codec.encode_planes(self.series, self.dates, self.planes, self.at))
+        return coded_bytes(codec.encode_planes(self.series, self.dates, self.planes, self.at, self.begin))
 
     def trial(self, step: int) -> Trial:
         """All rasters coded at one step."""
@@ -184,13 +187,11 @@ def _scales(series: Series, policy: Policy) -> tuple[tuple[int, int], ...]:
 
 def _step_for(ready: Prepared, tries: int, start: int = _START) -> tuple[int, Trial]:
     """The step at which the middle raster uses up its bound, by the secant rule on log(share); the last one tried."""
-    step, seen, trial = start, dict[int, float](), Trial(start, 0)
+    step, seen, trial = start, dict[float, float](), Trial(start, 0)
     for _ in range(tries if ready.codec.policy.asks else 0):
         trial = ready.trial(step)
         seen[step] = math.log(max(trial.used, 1e-9))
-        near, *others = sorted(seen, key=lambda s: abs(seen[s]))[:2]
-        slope = (seen[near] - seen[others[0]]) / (near - others[0]) if others else _SLOPE
-        step = round(min(max(near - seen[near] / min(max(slope, 0.03), 0.3), 0), STEP_MAX))
+        step = round(STEPS.at_bound(seen))
         if step in seen:
             break
     return step, trial

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from typing import NamedTuple
 
 import numba
 import numpy as np
@@ -31,30 +30,24 @@ from geostore.dct.learnt import Learnt
 from geostore.dct.order import STANDING, Turn, turns
 from geostore.dct.predict import usual
 from geostore.dct.shift import MOST, move
+from geostore.dct.steps import STEP_MAX, STEPS, step_of
+from geostore.dct.target import Guess, Target
 from geostore.errors import Corrupt
 from geostore.raster import Mask
 
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
-STEP_MAX = 127  # of quantiser steps, eight an octave
 DATES_MAX = 65535
-_EIGHTHS = (16, 17, 19, 21, 23, 25, 27, 29)  # 16 * 2^(n / 8)
 _LEVELS = (-8, -5, -3, -1, 1, 1)  # steps from the base, by a date's level: what others lean on is finer
 _SHIFT_SCALE, _STEP_SCALE = 58, 28  # of Laplace tables: about 5 parts of a pixel; a third of a step
 _STANDING_MEMORY = 25  # dates the standing image is the mean of, at most
 _BYTES_PER_VALUE = 8
 _MARGIN = 1 << 10
-_LITTLE = 0.3  # of a date: the share that matters, below which all the rest is taken from a reference
-_PATIENCE = 3  # tries of a date, after which its steps become finer by one number more
+_AT = 4  # in the state of a range coder: where it writes
 _EVEN = 1 << 15  # odds of a bit of which nothing is known
 
 Keep = Callable[[int, Doubles], float]  # (date, (K, H, W) planes decoded) -> the share of a bound it uses up
-
-
-def step_of(number: int) -> int:
-    """The quantiser's step of that number, in 1/16 of a component's level."""
-    return _EIGHTHS[number % 8] << (number // 8)
 
 
 @dataclass
@@ -104,6 +97,14 @@ def _nearer(mean: Doubles, planes: Doubles, count: int) -> Doubles:
     return out
 
 
+class Mark(NamedTuple):
+    """A place in the writing of a stream: the range coder's state, what models know, bytes before it."""
+
+    state: Longs
+    learnt: Learnt
+    written: Bytes
+
+
 @dataclass
 class Coder:
     """One group's stream, written or read date by date.
@@ -114,6 +115,7 @@ class Coder:
         base: number of the step that dates' own are near.
         learnt: what the models know.
         past: what is decoded.
+        lately: number of the step that the date before needed; STEP_MAX if its usual one was fine enough.
     """
 
     blocks: Blocks
@@ -123,12 +125,24 @@ class Coder:
     base: int
     learnt: Learnt
     past: Past
+    lately: int = STEP_MAX
 
     @classmethod
     def of(cls, blocks: Blocks, components: int, data: Bytes, state: Longs, base: int) -> Coder:
         """At the beginning of a stream."""
         shape = (components, blocks.rows, blocks.columns, *blocks.side)
         return cls(blocks, components, data, state, base, Learnt.nothing(shape), Past())
+
+    def mark(self, since: Mark | None = None) -> Mark:
+        """Where it is, to go back to, with what was written since that one."""
+        begin = self.state[_AT] if since is None else since.state[_AT]
+        return Mark(self.state.copy(), self.learnt.copy(), self.data[begin : self.state[_AT]].copy())
+
+    def go_back(self, mark: Mark) -> None:
+        """Be where it was."""
+        self.state, self.learnt = mark.state.copy(), mark.learnt.copy()
+        end = self.state[_AT]
+        self.data[end - len(mark.written) : end] = mark.written
 
     def usual_step(self, turn: Turn) -> int:
         """The number of the step that a date of that place in the order has unless it needs another."""
@@ -211,45 +225,6 @@ class Coder:
         return self.blocks.planes(out)
 
 
-@dataclass(frozen=True)
-class Date:
-    """What is to be coded of one date.
-
-    Attributes:
-        planes: (K, padded) values.
-        known: (height, width), True where they matter.
-        at: (2,) how far off it lies.
-    """
-
-    planes: Doubles
-    known: Mask
-    at: Longs
-
-    @cached_property
-    def free(self) -> Mask:
-        """(padded) True where a value may be anything; nowhere if all of the date matters."""
-        found = np.full(self.planes.shape[1:], not self.known.all())
-        found[: self.known.shape[0], : self.known.shape[1]] = ~self.known
-        return found
-
-    def filled(self, values: Doubles) -> Date:
-        """The same with (K, padded) `values` where they do not matter: what they decode to costs nothing again."""
-        return replace(self, planes=np.where(self.free, values, self.planes))
-
-    def like(self, references: Iterable[Doubles]) -> Date:
-        """Filled with the reference most like it, each component lifted to its mean, where little of it matters.
-
-        Where more does, what it is filled with along time is smoother than any reference.
-        """
-        if self.known.mean() >= _LITTLE or not (references := list(references)):
-            return self
-        away = [self.planes - reference for reference in references]
-        lifts = [a[:, ~self.free].mean(axis=1)[:, None] for a in away]
-        misses = [np.abs(a[:, ~self.free] - lift).sum() for a, lift in zip(away, lifts, strict=True)]
-        best = int(np.argmin(misses))
-        return self.filled(references[best] + lifts[best][:, :, None])
-
-
 def encode_group(
     planes: Doubles,
     blocks: Blocks,
@@ -257,6 +232,7 @@ def encode_group(
     base: int,
     keep: Keep | None = None,
     known: Mask | None = None,
+    begin: Longs | None = None,
 ) -> tuple[bytes, list[Doubles]]:
     """(T, K, height, width) planes in 1/16 of a level as a stream; and what they decode to, (K, height, width) each.
 
@@ -267,42 +243,56 @@ def encode_group(
         base: number of the step.
         keep: asked of every decoded date; one that uses up more than 1 of its bounds is coded finer until it does not.
         known: (T, height, width) True where values matter, everywhere if None; elsewhere they may decode to anything.
+        begin: (T,) number of the step that tries of each date begin at, STEP_MAX where not known; set to what it was.
     """
     known = np.ones((len(planes), blocks.height, blocks.width), np.bool_) if known is None else known
+    begin = np.full(len(planes), STEP_MAX) if begin is None else begin
     padded = blocks.pad(planes)
     data = np.zeros(_MARGIN + _BYTES_PER_VALUE * padded.size, np.uint8)
     coder = Coder.of(blocks, planes.shape[1], data, start_encoder(), base)
     shifts = shifts - shifts[0]  # the first lies where it lies
     further = Further()
     for turn in turns(len(planes)):
-        date = Date(padded[turn.date], known[turn.date], np.clip(shifts[turn.date], -MOST, MOST))
-        _encode_date(coder, further, turn, date, keep)
+        target = Target(padded[turn.date], known[turn.date], np.clip(shifts[turn.date], -MOST, MOST))
+        begin[turn.date] = _encode_date(coder, further, turn, target, keep, int(begin[turn.date]))
     size = finish(data, coder.state)
     inner = [coder.past.planes[t][:, : blocks.height, : blocks.width] for t in range(len(planes))]
     return len(planes).to_bytes(2, "little") + bytes([base]) + data[1 : 1 + size].tobytes(), inner
 
 
-def _encode_date(coder: Coder, further: Further, turn: Turn, date: Date, keep: Keep | None) -> None:
-    date = date.like(coder.past.seen(turn, date.at))
-    also = further.best(date.planes, date.at, turn.references, coder.past.standing)
-    step, state, learnt = coder.usual_step(turn), coder.state.copy(), coder.learnt
-    seen, wanted = None, coder.coefficients(date.planes)
-    for tried in itertools.count():
-        coder.state, coder.learnt = state.copy(), learnt.copy()
-        coder.told(turn, step, date.at)
+def _encode_date(coder: Coder, further: Further, turn: Turn, target: Target, keep: Keep | None, begin: int) -> int:
+    """Code a date as coarsely as keeps its bound, no coarser than usual; tries begin at `begin`, or where lately.
+
+    The number of its step, STEP_MAX for the usual one.
+    """
+    also = further.best(target.planes, target.at, turn.references, coder.past.standing)
+    most, before, guess = coder.usual_step(turn), coder.mark(), target.guess(coder.past.seen(turn, target.at))
+    seen: Floats | None = None
+    best: tuple[int, Doubles, Mark] | None = None
+
+    def used(number: float) -> float:
+        nonlocal guess, seen, best
+        step = int(number)
+        wanted = coder.coefficients(target.filled(guess, coder.blocks, step).planes)
+        coder.go_back(before)
+        coder.told(turn, step, target.at)
         whole = coder.further(turn, also, encode=True)
-        seen = coder.references(whole, date.at) if seen is None else seen
+        seen = coder.references(whole, target.at) if seen is None else seen
         decoded = coder.code(whole, wanted, seen, step, encode=True)
-        inner = decoded[:, : coder.blocks.height, : coder.blocks.width]
-        share = 0.0 if keep is None else keep(turn.date, inner)
+        share = 0.0 if keep is None else keep(turn.date, decoded[:, : coder.blocks.height, : coder.blocks.width])
         if share <= 1 or step == 0:
-            break
-        if date.free.any():
-            date = date.filled(decoded)
-            wanted = coder.coefficients(date.planes)
-        step = max(step - max(1 + tried // _PATIENCE, round(4 * np.log2(min(share, 64.0)))), 0)
-    coder.past.add(turn.date, decoded, date.at)
-    further.add(turn.date, decoded, date.at)
+            best = step, decoded, coder.mark(before)
+        guess = Guess(decoded, step)
+        return share
+
+    STEPS.coarsest(used, min(begin if begin < STEP_MAX else coder.lately, most), most)
+    assert best is not None, "the finest step is tried if no other keeps the bound"
+    step, decoded, after = best
+    coder.go_back(after)
+    coder.lately = step if step < most else STEP_MAX
+    coder.past.add(turn.date, decoded, target.at)
+    further.add(turn.date, decoded, target.at)
+    return coder.lately
 
 
 def decode_group(stream: bytes, blocks: Blocks, components: int, dates: Sequence[int]) -> Iterator[tuple[int, Doubles]]:

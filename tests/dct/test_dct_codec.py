@@ -26,7 +26,8 @@ from geostore.dct.fit import make_codec
 from geostore.dct.order import STANDING, turns
 from geostore.dct.predict import taught, teach
 from geostore.dct.shift import PARTS, move, shifts
-from geostore.dct.stream import decode_group, encode_group, step_of
+from geostore.dct.steps import step_of
+from geostore.dct.stream import decode_group, encode_group
 from geostore.errors import Corrupt, InvalidInput, UnsupportedFormat
 from geostore.testing.codecs import synthetic_series
 
