@@ -30,8 +30,9 @@ _LONE_SAMPLES = 2**18  # the same of a single raster, for which only the scale i
 _PRESETS = ((2**23, 2), (2**28, 4), (2**62, 6))  # preset by samples of the series at most: 2, for archives, is slow
 _HASTY = 200  # steps of an Effort below which the scale, the components and the preset are not searched
 _PATIENT = 3000  # steps of an Effort from which the next slower preset is taken
-_TRIES = 5
+_TRIES, _TRIES_BESIDE = 5, 3  # of a crf: where nothing is known, and where it is for the scale next to it
 _STRIDES = (4.0, 2.0)  # of crf
+_SLOWER = 1.5  # crf by which a slow preset is finer where it keeps a bound that the scout's does
 _LAYERED_BENDS, _LAYERED_CRF, _LAYERED_STRIDES, _LAYERED_SAMPLED = (100,), 18.0, (8.0, 4.0, 2.0), 8  # under a bound
 _SAMPLED = 6  # rasters coded alone, to guess what all of them would take
 
@@ -70,7 +71,9 @@ def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progr
     final = replace(
         whole, crf=chosen.crf, dates=chosen.dates, preset=_preset(series, effort), stretches=chosen.stretches
     )
-    if scout is not series or final.dates == 1:
+    if final.dates == 1:
+        return replace(final, crf=max(final.crf - _SLOWER, CRF_MIN))  # where tries of each raster begin
+    if scout is not series:
         return final
     sizes = {chosen.dates, min(whole.dates, _most(series))}  # a slower preset may like other groups than a fast one
     faster = replace(final, preset=final.preset + 2)
@@ -213,7 +216,7 @@ def _choose_scale(series: Series, policy: Policy, progress: Progress) -> tuple[S
     while True:
         for near in here.neighbours():
             if near not in tried and takes_bend(series, policy, near.bend) and (indices or near.weight == 1):
-                tried[near] = _cost(series, policy, near, tried[here][1])
+                tried[near] = _cost(series, policy, near, tried[here][1], _TRIES_BESIDE)
                 progress("choose a scale", min(0.5, len(tried) / 20))
         best = min(tried, key=lambda s: tried[s][0])
         if best == here:
@@ -239,14 +242,14 @@ def _is_reflectance(series: Series) -> bool:
     return all(b.kind == "reflectance" for b in series.bands)
 
 
-def _cost(series: Series, policy: Policy, scale: Scale, crf: float) -> tuple[float, float]:
+def _cost(series: Series, policy: Policy, scale: Scale, crf: float, tries: int = _TRIES) -> tuple[float, float]:
     """(bytes, crf) at which most rasters keep `policy`, by the secant rule on log(error over bound) against crf."""
     codec = make_codec(series, policy, scale)
     dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
     planes = codec.planes(series)[dates]
     seen: dict[float, float] = {}
     sizes: dict[float, float] = {}
-    for _ in range(_TRIES):
+    for _ in range(tries):
         stream, decoded = codec.code(planes, crf)
         errors = [codec.errors(series, t, parts) for t, parts in zip(dates.tolist(), decoded, strict=True)]
         used = most_of([share_used(e, policy) for e in errors])

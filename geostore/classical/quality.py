@@ -69,7 +69,7 @@ class Dial:
     high: float
     step: float
     slope: float
-    near: float = 0.99
+    near: float
 
     def coarsest(self, used: Callable[[float], float], start: float, most: float | None = None) -> float | None:
         """The coarsest value found whose share of the bounds, `used`(value), is at most 1; None if not even `low`'s is.
@@ -97,4 +97,4 @@ class Dial:
         return min(max(near - seen[near] / min(max(slope, least), most), self.low), self.high)
 
 
-CRF = Dial(CRF_MIN, CRF_MAX, CRF_STEP, 0.06)  # measured on Sentinel-2
+CRF = Dial(CRF_MIN, CRF_MAX, CRF_STEP, slope=0.06, near=0.98)  # measured on Sentinel-2

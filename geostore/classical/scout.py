@@ -15,14 +15,18 @@ _SIDE = 64  # pixels, of the window at least
 _FORESIGHT_SAMPLES = 2**18  # a first trial: enough to tell families apart
 
 
-def scouted(series: Series, samples: int, dates: int) -> Series:
-    """All of a series of at most so many `samples`, else a window of its first `dates` with anything usable."""
+def scouted(series: Series, samples: int, dates: int, unit: tuple[int, int] = (1, 1)) -> Series:
+    """All of a series of at most so many `samples`, else a window of its first `dates` with anything usable.
+
+    The window is so many times as high and wide as `unit`, or all of the series.
+    """
     count, bands, height, width = series.pixels.shape
     if count * bands * height * width <= samples:
         return series
     at = series.usable[:dates]
     side = max(_SIDE, int(math.sqrt(samples / (max(1, len(at)) * bands))))
-    rows, columns = _fullest(series.valid[at], min(side, height), min(side, width))
+    sides = [max(1, round(side / each)) * each for each in unit]
+    rows, columns = _fullest(series.valid[at], min(sides[0], height), min(sides[1], width))
     return replace(
         series,
         pixels=series.pixels[at, :, rows, columns],

@@ -15,6 +15,7 @@ from geostore.classical.quality import at_bound, cost, most_of, share_used
 from geostore.classical.scout import foresight_part, growth, scouted
 from geostore.codec import Effort, Progress, Series
 from geostore.collection import Policy
+from geostore.dct.blocks import Blocks
 from geostore.dct.codec import KltDctCodec
 from geostore.dct.components import FRACTION
 from geostore.dct.shift import shifts
@@ -102,16 +103,19 @@ class Prepared:
 def fit_codec(series: Series, *, policy: Policy, effort: Effort, progress: Progress) -> KltDctCodec:
     """The codec that keeps `policy` on `series` in the fewest bytes of those tried; some pixel must be valid."""
     progress("prepare", 0.0)
-    scout, hasty = scouted(series, _SCOUT_SAMPLES, _SCOUT_DATES), effort.steps < _HASTY
+    unit, hasty = Blocks(*series.valid.shape[1:]).side, effort.steps < _HASTY
+    scout = scouted(series, _SCOUT_SAMPLES, _SCOUT_DATES, unit)
     best = _best_scale(scout, policy, progress, hasty=hasty)
     codec = replace(make_codec(series, policy, best.klt.bend.per_mille, best.weight), step=best.step)
     if hasty or not policy.asks:
         return codec
-    few = scouted(series, _PART_SAMPLES, max(_SCOUT_DATES, _PART_SAMPLES // int(series.pixels[0].size)))
-    height, width = few.valid.shape[1:]  # of a smaller part there are few blocks, and it likes them small
+    few = scouted(series, _PART_SAMPLES, max(_SCOUT_DATES, _PART_SAMPLES // int(series.pixels[0].size)), unit)
+    height, width = few.valid.shape[1:]
     part = Prepared.of(replace(codec, height=height, width=width), few)
     better, size = _better_blocks(part)
     part, step, sizes = replace(part, codec=better), better.step, {better.step: size}
+    if len(part.dates) == 1:  # a raster alone is told at the step it needs, if that is finer
+        return replace(codec, side=better.side, step=min(step + _NEAR, STEP_MAX))
     for stride in (_NEAR, -_NEAR):
         while 0 <= step + stride <= STEP_MAX and step + stride not in sizes:
             sizes[step + stride] = part.size(step + stride)
