@@ -7,7 +7,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -22,6 +22,7 @@ Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 _DEAD = 0.5  # of a step: smaller coefficients are hardly ever told
 _ROUNDS, _ROUNDS_STEP = 6, 0.4  # of filling: at least, and for each number by which the step is finer than a guess's
+_RIDGE = 3.0  # of the mean square of references, by which their weights are held
 _COARSE = 100  # number of a step at which little but references is told
 
 
@@ -60,14 +61,16 @@ class Target:
         return found
 
     def guess(self, references: Iterable[Doubles]) -> Guess:
-        """The reference most like it, each component lifted to its mean; that mean alone if there is none."""
-        if not self.free.any():
+        """What the mean of its references, lifted to it, and ridge regression over them say; without any, its mean."""
+        there, seen = list(references), ~self.free
+        if seen.all():
             return Guess(self.planes, _COARSE)
-        there = list(references) or [np.zeros_like(self.planes)]
-        away = [(self.planes - reference)[:, ~self.free] for reference in there]
-        lifts = [a.mean(axis=1, keepdims=True) for a in away]
-        best = int(np.argmin([np.abs(a - lift).sum() for a, lift in zip(away, lifts, strict=True)]))
-        return Guess(there[best] + lifts[best][:, :, None], _COARSE)
+        planes = np.empty_like(self.planes)
+        for k, (plane, wanted) in enumerate(zip(planes, self.planes, strict=True)):
+            plane[:], away = wanted[seen].mean(), [r[k] - r[k][seen].mean() for r in there]
+            for weight, one in zip(_weights(away, wanted - plane, seen), away, strict=True):
+                plane += weight * one
+        return Guess(planes, _COARSE)
 
     def filled(self, guess: Guess, blocks: Blocks, step: int) -> Target:
         """The same with values where they do not matter that ask for few coefficients at that number of a step.
@@ -83,3 +86,13 @@ class Target:
             np.copyto(missed, more, where=free)
             more = blocks.sparse(missed, _DEAD * limit)
         return replace(self, planes=np.where(self.free, guess.planes + more, self.planes))
+
+
+def _weights(there: Sequence[Doubles], wanted: Doubles, seen: Mask) -> Doubles:
+    """(R,) weights of planes without their means that give `wanted` where `seen`, held near equal ones."""
+    if not there:
+        return np.empty(0)
+    values, equal = np.stack([plane[seen] for plane in there]), np.full(len(there), 1 / len(there))
+    square = values @ values.T
+    held = square + (_RIDGE * np.trace(square) / len(there) + 1) * np.eye(len(there))
+    return np.asarray(equal + np.linalg.solve(held, values @ (wanted[seen] - equal @ values)))
