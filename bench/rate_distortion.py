@@ -35,10 +35,14 @@ def measure(bench: Bench) -> None:
     with workplace() as folder:
         work = bench.options.get("work") or folder
         workers = 0 if bench.quick else bench.options.get("workers") or 0
-        workshop = Workshop(Path(work), None if bench.options.get("kept") else workers)
+        archive = bench.folder / "rate_distortion_cells.json.xz"
+        workshop = Workshop(Path(work), None if bench.options.get("kept") else workers, archive)
         places = _places(bench)
-        points = _points(bench, workshop, places)
-        terms = _terms(bench, workshop, places)
+        try:
+            points = _points(bench, workshop, places)
+            terms = _terms(bench, workshop, places)
+        finally:
+            workshop.pack()
     found = rd_figures.Found(places, points)
     _tell(bench, workshop, places)
     _cells_of(bench, points)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import lzma
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,7 @@ class Workshop:
 
     Attributes:
         folder: results already there are read, not measured again, unless code or data have changed.
+        archive: file of those of earlier runs, on whatever machine, which are read alike; see `pack`.
         workers: processes; 0 measures in this one, None measures nothing and takes what is there.
         left: cells that were not measured.
         failed: (cell, what went wrong), for cells that raised.
@@ -128,8 +130,29 @@ class Workshop:
 
     folder: Path
     workers: int | None
+    archive: Path | None = None
     left: list[Cell] = field(default_factory=list)
     failed: list[tuple[Cell, str]] = field(default_factory=list)
+    found: dict[str, Point] = field(default_factory=dict)
+
+    @cached_property
+    def packed(self) -> dict[str, dict[str, Any]]:
+        """Points of the archive, as tables, by fingerprint."""
+        if self.archive is None or not self.archive.exists():
+            return {}
+        read: dict[str, dict[str, Any]] = json.loads(lzma.decompress(self.archive.read_bytes()))
+        return read
+
+    def pack(self) -> None:
+        """Write the archive anew: what was found, and what it held of places that were not looked at."""
+        assert self.archive is not None, "only what has an archive is packed"
+        places = {point.place for point in self.found.values()}
+        others = {key: table for key, table in self.packed.items() if table["place"] not in places}
+        every = others | {key: point.to_dict() for key, point in self.found.items()}
+        self.archive.parent.mkdir(parents=True, exist_ok=True)
+        fresh = self.archive.with_suffix(".new")
+        fresh.write_bytes(lzma.compress(json.dumps(every, sort_keys=True).encode()))
+        fresh.replace(self.archive)
 
     def run(self, cells: Sequence[Cell], title: str) -> list[Point]:
         """Points of `cells`, in their order, without those that failed."""
@@ -137,21 +160,21 @@ class Workshop:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         columns = (TextColumn("{task.description:<48}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        found: dict[str, Point] = {}
         with Progress(*columns, console=Console(stderr=True)) as progress:
             task = progress.add_task(title, total=len(cells))
             for cell, point in self._points(cells):
                 progress.update(task, advance=1, description=f"{title}: {cell.place}, {cell.codec}")
                 if point is not None:
-                    found[cell.fingerprint] = point
-        return [found[c.fingerprint] for c in cells if c.fingerprint in found]
+                    self.found[cell.fingerprint] = point
+        return [self.found[c.fingerprint] for c in cells if c.fingerprint in self.found]
 
     def _points(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Point | None]]:
         todo = []
         for cell in cells:
             path = self._path(cell)
-            if path.exists():
-                yield cell, _kept(path)
+            table = json.loads(path.read_text()) if path.exists() else self.packed.get(cell.fingerprint)
+            if table is not None:
+                yield cell, _kept(table)
             else:
                 todo.append(cell)
         if self.workers is None:
@@ -186,9 +209,9 @@ class Workshop:
         return result
 
 
-def _kept(path: Path) -> Point:
+def _kept(table: Mapping[str, Any]) -> Point:
     """What was measured before, its masks counted as they are kept today."""
-    point = Point.from_dict(json.loads(path.read_text()))
+    point = Point.from_dict(table)
     place = place_of(point.place)
     assert place is not None, "only cells of places that are here are planned"
     return recounted(point, place)

@@ -186,6 +186,20 @@ def test_a_cell_is_measured_once_and_again_when_it_changes(tmp_path: Path) -> No
     assert reader.left == [other]
 
 
+def test_cells_of_another_machine_are_read_from_the_archive(tmp_path: Path) -> None:
+    """What one run packs the next one finds without its folder; places it did not look at stay in the archive."""
+    cell, archive = Cell("synthetic-small", "LERC", "", {"quality": 0.01}), tmp_path / "cells.json.xz"
+    shop = Workshop(tmp_path / "one", 0, archive)
+    measured = shop.run([cell], "test")
+    shop.found["elsewhere"] = replace(measured[0], place="elsewhere")
+    shop.pack()
+    reader = Workshop(tmp_path / "two", None, archive)
+    assert reader.run([cell], "test") == measured
+    assert reader.left == []
+    reader.pack()
+    assert set(Workshop(tmp_path, None, archive).packed) == {cell.fingerprint, "elsewhere"}
+
+
 def test_variants_far_above_the_best_are_not_run_further() -> None:
     """Of two variants probed, the one near the known curve is swept, the one at twice its bytes is not."""
     codec, first, near, far = VIDEO[0], "linear, GOP 16", "linear, one GOP", "log, GOP 1"
