@@ -68,7 +68,7 @@ class KltDctCodec(Body):
     def encode_series(self, series: Series, progress: Progress = quiet) -> list[Encoded]:
         """Encode all rasters in groups, each raster as fine as the policy asks."""
         self.check(series.valid[0], series.pixels[0])
-        dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+        dates = series.usable
         if not len(dates):
             return [_EMPTY] * len(series)
         planes = self.planes(series, dates)
@@ -84,8 +84,8 @@ class KltDctCodec(Body):
         to what it was.
         """
         coded: dict[int, Encoded] = {}
-        for first in range(0, len(dates), self.dates):
-            run = slice(first, first + self.dates)
+        for places in runs(np.arange(len(dates)), self.dates):
+            run = slice(places[0], places[-1] + 1)  # a view: `begin` is set
             coded |= self._group(series, dates[run].tolist(), planes[run], at[run], begin[run])
             progress("encode", len(coded) / len(series))
         return [coded.get(i, _EMPTY) for i in range(len(series))]

@@ -158,6 +158,14 @@ def test_what_is_masked_costs_next_to_nothing() -> None:
     assert errors[0] <= 1.4 * errors[1]
 
 
+def test_groups_are_of_nearly_equal_length() -> None:
+    """Proves that a series one raster longer than a group is halved, and that each raster comes back from its half."""
+    series = synthetic_series((9, 4, 24, 24), indices=("NDVI",))
+    encoded = replace(make_codec(series, POLICY, 0), dates=8).encode_series(series)
+    shared = [e.shared for e in encoded]
+    assert [shared.count(one) for one in dict.fromkeys(shared)] == [5, 4]
+
+
 def test_dates_without_a_pixel_say_nothing_of_a_series() -> None:
     """Proves that a long series whose first dates are all under clouds is fitted by those that are not."""
     clear = synthetic_series((12, 4, 64, 64), indices=("NDVI",))
