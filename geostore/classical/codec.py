@@ -103,7 +103,7 @@ class KltAv1Codec(Body):
         self.check(series.valid[0], series.pixels[0])
         planes = self.planes(series)
         coded: dict[int, Encoded] = {}
-        todo, crf = np.flatnonzero(series.valid.any(axis=(1, 2))), self.crf
+        todo, crf = series.usable, self.crf
         while len(todo) > 1 and self.dates > 1 and crf > CRF_MIN:
             for run in runs(todo, self.dates):
                 coded |= self._group(series, planes, run, crf)
@@ -116,7 +116,7 @@ class KltAv1Codec(Body):
 
     def planes(self, series: Series) -> Planes:
         """(T, H, W) pictures of a series, masked pixels filled; of wholly masked rasters, whatever."""
-        dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+        dates = series.usable
         out = np.zeros((len(series), *self.mosaic.shape), np.uint16)
         if not len(dates):
             return out

@@ -195,7 +195,7 @@ def _better_layered(codec: KltAv1Codec, series: Series, progress: Progress) -> t
 
 def _layered_bytes(codec: KltAv1Codec, series: Series) -> float:
     """Bytes of all pictures, and of all residuals as guessed from some of them."""
-    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    dates = series.usable
     planes, some = codec.planes(series), set(dates[:: max(1, len(dates) // _LAYERED_SAMPLED)].tolist())
     pictures, layers = 0, []
     for run in runs(dates, codec.dates):
@@ -245,7 +245,7 @@ def _is_reflectance(series: Series) -> bool:
 def _cost(series: Series, policy: Policy, scale: Scale, crf: float, tries: int = _TRIES) -> tuple[float, float]:
     """(bytes, crf) at which most rasters keep `policy`, by the secant rule on log(error over bound) against crf."""
     codec = make_codec(series, policy, scale)
-    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    dates = series.usable
     planes = codec.planes(series)[dates]
     seen: dict[float, float] = {}
     sizes: dict[float, float] = {}
@@ -321,7 +321,7 @@ def _better_crf(
 
 def _alone_bytes(codec: KltAv1Codec, series: Series) -> float:
     """What all rasters would take coded one by one, guessed from some of them."""
-    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    dates = series.usable
     some = dates[:: max(1, len(dates) // _SAMPLED)]
     sizes = [len(codec.encode(series.pixels[t], series.valid[t]).payload) for t in some]
     return sum(sizes) / len(some) * len(dates)

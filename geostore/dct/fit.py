@@ -76,7 +76,7 @@ class Prepared:
     @classmethod
     def of(cls, codec: KltDctCodec, series: Series, at: Longs | None = None) -> Prepared:
         """With shifts `at` where they are known."""
-        dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+        dates = series.usable
         planes = codec.planes(series, dates)
         at = shifts(planes / FRACTION) if at is None else at
         return cls(codec, series, dates, planes, at, np.full(len(dates), STEP_MAX))

@@ -134,9 +134,9 @@ class Coder:
         return cls(blocks, components, data, state, base, Learnt.nothing(shape), Past())
 
     def mark(self, since: Mark | None = None) -> Mark:
-        """Where it is, to go back to, with what was written since that one."""
+        """Where it is, with what was written since that one; nothing may be written before one goes back to some."""
         begin = self.state[_AT] if since is None else since.state[_AT]
-        return Mark(self.state.copy(), self.learnt.copy(), self.data[begin : self.state[_AT]].copy())
+        return Mark(self.state, self.learnt, self.data[begin : self.state[_AT]].copy())
 
     def go_back(self, mark: Mark) -> None:
         """Be where it was."""

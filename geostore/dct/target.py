@@ -61,7 +61,7 @@ class Target:
         return found
 
     def guess(self, references: Iterable[Doubles]) -> Guess:
-        """What the mean of its references, lifted to it, and ridge regression over them say; without any, its mean."""
+        """Each component's mean, and what ridge regression over references without theirs adds to it."""
         there, seen = list(references), ~self.free
         if seen.all():
             return Guess(self.planes, _COARSE)

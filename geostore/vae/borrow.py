@@ -119,7 +119,7 @@ def lesson_of(codec: VaeCodec, series: Series, samples: Samples | None = None) -
     samples = samples or prepare(series, "grid", codec.policy)
     rows, columns = codec.layout.padded
     short = ((0, 0), (0, rows - codec.layout.height), (0, columns - codec.layout.width))
-    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    dates = series.usable
     return Lesson(
         residual=np.stack([np.pad(samples.residual(int(t)), short, mode="edge") for t in dates]),
         mask=np.stack([np.pad(series.valid[t][None].astype(np.float32), short) for t in dates]),
@@ -129,7 +129,7 @@ def lesson_of(codec: VaeCodec, series: Series, samples: Samples | None = None) -
 
 
 def _log_step(codec: VaeCodec, series: Series) -> float:
-    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    dates = series.usable
     probed = dates[np.linspace(0, len(dates) - 1, min(_PROBED, len(dates))).round().astype(int)]
     steps = [LOG_STEPS[step_for(codec, series.pixels[t], series.valid[t])] / (1 << BITS) for t in probed]
     return float(np.mean(steps)) if steps else 0.0

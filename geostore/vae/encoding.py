@@ -118,7 +118,7 @@ def encode_alone(codec: VaeCodec, pixels: Pixels, valid: Mask) -> Encoded:
 def encode_series(codec: VaeCodec, series: Series, progress: Progress) -> list[Encoded]:
     """Every raster; with a prior, chains of rasters that follow one another."""
     found: dict[int, Encoded] = {}
-    dates = np.flatnonzero(series.valid.any(axis=(1, 2)))
+    dates = series.usable
     for at in range(0, len(dates), CHAIN):
         chain = [int(t) for t in dates[at : at + CHAIN]]
         frames = [Frame(codec, series.pixels[t], series.valid[t]) for t in chain]

@@ -226,7 +226,7 @@ def with_prior(codec: VaeCodec, series: Series, *, rounds: int, seed: int, progr
         seed: everything random follows from it.
         progress: called chain by chain.
     """
-    dates = [int(t) for t in np.flatnonzero(series.valid.any(axis=(1, 2)))]
+    dates = [int(t) for t in series.usable]
     chains = [dates[at : at + CHAIN] for at in range(0, len(dates), CHAIN)]
     looked = chains[:: max(1, -(-len(chains) // _LOOKED_CHAINS))]
     if not codec.layout.channels or not dates:
@@ -269,7 +269,7 @@ def count_tables(codec: VaeCodec, samples: Samples) -> tuple[tuple[Table, ...], 
 
 
 def _dates(samples: Samples) -> npt.NDArray[np.int64]:
-    dates = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
+    dates = samples.series.usable
     return np.asarray(dates[:: max(1, len(dates) // _CALIBRATED_DATES)])
 
 

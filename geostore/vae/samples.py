@@ -200,7 +200,7 @@ def _statics(
 
 def principal_directions(samples: Samples, layout: Layout, rng: np.random.Generator) -> npt.NDArray[np.float32]:
     """(k, B) orthonormal spectral directions of the residual, strongest first; k is at most half the channels."""
-    valid = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
+    valid = samples.series.usable
     drawn = [samples.residual(int(t))[:, samples.series.valid[t]] for t in rng.permutation(valid)[:8]]
     pixels = np.concatenate(drawn, axis=1).astype(np.float64)  # (B, P)
     _, vectors = np.linalg.eigh(pixels @ pixels.T)

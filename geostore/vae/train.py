@@ -169,7 +169,7 @@ class _Run:
     def __init__(self, vae: Vae, samples: Samples, goal: Goal, rng: np.random.Generator, device: Device) -> None:
         self.vae, self.samples, self.goal, self.rng = vae, samples, goal, rng
         self.networks, self.device = device.networks, device.where
-        self.dates = np.flatnonzero(samples.series.valid.any(axis=(1, 2)))
+        self.dates = samples.series.usable
         self.networks_moved = Adam([*vae.encoder.parameters(), *vae.decoder.parameters()], _BETAS)
         self.scales_moved = Adam([vae.log_scale], _BETAS)
         self.indices = indices_of(vae.layout, samples)
