@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import lzma
@@ -30,6 +31,7 @@ _CODING = tuple(f"coding/{name}.py" for name in ("__init__", "logistic", "planes
 _COMMON = ("codec.py", "certificate.py", "spectral.py", "classical", *_CODING)  # what every cell of ours depends on
 _FOLDERS: dict[str, tuple[str, ...]] = {"klt-av1": (), "klt-dct": ("dct",)}  # and what those of a family do
 _STORED = ("node/encode.py", "vae", "dct")
+_COMPILED = {"numba.njit", "compiled"}  # decorators that change speed alone
 NEEDS = {"SZ3": "pysz"}
 
 
@@ -79,7 +81,26 @@ def _code_digest(family: str, as_stored: bool) -> str:
     for name in (*_COMMON, *parts) if family else ():
         path = _PACKAGE / name
         files += sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts) or [path]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    return hashlib.sha256(b"".join(_said(f) for f in files)).hexdigest()
+
+
+def _said(path: Path) -> bytes:
+    """What a source says to be done: no comments, docstrings, imports, and nothing on how loops are compiled."""
+    if path.suffix != ".py":
+        return path.read_bytes()
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(body := getattr(node, "body", None), list):
+            node.body = [n for n in body if not _is_unsaid(n)]  # type: ignore[attr-defined]
+        if isinstance(node, ast.FunctionDef):
+            node.decorator_list = [d for d in node.decorator_list if not _COMPILED & set(ast.unparse(d).split("(")[:1])]
+    return ast.unparse(tree).encode()
+
+
+def _is_unsaid(node: ast.AST) -> bool:
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    return isinstance(node, ast.Import | ast.ImportFrom)
 
 
 def measure(cell: Cell) -> Point:
