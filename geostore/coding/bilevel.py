@@ -13,11 +13,11 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from geostore.coding.logistic import LEAST, REACH, Ints, logistic
 from geostore.coding.rangecoder import Bytes, Longs, decode_bit, encode_bit, finish, start_decoder, start_encoder
+from geostore.compiled import compiled
 from geostore.errors import Corrupt
 from geostore.raster import Mask
 
@@ -116,7 +116,7 @@ def padded(bits: Mask) -> Bytes:
     return out
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def first_word(plane: Bytes, y: int) -> int:
     """The bits near the first pixel of row y of the padded plane; left of it is what lies above it."""
     near = 63 if plane[y - 1, LEFT] else 0
@@ -129,7 +129,7 @@ def first_word(plane: Bytes, y: int) -> int:
     return near
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def next_word(near: int, plane: Bytes, y: int, x: int) -> int:
     """The word of the pixel to the right of (y, x): each row's bits move up by one, the lowest comes in."""
     new = plane[y, x] | plane[y - 1, x + 7] << 6 | plane[y - 2, x + 7] << 19
@@ -138,7 +138,7 @@ def next_word(near: int, plane: Bytes, y: int, x: int) -> int:
     return word
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _expected(near: int, groups: Ints, rows: Ints, row: int, second: Ints, bias: int, hidden: Ints) -> int:
     """What the network says of a bit to be 1: odds, 1/NAT; (HIDDEN,) `rows` is what it adds in this row."""
     for i in range(HIDDEN):
@@ -154,21 +154,21 @@ def _expected(near: int, groups: Ints, rows: Ints, row: int, second: Ints, bias:
     return odds
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _odds(models: Longs, at: int, odds_of: Ints) -> int:
     """What a model guesses, 1/NAT; 0 before it has seen a bit."""
     odds: int = odds_of[models[at, 0] >> _FINE] if models[at, 1] else 0
     return odds
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _follow(models: Longs, at: int, bit: int, ones: int, moves: Ints) -> None:
     if models[at, 1] == 0:
         models[at, 0] = ones << _FINE
     _learn(models, at, bit, moves, _MEMORY)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _learn(models: Longs, at: int, bit: int, moves: Ints, memory: int) -> None:
     """Let model `at`, a probability in 2^-30 and how many bits it saw, follow a bit."""
     seen = models[at, 1]
@@ -176,7 +176,7 @@ def _learn(models: Longs, at: int, bit: int, moves: Ints, memory: int) -> None:
     models[at, 1] = min(seen + 1, memory)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _code(data: Bytes, state: Longs, plane: Bytes, known: Prior, encode: bool) -> None:
     """All bits of a padded plane, row by row.
 

@@ -8,7 +8,6 @@ References:
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +24,7 @@ from geostore.coding.rangecoder import (
     start_encoder,
     tables,
 )
+from geostore.compiled import compiled
 from geostore.errors import Corrupt
 from geostore.raster import Mask
 
@@ -87,7 +87,7 @@ def _solve(away: Ints64, base: Ints64, band: int, valid: Mask) -> Longs:
     return np.clip(np.rint(found * (1 << _WEIGHT_BITS)), -255, 255).astype(np.int64)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _at(plane: Ints64, y: int, x: int) -> int:
     if 0 <= y < plane.shape[0] and 0 <= x < plane.shape[1]:
         value: int = plane[y, x]
@@ -95,7 +95,7 @@ def _at(plane: Ints64, y: int, x: int) -> int:
     return 0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _inputs(f: Longs, away: Ints64, base: Ints64, band: int, y: int, x: int) -> None:
     """Fill `f` with how far its neighbours are from the base, each in 1/16."""
     own = away[band]
@@ -115,7 +115,7 @@ def _inputs(f: Longs, away: Ints64, base: Ints64, band: int, y: int, x: int) -> 
     f[at + 1] = 16
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _gather(away: Ints64, base: Ints64, band: int, out: Ints64) -> None:
     f = np.zeros(out.shape[2], np.int64)
     for y in range(out.shape[0]):
@@ -124,7 +124,7 @@ def _gather(away: Ints64, base: Ints64, band: int, out: Ints64) -> None:
             out[y, x] = f
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _context(missed: Ints64, band: int, y: int, x: int, contexts: int) -> int:
     """Which running mean to use: by how far the neighbours were missed, in half octaves."""
     own = missed[band]
@@ -136,7 +136,7 @@ def _context(missed: Ints64, band: int, y: int, x: int, contexts: int) -> int:
     return min((log2_16ths(sides + 1) + 4) >> 3, contexts - 1)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _code(
     data: Bytes, state: Longs, rows: npt.NDArray[np.int32], values: Ints64, base: Ints64, valid: Mask, weights: Longs,
     contexts: int, encode: bool,

@@ -10,9 +10,10 @@ from __future__ import annotations
 from decimal import Context, Decimal
 from functools import lru_cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from geostore.compiled import compiled
 
 OCTAVE = 8  # table scales per doubling
 SCALES = 64  # from 2**-5 to about 2**3 quanta
@@ -43,14 +44,14 @@ def tables() -> npt.NDArray[np.int32]:
     return out
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _times(a: int, b: int) -> int:
     """A * b / 2**_FIX for a, b of at most 2**_FIX, without leaving 64 bits."""
     high, low = a >> 20, a & 0xFFFFF
     return (high * (b >> 20)) + ((high * (b & 0xFFFFF) + low * (b >> 20)) >> 20)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _fill_tables(bases: Longs, out: npt.NDArray[np.int32]) -> None:
     """Laplace masses of -_REACH.._REACH for an expected value of (part - PARTS / 2) / PARTS."""
     powers = np.empty(PARTS + 1, np.int64)
@@ -75,7 +76,7 @@ def _fill_tables(bases: Longs, out: npt.NDArray[np.int32]) -> None:
                 row[i + 1] += row[i]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def log2_16ths(value: int) -> int:
     """16 * log2 of a positive whole number, by straight lines between powers of two."""
     bits = 0
@@ -85,13 +86,13 @@ def log2_16ths(value: int) -> int:
 
 
 # A coder is an int64 array: low, range, bytes held back and how many, position (encoder); code, range, -, -, position.
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def start_encoder() -> Longs:
     """State of an encoder that has written nothing."""
     return np.array([0, 0xFFFFFFFF, 0, 1, 0], np.int64)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def start_decoder(stream: Bytes) -> Longs:
     """State of a decoder at the start of `stream`; beyond its end it reads zeros."""
     state = np.array([0, 0xFFFFFFFF, 0, 0, 0], np.int64)
@@ -100,14 +101,14 @@ def start_decoder(stream: Bytes) -> Longs:
     return state
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _next(stream: Bytes, state: Longs) -> int:
     at = state[4]
     state[4] = at + 1
     return stream[at] if at < len(stream) else 0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _shift(out: Bytes, state: Longs) -> None:
     """Move the top byte of low out; bytes of 255 wait for a carry."""
     low = state[0]
@@ -123,7 +124,7 @@ def _shift(out: Bytes, state: Longs) -> None:
     state[0] = (low & 0x00FFFFFF) << 8
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _narrow(out: Bytes, state: Longs, start: int, size: int, bits: int) -> None:
     part = state[1] >> bits
     state[0] += part * start
@@ -133,7 +134,7 @@ def _narrow(out: Bytes, state: Longs, start: int, size: int, bits: int) -> None:
         _shift(out, state)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _widen(stream: Bytes, state: Longs, start: int, size: int, part: int) -> None:
     state[0] -= start * part
     state[1] = part * size
@@ -142,13 +143,13 @@ def _widen(stream: Bytes, state: Longs, start: int, size: int, part: int) -> Non
         state[0] = (state[0] << 8) | _next(stream, state)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _raw(out: Bytes, state: Longs, value: int, bits: int) -> None:
     for i in range(bits - 1, -1, -1):
         _narrow(out, state, (value >> i) & 1, 1, 1)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _read_raw(stream: Bytes, state: Longs, bits: int) -> int:
     value = 0
     for _ in range(bits):
@@ -159,7 +160,7 @@ def _read_raw(stream: Bytes, state: Longs, bits: int) -> int:
     return value
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def placed(expected: int, scale: int) -> tuple[int, int, int, int]:
     """(centre, low bits, table, part) of a value expected at `expected` / PARTS with the scale of that index."""
     shift = 0
@@ -172,7 +173,7 @@ def placed(expected: int, scale: int) -> tuple[int, int, int, int]:
     return centre, shift, scale, part if shift == 0 else PARTS // 2
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def encode_one(out: Bytes, state: Longs, rows: npt.NDArray[np.int32], value: int, expected: int, scale: int) -> None:
     """Append `value`, expected near `expected` / PARTS, to `out`, which has room."""
     centre, shift, table, part = placed(expected, scale)
@@ -196,7 +197,7 @@ def encode_one(out: Bytes, state: Longs, rows: npt.NDArray[np.int32], value: int
     _raw(out, state, (offset + ((1 << shift) >> 1)) & ((1 << shift) - 1), shift)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def decode_one(stream: Bytes, state: Longs, rows: npt.NDArray[np.int32], expected: int, scale: int) -> int:
     """The inverse of `encode_one`; a damaged stream gives some number."""
     centre, shift, table, part = placed(expected, scale)
@@ -223,7 +224,7 @@ def decode_one(stream: Bytes, state: Longs, rows: npt.NDArray[np.int32], expecte
     return centre + offset
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def encode_bit(out: Bytes, state: Longs, bit: int, ones: int) -> None:
     """Append one bit to `out`; `ones` of 1/65536, 1 to 65535, is the probability of a 1."""
     if bit:
@@ -232,7 +233,7 @@ def encode_bit(out: Bytes, state: Longs, bit: int, ones: int) -> None:
         _narrow(out, state, ones, (1 << _TOTAL_BITS) - ones, _TOTAL_BITS)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def decode_bit(stream: Bytes, state: Longs, ones: int) -> int:
     """The next bit of `stream`, given the probability it was written with."""
     part = state[1] >> _TOTAL_BITS
@@ -243,7 +244,7 @@ def decode_bit(stream: Bytes, state: Longs, ones: int) -> int:
     return 0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def finish(out: Bytes, state: Longs) -> int:
     """End the stream with the fewest bytes that still decode: it is out[1 : 1 + n] for the n returned.
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -23,6 +22,7 @@ from geostore.coding.rangecoder import (
     start_decoder,
     start_encoder,
 )
+from geostore.compiled import compiled
 from geostore.errors import Corrupt
 from geostore.raster import Mask
 
@@ -77,7 +77,7 @@ def _begin(densities: Longs) -> Longs:
     return np.asarray(np.clip(share * _LIFT >> 6, 32, 60000))
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _bit(data: Bytes, state: Longs, models: Longs, at: int, bit: int, encode: bool) -> int:
     """Code one bit with model `at` of (N, 2) `models`, probability and count, and let the model learn from it."""
     ones = models[at, 0]
@@ -92,7 +92,7 @@ def _bit(data: Bytes, state: Longs, models: Longs, at: int, bit: int, encode: bo
     return bit
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _at(plane: Ints64, y: int, x: int) -> int:
     if y >= 0 and 0 <= x < plane.shape[1]:
         value: int = plane[y, x]
@@ -100,7 +100,7 @@ def _at(plane: Ints64, y: int, x: int) -> int:
     return 0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _class(values: Ints64, band: int, y: int, x: int) -> int:
     """How many of the neighbours known are not 0, the nearest counted twice."""
     own = values[band]
@@ -113,12 +113,12 @@ def _class(values: Ints64, band: int, y: int, x: int) -> int:
     return near if near < 3 else min(2 + (near + 1) // 2, 6) - 1
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _sign(value: int) -> int:
     return 0 if value == 0 else 1 if value > 0 else 2
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _magnitude(data: Bytes, state: Longs, sizes: Longs, near: int, size: int, encode: bool) -> int:
     """One magnitude of at least 1: more or not, more or not ..., then raw bits for what is left."""
     known = 1
@@ -138,7 +138,7 @@ def _magnitude(data: Bytes, state: Longs, sizes: Longs, near: int, size: int, en
     return _UNARY + rest
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _code(data: Bytes, state: Longs, values: Ints64, valid: Mask, begin: Longs, encode: bool) -> None:
     """Values plane by plane, row by row."""
     flags = np.empty((begin.shape[1], 2), np.int64)

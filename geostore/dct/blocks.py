@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from geostore.compiled import compiled
 
 Doubles = npt.NDArray[np.float64]
 Floats = npt.NDArray[np.float32]
@@ -107,7 +108,7 @@ class Blocks:
         return _scan(*self.side)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _put_in_order(coefficients: Doubles, scan: Longs, out: Floats) -> None:
     parts, rows, _, columns, _ = coefficients.shape
     for k in range(parts):
@@ -118,7 +119,7 @@ def _put_in_order(coefficients: Doubles, scan: Longs, out: Floats) -> None:
                     to[n] = block[scan[n, 0], scan[n, 1]]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _put_back(values: Longs, scan: Longs, out: Doubles) -> None:
     parts, rows, _, columns, _ = out.shape
     for k in range(parts):
@@ -135,7 +136,7 @@ def _scaled(values: Doubles, bits: int, most: float = np.inf) -> Doubles:
     return values
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _scale(values: Doubles, half: float, part: float, most: float) -> None:
     for i in range(len(values)):
         values[i] = min(max(np.floor((values[i] + half) * part), -most - 1), most)

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.dct.blocks import CLASSES
-from geostore.dct.learnt import Learnt
+from geostore.dct.learnt import ZERO, Learnt
 
 Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
@@ -59,7 +59,23 @@ class Hints(NamedTuple):
     step: int
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+class Ahead(NamedTuple):
+    """What is known of the values of a block's class before the first of them.
+
+    Attributes:
+        zeros: (N, ZERO) contexts of values not to be 0, but for what lies around each within the block.
+        beside: (N,) magnitudes near each in blocks beside, in 1/16 and weighed.
+        wide: (N,) levels of how far references lie from what is expected.
+        far: (N,) sums these come from.
+    """
+
+    zeros: Ints
+    beside: Ints
+    wide: Ints
+    far: Doubles
+
+
+@compiled(lean=True)
 def bucket(value: int, buckets: Longs) -> int:
     """The level of an amount in 1/16."""
     found: int = buckets[min(value, 255)]
@@ -78,7 +94,7 @@ def spreads(seen: Floats, scan: Longs, side: tuple[int, int]) -> Ints:
     return out
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _spreads(seen: Floats, scan: Longs, plane: Doubles, out: Ints) -> None:
     parts, blocks, length = out.shape
     far = np.empty(length)
@@ -93,7 +109,7 @@ def _spreads(seen: Floats, scan: Longs, plane: Doubles, out: Ints) -> None:
                 to[n] = np.int32(plane[scan[n, 0], scan[n, 1]])
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _distances(seen: Floats, far: Doubles) -> None:
     """(R, N) -> (N,) eight times the mean distance from the mean."""
     count, length = seen.shape
@@ -113,7 +129,7 @@ def _distances(seen: Floats, far: Doubles) -> None:
         far[n] = np.floor(8 * far[n] / count)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _smooth(plane: Doubles) -> None:
     """Means over 3 x 3, edges repeated, in their place."""
     height, width = plane.shape
@@ -129,74 +145,117 @@ def _smooth(plane: Doubles) -> None:
         above[:] = here
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def spread_of(hints: Hints, n: int, buckets: Longs) -> int:
-    """The level of how far references of a value lie from what is expected."""
-    total, count = 0, hints.near.shape[0]
+def new_ahead(length: int) -> Ahead:
+    """Room for blocks of so many values."""
+    counts = np.zeros((2, length), np.int32)
+    return Ahead(np.zeros((length, ZERO), np.int32), counts[0], counts[1], np.zeros(length))
+
+
+@compiled(lean=True)
+def look_ahead(
+    ahead: Ahead, whole: Ints, spot: Spot, hints: Hints, order: Longs, learnt: Learnt, buckets: Longs
+) -> None:  # fmt: skip
+    """Fill `ahead` with what is known of a block's class, frequencies (N, 3) `order`, before its first value."""
+    k, y, x, kind, level, dense = spot
+    c, part, active, step, last = min(kind, 7), min(k, 3), learnt.active[k, y, x], float(hints.step), max(k - 1, 0)
+    rate = ((bucket(dense, buckets) * 8 + c) * 4 + part) * 6 + min(level, 5)
+    _magnitudes_beside(ahead.beside, whole, spot, order)
+    _distances_apart(ahead, hints, buckets)
+    for n in range(len(order)):
+        u, v = order[n, 0], order[n, 1]
+        others = abs(whole[last, y, x, u, v]) if k > 0 else 0
+        for j in range(k):
+            others += abs(whole[j, y, x, u, v])
+        near = (active[u - 1, v] if u > 0 else 0) + (active[u, v - 1] if v > 0 else 0)
+        beside, wide, usual = ahead.beside[n], ahead.wide[n], bucket(active[u, v] >> 3, buckets)
+        large = bucket(int(8 * abs(hints.expected[n]) / step), buckets)
+        apart = bucket(int(2 * hints.apart[n] / step), buckets)
+        some, out = min(others, 6), ahead.zeros[n]
+        out[0] = (some * 16 + wide) * 4 + part
+        out[1] = bucket(beside, buckets) * 4 + min(c, 3)
+        out[2] = (usual * 16 + bucket(near >> 4, buckets)) * 4 + part
+        out[3] = (min(u, 63) * 64 + min(v, 63)) * 4 + part
+        out[4] = some * 64 + part
+        out[5] = wide * 64 + part
+        out[6] = (wide * 16 + large) * 8 + c
+        out[7] = (wide * 16 + usual) * 4 + part
+        out[8] = apart * 64 + part
+        out[9] = rate
+
+
+@compiled(lean=True)
+def _distances_apart(ahead: Ahead, hints: Hints, buckets: Longs) -> None:
+    """Levels of how far references of values lie from what is expected."""
+    count, scale = hints.near.shape[0], float(hints.step * max(hints.near.shape[0], 1))
+    far, wide, length = ahead.far, ahead.wide, len(hints.expected)
+    far[:length] = 0.0
     for r in range(count):
-        total += abs(np.int64(hints.near[r, n]) - hints.expected[n])
-    return bucket(16 * total // (hints.step * max(count, 1)), buckets)
+        line = hints.near[r]
+        for n in range(length):
+            far[n] += abs(line[n] - float(hints.expected[n]))
+    for n in range(length):
+        wide[n] = bucket(int(16 * far[n] / scale), buckets)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _at(plane: Longs, u: int, v: int) -> int:
+@compiled(lean=True)
+def _at(plane: Ints, u: int, v: int) -> int:
     return abs(plane[u, v]) if u >= 0 and v >= 0 else 0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _around(whole: Longs, spot: Spot, u: int, v: int) -> tuple[int, int]:
-    """Magnitudes near (u, v) in the block, and near it in blocks beside, in 1/16 and weighed."""
+@compiled(lean=True)
+def _magnitudes_beside(beside: Ints, whole: Ints, spot: Spot, order: Longs) -> None:
+    """Magnitudes near (u, v) in blocks beside, in 1/16 and weighed; of those not coded yet lower frequencies."""
     k, y, x, _, _, _ = spot
-    own, rows, columns = whole[k, y, x], whole.shape[1], whole.shape[2]
+    up, down, left, right = y > 0, y + 1 < whole.shape[1], x > 0, x + 1 < whole.shape[2]
+    beside[: len(order)] = 0
+    if left:
+        _add_magnitudes(beside, whole[k, y, x - 1], order, 13)
+    if up:
+        _add_magnitudes(beside, whole[k, y - 1, x], order, 13)
+    if up and left:
+        _add_magnitudes(beside, whole[k, y - 1, x - 1], order, 6)
+    if up and right:
+        _add_magnitudes(beside, whole[k, y - 1, x + 1], order, 6)
+    if right:
+        _add_lower(beside, whole[k, y, x + 1], order, 5)
+    if down:
+        _add_lower(beside, whole[k, y + 1, x], order, 5)
+
+
+@compiled(lean=True)
+def _add_magnitudes(beside: Ints, block: Ints, order: Longs, weight: int) -> None:
+    for n in range(len(order)):
+        beside[n] += weight * abs(block[order[n, 0], order[n, 1]])
+
+
+@compiled(lean=True)
+def _add_lower(beside: Ints, block: Ints, order: Longs, weight: int) -> None:
+    for n in range(len(order)):
+        u, v = order[n, 0], order[n, 1]
+        beside[n] += weight * (_at(block, u - 1, v) + _at(block, u, v - 1))
+
+
+@compiled(lean=True)
+def value_contexts(asked: Ints, ahead: Ahead, own: Ints, n: int, u: int, v: int, buckets: Longs) -> int:
+    """Fill `asked`[0] with the contexts of value n of a class not to be 0; the level of what lies around it."""
     within = 16 * (_at(own, u - 1, v) + _at(own, u, v - 1)) + 10 * _at(own, u - 1, v - 1)
     within += 6 * (_at(own, u - 2, v) + _at(own, u, v - 2))
-    beside = 0
-    if x > 0:
-        beside += 13 * abs(whole[k, y, x - 1, u, v])
-    if y > 0:
-        beside += 13 * abs(whole[k, y - 1, x, u, v])
-        if x > 0:
-            beside += 6 * abs(whole[k, y - 1, x - 1, u, v])
-        if x + 1 < columns:
-            beside += 6 * abs(whole[k, y - 1, x + 1, u, v])
-    if x + 1 < columns:
-        beside += 5 * (_at(whole[k, y, x + 1], u - 1, v) + _at(whole[k, y, x + 1], u, v - 1))
-    if y + 1 < rows:
-        beside += 5 * (_at(whole[k, y + 1, x], u - 1, v) + _at(whole[k, y + 1, x], u, v - 1))
-    return within, beside
+    around = bucket((within + ahead.beside[n]) >> 1, buckets)
+    for i in range(asked.shape[1]):
+        asked[0, i] = ahead.zeros[n, i]
+    asked[0, 1] += bucket(within, buckets) * 64
+    asked[0, 4] += around * 4
+    asked[0, 5] += around * 4
+    asked[0, 8] += around * 4
+    return around
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def value_contexts(
-    out: Longs, whole: Longs, spot: Spot, hints: Hints, n: int, u: int, v: int, learnt: Learnt, buckets: Longs
-) -> tuple[int, int]:
-    """Fill `out` with the contexts of value n of a class not to be 0; the levels of what lies around, of its spread."""
-    k, y, x, kind, _, _ = spot
-    within, beside = _around(whole, spot, u, v)
-    others = 0
-    for j in range(k):
-        others += abs(whole[j, y, x, u, v]) * (2 if j == k - 1 else 1)
-    active = learnt.active[k, y, x]
-    near = (active[u - 1, v] if u > 0 else 0) + (active[u, v - 1] if v > 0 else 0)
-    c, part = min(kind, 7), min(k, 3)
-    around, wide = bucket((within + beside) >> 1, buckets), spread_of(hints, n, buckets)
-    usual, large = bucket(active[u, v] >> 3, buckets), bucket(8 * abs(hints.expected[n]) // hints.step, buckets)
-    out[0] = (min(others, 6) * 16 + wide) * 4 + part
-    out[1] = (bucket(within, buckets) * 16 + bucket(beside, buckets)) * 4 + min(c, 3)
-    out[2] = (usual * 16 + bucket(near >> 4, buckets)) * 4 + part
-    out[3] = (min(u, 63) * 64 + min(v, 63)) * 4 + part
-    out[4] = (min(others, 6) * 16 + around) * 4 + part
-    out[5] = (wide * 16 + around) * 4 + part
-    out[6] = (wide * 16 + large) * 8 + c
-    out[7] = (wide * 16 + usual) * 4 + part
-    out[8] = (bucket(2 * hints.apart[n] // hints.step, buckets) * 16 + around) * 4 + part
-    out[9] = ((bucket(spot.dense, buckets) * 8 + c) * 4 + part) * 6 + min(spot.level, 5)
-    return around, wide
+@compiled(lean=True)
+def flag_contexts(asked: Ints, sums: Longs, spot: Spot, hints: Hints, learnt: Learnt, buckets: Longs) -> None:
+    """Fill `asked`[0] with the contexts of a block to have anything in a class.
 
-
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def flag_contexts(out: Longs, sums: Longs, spot: Spot, hints: Hints, learnt: Learnt, buckets: Longs) -> None:
-    """Fill `out` with the contexts of a block to have anything in a class; (K, rows, columns, CLASSES) sums so far."""
+    (K, rows, columns, CLASSES) `sums` are of magnitudes so far.
+    """
     k, y, x, kind, level, dense = spot
     columns = sums.shape[2]
     lower = sums[k, y, x, kind - 1] * 2 + (sums[k, y, x, kind - 2] if kind > 1 else 0)
@@ -213,29 +272,29 @@ def flag_contexts(out: Longs, sums: Longs, spot: Spot, hints: Hints, learnt: Lea
     wide = bucket(4 * apart // (hints.step * len(hints.apart)), buckets)
     usual = bucket(learnt.busy[k, y, x, kind] >> 5, buckets)
     part, low, near = min(k, 3), bucket(4 * lower, buckets), bucket(4 * beside, buckets)
-    out[0] = (low * CLASSES + kind) * 4 + part
-    out[1] = (near * CLASSES + kind) * 4 + part
-    out[2] = (bucket(4 * others, buckets) * CLASSES + kind) * 4 + part
-    out[3] = (usual * CLASSES + kind) * 4 + part
-    out[4] = ((bucket(dense, buckets) * CLASSES + kind) * 4 + part) * 6 + min(level, 5)
-    out[5] = (low * 16 + near) * 16 + usual
-    out[6] = ((wide * CLASSES + kind) * 4 + part) * 4 + min(low >> 2, 3)
+    asked[0, 0] = (low * CLASSES + kind) * 4 + part
+    asked[0, 1] = (near * CLASSES + kind) * 4 + part
+    asked[0, 2] = (bucket(4 * others, buckets) * CLASSES + kind) * 4 + part
+    asked[0, 3] = (usual * CLASSES + kind) * 4 + part
+    asked[0, 4] = ((bucket(dense, buckets) * CLASSES + kind) * 4 + part) * 6 + min(level, 5)
+    asked[0, 5] = (low * 16 + near) * 16 + usual
+    asked[0, 6] = ((wide * CLASSES + kind) * 4 + part) * 4 + min(low >> 2, 3)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def size_contexts(out: Longs, known: int, around: int, wide: int, spot: Spot) -> int:
-    """Fill `out` with the contexts of a magnitude to be more than `known`; the set of weights to mix by."""
+@compiled(lean=True)
+def size_contexts(asked: Ints, known: int, around: int, wide: int, spot: Spot) -> int:
+    """Fill `asked`[0] with the contexts of a magnitude to be more than `known`; the set of weights to mix by."""
     at, c, part = min(known, 4), min(spot.kind, 7), min(spot.k, 3)
-    out[0] = (at * 16 + around) * 4 + part
-    out[1] = (at * 8 + c) * 4 + part
-    out[2] = (at * 16 + around) * 8 + c
-    out[3] = (at * 16 + wide) * 4 + part
+    asked[0, 0] = (at * 16 + around) * 4 + part
+    asked[0, 1] = (at * 8 + c) * 4 + part
+    asked[0, 2] = (at * 16 + around) * 8 + c
+    asked[0, 3] = (at * 16 + wide) * 4 + part
     return at
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def sign_contexts(out: Longs, whole: Longs, spot: Spot, hints: Hints, n: int, u: int, v: int) -> None:
-    """Fill `out` with the contexts of value n of a class to be above 0: components before, references, neighbours."""
+@compiled(lean=True)
+def sign_contexts(asked: Ints, whole: Ints, spot: Spot, hints: Hints, n: int, u: int, v: int) -> None:
+    """Fill `asked`[0] with the contexts of value n of a class to be above 0: of components, references, neighbours."""
     k, y, x, kind, _, _ = spot
     own, part, near, expected = whole[k, y, x], min(k, 3), hints.near, hints.expected[n]
     before, sides, low = 0, 0, hints.step >> 2
@@ -247,14 +306,14 @@ def sign_contexts(out: Longs, whole: Longs, spot: Spot, hints: Hints, n: int, u:
     west = _sign(whole[k, y, x - 1, u, v], 0) if x > 0 else 1
     north = _sign(whole[k, y - 1, x, u, v], 0) if y > 0 else 1
     first = 0 if u and v else 1 if u else 2 if v else 3
-    out[0] = before * 4 + part
-    out[1] = (before * 4 + part) * CLASSES + kind
-    out[2] = (sides * 4 + part) * CLASSES + kind
-    out[3] = ((left * 3 + above) * 4 + first) * CLASSES + kind
-    out[4] = ((((west * 3 + north) * 2 + (u & 1)) * 2 + (v & 1)) * 4 + first) * 3 + _sign(expected, low)
+    asked[0, 0] = before * 4 + part
+    asked[0, 1] = (before * 4 + part) * CLASSES + kind
+    asked[0, 2] = (sides * 4 + part) * CLASSES + kind
+    asked[0, 3] = ((left * 3 + above) * 4 + first) * CLASSES + kind
+    asked[0, 4] = ((((west * 3 + north) * 2 + (u & 1)) * 2 + (v & 1)) * 4 + first) * 3 + _sign(expected, low)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _sign(value: int, low: int) -> int:
     """0 below -low, 2 above low, 1 between."""
     return 2 if value > low else 0 if value < -low else 1

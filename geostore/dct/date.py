@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import numba
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
 from geostore.coding.rangecoder import Bytes
+from geostore.compiled import compiled
 from geostore.dct.blocks import CLASSES
-from geostore.dct.coefficients import (
-    BIT_WORTH,
-    Tables,
-    choose,
-    code_class,
-    read_as,
-)
-from geostore.dct.contexts import Hints, Spot, flag_contexts
-from geostore.dct.learnt import FLAG, SIGN, SIZE, ZERO, Learnt, remember
+from geostore.dct.coefficients import BIT_WORTH, Asked, Tables, choose, code_class, new_asked, read_as
+from geostore.dct.contexts import Ahead, Hints, Spot, flag_contexts, look_ahead, new_ahead
+from geostore.dct.learnt import Learnt, remember
 from geostore.dct.mixing import guess, mixed_bit
 from geostore.dct.predict import expect, fade, lead, taught, teach
 
@@ -27,10 +23,29 @@ _LARGEST = 1 << 21  # of a coefficient
 _PULL, _PULL_BLOCK = 4, 102  # 1/1024, of weights towards the usual ones, and of a block's towards those of the date
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+class Room(NamedTuple):
+    """Arrays that are filled anew for every class of a block.
+
+    Attributes:
+        ahead: what is known of its values.
+        asked: models of its bits.
+        missed: (N,) what it lacks, for the encoder.
+    """
+
+    ahead: Ahead
+    asked: Asked
+    missed: Longs
+
+    @classmethod
+    def of(cls, length: int) -> Room:
+        """For blocks of so many values."""
+        return cls(new_ahead(length), new_asked(), np.zeros(length, np.int64))
+
+
+@compiled
 def code_date(
     data: Bytes, state: Longs, wanted: Floats, seen: Floats, apart: Ints, start: Longs, scan: Longs, ends: Longs,
-    level: int, step: int, beside: bool, learnt: Learnt, t: Tables, out: Longs, encode: bool,
+    level: int, step: int, beside: bool, learnt: Learnt, t: Tables, room: Room, out: Longs, encode: bool,
 ) -> None:  # fmt: skip
     """Code one date; coefficients are in the order of `scan`, as is what there is of them in `seen`.
 
@@ -48,11 +63,12 @@ def code_date(
         beside: see `Blocks.beside`.
         learnt: what models know.
         t: tables.
+        room: for what is looked up on the way.
         out: (K, rows * columns, h * w), filled with what decodes.
         encode: whether to write or to read.
     """
     parts, rows, columns = learnt.active.shape[:3]
-    whole, sums = np.zeros(learnt.active.shape, np.int64), np.zeros((parts, rows, columns, CLASSES), np.int64)
+    whole, sums = np.zeros(learnt.active.shape, np.int32), np.zeros((parts, rows, columns, CLASSES), np.int64)
     square, cross = np.zeros((len(start), len(start)), np.int64), np.zeros(len(start), np.int64)
     squares, crosses = (
         np.zeros((rows * columns, *square.shape), np.int64),
@@ -81,8 +97,9 @@ def code_date(
                     said = found[0]
                     if beside:
                         lead(found, missed, order, y, x)
+                    spot = Spot(k, y, x, c, level, 16 * dense[0] // dense[1])
                     hints, told = Hints(near, found, apart[k, b, some], step), wanted[k : k + 1, b, some]
-                    _block(data, state, told, whole, sums, order, k, y, x, level, dense, hints, learnt, t, encode)
+                    _block(data, state, told, whole, sums, order, spot, dense, hints, learnt, t, room, encode)
                     if sums[k, y, x, c]:
                         _add(whole[k, y, x], order, step, found)
                     for n in range(len(order)):
@@ -95,8 +112,8 @@ def code_date(
     remember(whole, sums, learnt)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def _add(whole: Longs, order: Longs, step: int, found: Longs) -> None:
+@compiled(lean=True)
+def _add(whole: Ints, order: Longs, step: int, found: Longs) -> None:
     """Add to (N,) values what the class's magnitudes in (h, w) stand for."""
     for n in range(len(order)):
         value = whole[order[n, 0], order[n, 1]]
@@ -104,37 +121,38 @@ def _add(whole: Longs, order: Longs, step: int, found: Longs) -> None:
         found[n] += size if value > 0 else -size
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _block(
-    data: Bytes, state: Longs, wanted: Floats, whole: Longs, sums: Longs, order: Longs, k: int, y: int, x: int,
-    level: int, dense: Longs, hints: Hints, learnt: Learnt, t: Tables, encode: bool,
+    data: Bytes, state: Longs, wanted: Floats, whole: Ints, sums: Longs, order: Longs, spot: Spot, dense: Longs,
+    hints: Hints, learnt: Learnt, t: Tables, room: Room, encode: bool,
 ) -> None:  # fmt: skip
     """A class of one block: whether there is anything in it, and if so its values; `wanted` is (1, N), or (0, N)."""
-    contexts, few, flags = np.empty(ZERO, np.int64), np.empty(SIZE, np.int64), np.empty(FLAG, np.int64)
-    kind, way, amount, bit = order[0, 2], np.empty(SIGN, np.int64), 0, 1
-    spot = Spot(k, y, x, kind, level, 16 * dense[0] // dense[1])
+    k, y, x, kind, _, _ = spot
+    asked, own, amount, bit = room.asked, whole[k, y, x], 0, 1
     flagged, chosen = kind > 0, min(k, 3) * CLASSES + kind
     if flagged:
-        flag_contexts(flags, sums, spot, hints, learnt, t.buckets)
+        flag_contexts(asked.flag, sums, spot, hints, learnt, t.buckets)
     if encode:
-        missed = np.empty(len(order), np.int64)
+        look_ahead(room.ahead, whole, spot, hints, order, learnt, t.buckets)
         for n in range(len(order)):
-            missed[n] = np.int64(wanted[0, n]) - hints.expected[n]
-        cost, none, amount = choose(missed, whole, order, spot, hints, learnt, t, contexts, few)
+            room.missed[n] = np.int64(wanted[0, n]) - hints.expected[n]
+        cost, none, amount = choose(room.missed, own, order, spot, hints.step, room.ahead, learnt, t, asked)
         if flagged:
-            some = guess(learnt.flags, learnt.flag_weights, flags, chosen, 0, t.odds, t.back)
+            some = guess(learnt.flags, learnt.flag_weights, asked.flag, chosen, 0, t.back)
             if amount == 0 or none + BIT_WORTH * t.bits[65536 - some] <= cost + BIT_WORTH * t.bits[some]:
                 amount = 0
                 for n in range(len(order)):
-                    whole[k, y, x, order[n, 0], order[n, 1]] = 0
+                    own[order[n, 0], order[n, 1]] = 0
     if flagged:
         bit = mixed_bit(
-            data, state, learnt.flags, learnt.flag_weights, flags, chosen, 0, t.odds, t.back, t.moves,
+            data, state, learnt.flags, learnt.flag_weights, asked.flag, chosen, 0, t.odds, t.back, t.moves,
             1 if amount > 0 else 0, encode,
         )  # fmt: skip
     total = 0
     if bit:
-        total = code_class(data, state, whole, order, spot, hints, learnt, t, contexts, few, way, encode)
+        if not encode:
+            look_ahead(room.ahead, whole, spot, hints, order, learnt, t.buckets)
+        total = code_class(data, state, whole, order, spot, hints, room.ahead, learnt, t, asked, encode)
     sums[k, y, x, kind] = total
     dense[0] = dense[0] - (dense[0] >> 5) + 16 * min(total, 64)
     dense[1] = dense[1] - (dense[1] >> 5) + (learnt.busy[k, y, x, kind] >> 4) + 1

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.dct.blocks import CLASSES
 from geostore.dct.mixing import new_models, new_weights
 
@@ -53,8 +53,8 @@ class Learnt(NamedTuple):
         return Learnt(*(array.copy() for array in self))
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
-def remember(whole: Longs, sums: Longs, learnt: Learnt) -> None:
+@compiled(lean=True)
+def remember(whole: Ints, sums: Longs, learnt: Learnt) -> None:
     """Let the running means follow a date's values."""
     parts, rows, columns, height, width = whole.shape
     for k in range(parts):

@@ -12,9 +12,10 @@ References:
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from geostore.compiled import compiled
 
 Longs = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float32]
@@ -40,7 +41,7 @@ def usual(references: tuple[int, ...], standing: int) -> Longs:
     return np.asarray(found * _SUM // found.sum())
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def expect(seen: Floats, weights: Longs, out: Longs) -> None:
     """(R, N) references weighed by (R,) weights, into (N,); whole numbers in float64."""
     total = np.full(seen.shape[1], 128.0)
@@ -52,7 +53,7 @@ def expect(seen: Floats, weights: Longs, out: Longs) -> None:
         out[n] = np.int64(np.floor(total[n] * 2.0**-8))
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def lead(found: Longs, missed: Longs, order: Longs, y: int, x: int) -> None:
     """Add to the (N,) values expected of a block's class, frequencies (N, 3) `order`, what `missed` says of them.
 
@@ -67,7 +68,7 @@ def lead(found: Longs, missed: Longs, order: Longs, y: int, x: int) -> None:
             found[n] += _slope(missed, y, x, _SLOPES[u], _SLOPES[v])
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _slope(missed: Longs, y: int, x: int, down: Longs, right: Longs) -> int:
     """Half the cosine that (3,) shares `down` and `right` of the means around make; edges repeated."""
     rows, columns = missed.shape
@@ -79,7 +80,7 @@ def _slope(missed: Longs, y: int, x: int, down: Longs, right: Longs) -> int:
     return total >> 17
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _beside(missed: Longs, y: int, x: int) -> int:
     """What references missed of the means to the left and above, on the average; 0 where there are none."""
     left, above = missed[y, x - 1] if x > 0 else 0, missed[y - 1, x] if y > 0 else 0
@@ -87,7 +88,7 @@ def _beside(missed: Longs, y: int, x: int) -> int:
     return found
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def fade(square: Longs, cross: Longs) -> None:
     """Let what was taught so far count less."""
     for r in range(len(cross)):
@@ -96,7 +97,7 @@ def fade(square: Longs, cross: Longs) -> None:
             square[r, s] >>= _FADE
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def teach(seen: Floats, found: Longs, squares: tuple[Longs, Longs], crosses: tuple[Longs, Longs]) -> None:
     """Add sums of products of (R, N) references with themselves to two (R, R), with (N,) `found` to two (R,)."""
     count, length = seen.shape
@@ -118,7 +119,13 @@ def teach(seen: Floats, found: Longs, squares: tuple[Longs, Longs], crosses: tup
             cross[r] += total
 
 
-@numba.njit(cache=True, fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(
+    lean=True,
+    fastmath=(
+        "reassoc",
+        "contract",
+    ),
+)
 def _product(a: Doubles, b: Doubles) -> int:
     """The sum of products of whole numbers, below 2^53: exact in any order."""
     total = 0.0
@@ -127,7 +134,7 @@ def _product(a: Doubles, b: Doubles) -> int:
     return int(total)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def taught(square: Longs, cross: Longs, start: Longs, step: int, pull: int, out: Longs) -> None:
     """(R,) weights by what sums of products say, drawn towards `start`; in whole numbers, compilers fuse others.
 
@@ -165,7 +172,7 @@ def taught(square: Longs, cross: Longs, start: Longs, step: int, pull: int, out:
         out[r] = min(max(weight, -_LARGEST), _LARGEST)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _solve(left: Longs, right: Longs) -> None:
     """Put the solution of a positive definite system, in 2^-_WEIGHT, in place of its right side."""
     count = len(right)

@@ -9,10 +9,11 @@ References:
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
+
+from geostore.compiled import compiled
 
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
@@ -93,7 +94,7 @@ def move(planes: Doubles, by: Longs) -> Doubles:
     return out
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _move(planes: Doubles, down: int, right: int, kernels: Doubles, out: Doubles) -> None:
     """Along rows, then along columns; whole numbers in float64, which are exact far beyond what 16 bits sum to."""
     count, height, width = planes.shape
@@ -112,7 +113,7 @@ def _move(planes: Doubles, down: int, right: int, kernels: Doubles, out: Doubles
             _add(rows, half, y + (down >> 3) - 3, out[k, y])
 
 
-@numba.njit(cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True, fastmath=("contract",))
 def _weigh(taps: Doubles, line: Doubles, out: Doubles) -> None:
     """(W,) sums of eight neighbours in (W + 8,)."""
     a, b, c, d, e, f, g, h = taps[0], taps[1], taps[2], taps[3], taps[4], taps[5], taps[6], taps[7]
@@ -121,7 +122,7 @@ def _weigh(taps: Doubles, line: Doubles, out: Doubles) -> None:
         out[x] = first + (e * line[x + 4] + f * line[x + 5] + g * line[x + 6] + h * line[x + 7])
 
 
-@numba.njit(cache=True, fastmath={"contract"})  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True, fastmath=("contract",))
 def _add(taps: Doubles, half: Doubles, top: int, out: Doubles) -> None:
     """(W,) sums of eight lines of (H, W) from `top` on, in 2^-14, rounded half up; beyond the edges, the edge."""
     last = len(half) - 1

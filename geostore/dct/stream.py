@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -21,10 +20,11 @@ from geostore.coding.rangecoder import (
     start_encoder,
 )
 from geostore.coding.rangecoder import tables as laplace
+from geostore.compiled import compiled
 from geostore.dct.blocks import CLASSES, Blocks
 from geostore.dct.coefficients import tables
 from geostore.dct.contexts import spreads
-from geostore.dct.date import code_date
+from geostore.dct.date import Room, code_date
 from geostore.dct.further import Further
 from geostore.dct.learnt import Learnt
 from geostore.dct.order import STANDING, Turn, turns
@@ -85,7 +85,7 @@ class Past:
             self.standing = _nearer(self.standing, moved, self.count)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _nearer(mean: Doubles, planes: Doubles, count: int) -> Doubles:
     """A mean of `count` planes, the newest among them, of the one before it; whole numbers, (K, H, W)."""
     out, half = np.empty_like(mean), count // 2
@@ -219,6 +219,7 @@ class Coder:
             self.blocks.beside,
             self.learnt,
             tables(),
+            Room.of(len(scan)),
             out,
             encode,
         )

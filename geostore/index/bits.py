@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.errors import InvalidInput
-from geostore.index.compiled import compiled, popcount
+from geostore.index.intrinsics import popcount
 
 Words = npt.NDArray[np.uint64]
 Rows = npt.NDArray[np.int64]

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from geostore.compiled import compiled
 from geostore.index.bits import Words, between
-from geostore.index.compiled import compiled, popcount
+from geostore.index.intrinsics import popcount
 
 BLOCK = 1024  # rows whose bits are made together
 NEAR = 9  # bits a word; up to there the first half of the words is looked at alone

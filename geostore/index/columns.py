@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.errors import InvalidInput
 from geostore.index.bits import Words, bitmap, bitmap_size, clear_rows, set_rows
-from geostore.index.compiled import compiled
 from geostore.index.selection import Listed
 
 STEPS = 32  # bitmaps a column of numbers keeps beside its order

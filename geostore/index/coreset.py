@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.errors import InvalidInput
 from geostore.index.bits import Rows, Words
-from geostore.index.compiled import compiled, popcount
+from geostore.index.intrinsics import popcount
 from geostore.index.selection import Selection, everything
 
 BLOCK = 1024  # rows of which the one that is worst off is found together

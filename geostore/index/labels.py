@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from geostore.compiled import compiled
 from geostore.errors import InvalidInput
 from geostore.index.bits import Words, bitmap, bitmap_size
-from geostore.index.compiled import compiled
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.index.bits import Rows, Words
 from geostore.index.blocks import far_at_most
-from geostore.index.compiled import compiled, popcount
 from geostore.index.hamming import Hits, check_radius, ordered, within
+from geostore.index.intrinsics import popcount
 from geostore.index.selection import Selection, everything
 
 KEY_BITS = 16

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.errors import InvalidInput
 from geostore.index.bits import Rows, Words
-from geostore.index.compiled import compiled, prefetch
 from geostore.index.hamming import nearest_set
+from geostore.index.intrinsics import prefetch
 from geostore.index.selection import Selection
 
 CANDIDATES = 2000  # rows the first stage hands over

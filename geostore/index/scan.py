@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.index.bits import Rows, Words
 from geostore.index.blocks import AHEAD, BLOCK, candidates, far_at_most, lowest, without_lowest
-from geostore.index.compiled import compiled, popcount, prefetch
+from geostore.index.intrinsics import popcount, prefetch
 
 SAMPLED, STRETCH = 32, 256  # of so many stretches of so many rows one is looked at beforehand, where many are wanted
 Int16s = npt.NDArray[np.int16]

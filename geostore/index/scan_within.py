@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from geostore.compiled import compiled
 from geostore.index.bits import Rows, Words
 from geostore.index.blocks import AHEAD, BLOCK, candidates, far_at_most, lowest, without_lowest
-from geostore.index.compiled import compiled, prefetch
+from geostore.index.intrinsics import prefetch
 from geostore.index.scan import Int16s
 
 

@@ -17,9 +17,9 @@ import numpy.typing as npt
 import shapely
 from shapely.geometry.base import BaseGeometry
 
+from geostore.compiled import compiled
 from geostore.errors import InvalidInput
 from geostore.index.bits import Rows
-from geostore.index.compiled import compiled
 from geostore.keys import GEOHASH_ALPHABET, check_geohash
 from geostore.partition import geohash as gh
 from geostore.partition.cover import Area, from_geojson, parse_area, parts_of, run_on

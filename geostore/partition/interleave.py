@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+
+@compiled
 def axis_cell(value: float, low: float, span: float, bits: int) -> int:  # pragma: no cover - compiled
     """Number of the cell, 0 .. 2**bits - 1, of `value` on an axis from `low` over `span`, cut into 2**bits.
 
@@ -24,7 +25,7 @@ def axis_cell(value: float, low: float, span: float, bits: int) -> int:  # pragm
     return k
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def interleave(
     lon: npt.NDArray[np.float64], lat: npt.NDArray[np.float64], precision: int
 ) -> npt.NDArray[np.int64]:  # pragma: no cover - compiled

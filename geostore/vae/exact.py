@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
+from geostore.compiled import compiled
 from geostore.vae.dots import OUTPUTS, PLACES, Halves, Longs, Words, dots
 from geostore.vae.model import Layer
 from geostore.vae.static import Doubles
@@ -114,7 +114,7 @@ def _walked(taps: Longs) -> Halves:
     return np.ascontiguousarray(cut.reshape(parities, outputs // OUTPUTS, k * pairs, OUTPUTS, 2), np.int16)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _bound(x: Floats) -> int:
     """A number that those of (N, C, H, W), whole and below 2^31, are below, or minus which they are at least."""
     bits = np.int32(0)
@@ -124,7 +124,7 @@ def _bound(x: Floats) -> int:
     return int(bits) + 1
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _lay_pairs(x: Floats, line: int, pairs: Halves) -> None:
     """(C, H, W) into planes of two channels, in lines with a pixel of 0 around."""
     channels, height, width = x.shape
@@ -135,7 +135,7 @@ def _lay_pairs(x: Floats, line: int, pairs: Halves) -> None:
                 to[column, c & 1] = np.int16(seen[column])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _lay_parts(x: Floats, line: int, pairs: Halves) -> None:
     """The same, planes of one channel, each number as its higher and its lower part."""
     channels, height, width = x.shape
@@ -148,7 +148,7 @@ def _lay_parts(x: Floats, line: int, pairs: Halves) -> None:
                 to[column, 1] = np.int16(value & ((1 << _PARTS) - 1))
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _correlate(pairs: Halves, places: Longs, weights: Halves, sums: Words) -> None:
     """Fill (parities, O', length) `sums`, where `places` (parities, K) are the taps' in a plane of `pairs`."""
     parities, k = places.shape
@@ -163,7 +163,7 @@ def _correlate(pairs: Halves, places: Longs, weights: Halves, sums: Words) -> No
                 dots(flat, at, taps, weights[parity, block], sums[parity], block * OUTPUTS, at)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _finish(
     sums: Words, line: int, stride: int, scale: Doubles, bias: Doubles, turn: Floats,
     rest: tuple[float, float, float], out: Floats,

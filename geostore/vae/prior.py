@@ -11,12 +11,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from geostore.coding import rangecoder
 from geostore.coding.rangecoder import Longs, log2_16ths
+from geostore.compiled import compiled
 from geostore.vae.entropy import Ints
 
 WEIGHT_BITS, HIDDEN_BITS = 6, 10  # weights are int8 / 64, biases int16 / 1024
@@ -144,13 +144,13 @@ def before(past: Past | None, shape: tuple[int, ...]) -> tuple[Ints, Ints, Ints,
     return past.z, np.abs(past.z), past.spread, 1
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _size(z: int) -> int:
     """How large a latent is, as a feature: 0 for 0."""
     return log2_16ths(abs(z) + 4) - 32
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _around(sizes: Ints, y: int, x: int) -> int:
     """Sum of (h, w) `sizes` over the 3 x 3 neighbourhood."""
     total = 0
@@ -160,7 +160,7 @@ def _around(sizes: Ints, y: int, x: int) -> int:
     return total
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def context(
     f: Longs, z: Ints, sums: Ints, past: Ints, sizes: Ints, spread: Ints, known: int, static: Ints, step: int,
     c: int, y: int, x: int,
@@ -190,7 +190,7 @@ def context(
     f[at + static.shape[0]] = log2_16ths(step) - 64
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def respond(
     f: Longs, step: int, octaves: int, c: int, first: Longs, shift: Longs, second: Longs, bias: Longs
 ) -> tuple[int, int]:
@@ -209,7 +209,7 @@ def respond(
     return (mean >> 8) // step, min(max(index, 0), rangecoder.LARGEST_SCALE)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _all_features(
     z: Ints, past: Ints, sizes: Ints, spread: Ints, known: int, static: Ints, step: int, out: Ints
 ) -> None:
@@ -224,7 +224,7 @@ def _all_features(
         sums += np.abs(z[c])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _expect(
     z: Ints, past: Ints, sizes: Ints, spread: Ints, known: int, static: Ints, step: int, octaves: int,
     first: Longs, shift: Longs, second: Longs, bias: Longs, expected: Ints, scale: Ints,

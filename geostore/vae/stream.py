@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +19,7 @@ from geostore.coding.rangecoder import (
     start_encoder,
     tables,
 )
+from geostore.compiled import compiled
 from geostore.errors import Corrupt
 from geostore.vae.entropy import Ints
 from geostore.vae.prior import WEIGHT_BITS, Past, Prior, before, context, respond, step_octaves
@@ -162,7 +162,7 @@ def _known(past: Past | None, count: int) -> Longs:
     return np.zeros(count, np.int64) if past is None else past.head.astype(np.int64)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled(lean=True)
 def _head_inputs(head: Longs, known: Longs, slot: int) -> tuple[int, int, int, int]:
     bands = len(head) // 2
     first = slot % bands == 0
@@ -171,7 +171,7 @@ def _head_inputs(head: Longs, known: Longs, slot: int) -> tuple[int, int, int, i
     return near, gain, known[slot], 0 if first else known[slot - 1]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _code_head(
     data: Bytes, state: Longs, rows: npt.NDArray[np.int32], head: Ints, known: Longs, table: Longs, encode: bool
 ) -> None:
@@ -190,7 +190,7 @@ def _code_head(
         seen[slot] = head[slot]
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _code(
     data: Bytes, state: Longs, rows: npt.NDArray[np.int32], quanta: Ints, z: Ints, past: Ints, sizes: Ints,
     spread: Ints, known: int, static: Ints, step: int, octaves: int,

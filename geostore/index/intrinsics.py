@@ -1,21 +1,13 @@
-"""How this package's kernels are compiled: to run without the interpreter's lock, and kept for the next process."""
+"""Instructions of the processor that numba has no name for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def compiled(function: F) -> F:
-    """`function` as machine code, made at its first call."""
-    return cast(F, numba.njit(cache=True, nogil=True)(function))
 
 
 def _popcount(_: Any, __: Any) -> Any:
