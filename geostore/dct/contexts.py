@@ -47,7 +47,7 @@ class Hints(NamedTuple):
     """What references say of a block's class.
 
     Attributes:
-        near: (R, N) values of the class in each, whole numbers.
+        near: (R, ...) values of the class in each, the first N, whole numbers.
         expected: (N,) what they are weighed to.
         apart: (N,) how far references lie apart around each value, see `spreads`.
         step: of the quantiser.
@@ -74,6 +74,12 @@ class Ahead(NamedTuple):
     wide: Ints
     far: Doubles
 
+    @classmethod
+    def of(cls, length: int) -> Ahead:
+        """For blocks of so many values."""
+        zeros, counts = np.zeros((length, ZERO), np.int32), np.zeros((2, length), np.int32)
+        return cls(zeros, counts[0], counts[1], np.zeros(length))
+
 
 @compiled(lean=True)
 def bucket(value: int, buckets: Longs) -> int:
@@ -90,65 +96,57 @@ def spreads(seen: Floats, scan: Longs, side: tuple[int, int]) -> Ints:
     """
     out = np.zeros(seen.shape[1:], np.int32)
     if len(seen) > 1:
-        _spreads(seen, scan, np.empty(side), out)
+        _spreads(seen, scan, np.empty((2, len(scan))), np.empty(side), np.empty((2, side[1] + 2)), out)
     return out
 
 
-@compiled
-def _spreads(seen: Floats, scan: Longs, plane: Doubles, out: Ints) -> None:
+@compiled(lean=True)
+def _spreads(seen: Floats, scan: Longs, lines: Doubles, plane: Doubles, rows: Doubles, out: Ints) -> None:
     parts, blocks, length = out.shape
-    far = np.empty(length)
     for k in range(parts):
         for b in range(blocks):
-            _distances(seen[:, k, b], far)
+            far, to = lines[0], out[k, b]
+            _distances(seen, k, b, lines[1], far)
             for n in range(length):
                 plane[scan[n, 0], scan[n, 1]] = far[n]
-            _smooth(plane)
-            to = out[k, b]
+            _smooth(plane, rows[0], rows[1])
             for n in range(length):
                 to[n] = np.int32(plane[scan[n, 0], scan[n, 1]])
 
 
-@compiled
-def _distances(seen: Floats, far: Doubles) -> None:
-    """(R, N) -> (N,) eight times the mean distance from the mean."""
-    count, length = seen.shape
-    mean = np.zeros(length)
-    far[:] = 0.0
+@compiled(lean=True)
+def _distances(seen: Floats, k: int, b: int, mean: Doubles, far: Doubles) -> None:
+    """(N,) eight times the mean distance from the mean, of a block of (R, K, blocks, N) references."""
+    count, length = len(seen), len(mean)
+    far[:], mean[:] = 0.0, 0.0
     for r in range(count):
-        line = seen[r]
+        line = seen[r, k, b]
         for n in range(length):
             mean[n] += line[n]
     for n in range(length):
         mean[n] = np.floor(mean[n] / count)
     for r in range(count):
-        line = seen[r]
+        line = seen[r, k, b]
         for n in range(length):
             far[n] += abs(line[n] - mean[n])
     for n in range(length):
         far[n] = np.floor(8 * far[n] / count)
 
 
-@compiled
-def _smooth(plane: Doubles) -> None:
-    """Means over 3 x 3, edges repeated, in their place."""
+@compiled(lean=True)
+def _smooth(plane: Doubles, above: Doubles, three: Doubles) -> None:
+    """Means over 3 x 3 of (H, W), edges repeated, in their place; (W + 2,) `above` and `three` are to compute in."""
     height, width = plane.shape
-    above, here, three = plane[0].copy(), np.empty(width), np.empty(width + 2)
+    for v in range(width):
+        above[v] = plane[0, v]
     for u in range(height):
         own, below = plane[u], plane[min(u + 1, height - 1)]
         for v in range(width):
-            here[v] = own[v]
             three[v + 1] = above[v] + own[v] + below[v]
+            above[v] = own[v]
         three[0], three[width + 1] = three[1], three[width]
         for v in range(width):
             own[v] = np.floor((three[v] + three[v + 1] + three[v + 2]) / 9)
-        above[:] = here
-
-
-def new_ahead(length: int) -> Ahead:
-    """Room for blocks of so many values."""
-    counts = np.zeros((2, length), np.int32)
-    return Ahead(np.zeros((length, ZERO), np.int32), counts[0], counts[1], np.zeros(length))
 
 
 @compiled(lean=True)

@@ -11,10 +11,10 @@ from geostore.coding.rangecoder import Bytes
 from geostore.compiled import compiled
 from geostore.dct.blocks import CLASSES
 from geostore.dct.coefficients import BIT_WORTH, Asked, Tables, choose, code_class, new_asked, read_as
-from geostore.dct.contexts import Ahead, Hints, Spot, flag_contexts, look_ahead, new_ahead
+from geostore.dct.contexts import Ahead, Hints, Spot, flag_contexts, look_ahead
 from geostore.dct.learnt import Learnt, remember
 from geostore.dct.mixing import guess, mixed_bit
-from geostore.dct.predict import expect, fade, lead, taught, teach
+from geostore.dct.predict import Sums, expect, fade, lead, taught, teach
 
 Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
@@ -30,16 +30,21 @@ class Room(NamedTuple):
         ahead: what is known of its values.
         asked: models of its bits.
         missed: (N,) what it lacks, for the encoder.
+        near: (R, N) what references have of it.
+        sums: for the weights of references.
     """
 
     ahead: Ahead
     asked: Asked
     missed: Longs
+    near: Floats
+    sums: Sums
 
     @classmethod
-    def of(cls, length: int) -> Room:
-        """For blocks of so many values."""
-        return cls(new_ahead(length), new_asked(), np.zeros(length, np.int64))
+    def of(cls, count: int, length: int) -> Room:
+        """For so many references, and blocks of so many values."""
+        near, sums = np.empty((count, length), np.float32), Sums.of(count, length)
+        return cls(Ahead.of(length), new_asked(), np.zeros(length, np.int64), near, sums)
 
 
 @compiled
@@ -84,16 +89,17 @@ def code_date(
             if len(order) == 0:
                 continue
             if len(start):
-                taught(square, cross, start, step, _PULL, weights)
+                taught(square, cross, start, step, _PULL, room.sums, weights)
                 fade(square, cross)
             for y in range(rows):
                 for x in range(columns):
                     b = y * columns + x
-                    near, found = seen[:, k, b, some], out[k, b, some]
+                    found, near = out[k, b, some], room.near
                     found[:] = 0
                     if len(start):
-                        taught(squares[b], crosses[b], weights, step, _PULL_BLOCK, local)
-                        expect(near, local, found)
+                        _gather(seen, k, b, ends[c], near, len(order))
+                        taught(squares[b], crosses[b], weights, step, _PULL_BLOCK, room.sums, local)
+                        expect(near, local, room.sums, found)
                     said = found[0]
                     if beside:
                         lead(found, missed, order, y, x)
@@ -108,8 +114,17 @@ def code_date(
                         missed[y, x] = found[0] - said
                     if len(start):
                         fade(squares[b], crosses[b])
-                        teach(near, found, (square, squares[b]), (cross, crosses[b]))
+                        teach(near, found, room.sums, square, cross, squares[b], crosses[b])
     remember(whole, sums, learnt)
+
+
+@compiled(lean=True)
+def _gather(seen: Floats, k: int, b: int, first: int, near: Floats, length: int) -> None:
+    """So many values of (R, K, blocks, h * w) references, from `first` on, into (R, ...): one line after the other."""
+    for r in range(len(seen)):
+        line, to = seen[r, k, b], near[r]
+        for n in range(length):
+            to[n] = line[first + n]
 
 
 @compiled(lean=True)

@@ -12,6 +12,8 @@ References:
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
 
@@ -41,15 +43,38 @@ def usual(references: tuple[int, ...], standing: int) -> Longs:
     return np.asarray(found * _SUM // found.sum())
 
 
-@compiled
-def expect(seen: Floats, weights: Longs, out: Longs) -> None:
-    """(R, N) references weighed by (R,) weights, into (N,); whole numbers in float64."""
-    total = np.full(seen.shape[1], 128.0)
-    for r in range(seen.shape[0]):
-        line, weight = seen[r], float(weights[r])
-        for n in range(len(line)):
+class Sums(NamedTuple):
+    """Arrays to compute in, of R references and blocks of N values.
+
+    Attributes:
+        total: (N,).
+        lines: (R + 1, N).
+        left: (R, R).
+        right: (R,).
+    """
+
+    total: Doubles
+    lines: Doubles
+    left: Longs
+    right: Longs
+
+    @classmethod
+    def of(cls, count: int, length: int) -> Sums:
+        """For so many references, and blocks of so many values."""
+        lines, left = np.empty((count + 1, length)), np.empty((count, count), np.int64)
+        return cls(np.empty(length), lines, left, np.empty(count, np.int64))
+
+
+@compiled(lean=True)
+def expect(near: Floats, weights: Longs, sums: Sums, out: Longs) -> None:
+    """References, the first N of (R, ...) `near`, weighed by (R,) weights, into (N,); whole numbers in float64."""
+    total, length = sums.total, len(out)
+    total[:length] = 128.0
+    for r in range(len(weights)):
+        line, weight = near[r], float(weights[r])
+        for n in range(length):
             total[n] += weight * line[n]
-    for n in range(len(total)):
+    for n in range(length):
         out[n] = np.int64(np.floor(total[n] * 2.0**-8))
 
 
@@ -97,26 +122,29 @@ def fade(square: Longs, cross: Longs) -> None:
             square[r, s] >>= _FADE
 
 
-@compiled
-def teach(seen: Floats, found: Longs, squares: tuple[Longs, Longs], crosses: tuple[Longs, Longs]) -> None:
-    """Add sums of products of (R, N) references with themselves to two (R, R), with (N,) `found` to two (R,)."""
-    count, length = seen.shape
-    lines = np.empty((count + 1, length))
+@compiled(lean=True)
+def teach(near: Floats, found: Longs, sums: Sums, square: Longs, cross: Longs, others: Longs, crossed: Longs) -> None:
+    """Add sums of products of references, the first N of (R, ...) `near`, with one another and with (N,) `found`.
+
+    Those with one another to (R, R) `square` and `others`, those with `found` to (R,) `cross` and `crossed`.
+    """
+    count, length, lines = len(cross), len(found), sums.lines
     for r in range(count):
-        line, held = seen[r], lines[r]
+        line, held = near[r], lines[r]
         for n in range(length):
             held[n] = np.floor(np.float64(line[n]) * 2.0**-_DROPPED)
+    held = lines[count]
     for n in range(length):
-        lines[count, n] = float(found[n] >> _DROPPED)
+        held[n] = float(found[n] >> _DROPPED)
     for r in range(count):
         for s in range(r, count):
-            total = _product(lines[r], lines[s])
-            for square in squares:
-                square[r, s] += total
-                square[s, r] = square[r, s]
-        total = _product(lines[r], lines[count])
-        for cross in crosses:
-            cross[r] += total
+            total = _product(lines[r], lines[s], length)
+            square[r, s] += total
+            others[r, s] += total
+            square[s, r], others[s, r] = square[r, s], others[r, s]
+        total = _product(lines[r], held, length)
+        cross[r] += total
+        crossed[r] += total
 
 
 @compiled(
@@ -126,16 +154,16 @@ def teach(seen: Floats, found: Longs, squares: tuple[Longs, Longs], crosses: tup
         "contract",
     ),
 )
-def _product(a: Doubles, b: Doubles) -> int:
-    """The sum of products of whole numbers, below 2^53: exact in any order."""
+def _product(a: Doubles, b: Doubles, length: int) -> int:
+    """The sum of so many products of whole numbers, below 2^53: exact in any order."""
     total = 0.0
-    for n in range(len(a)):
+    for n in range(length):
         total += a[n] * b[n]
     return int(total)
 
 
-@compiled
-def taught(square: Longs, cross: Longs, start: Longs, step: int, pull: int, out: Longs) -> None:
+@compiled(lean=True)
+def taught(square: Longs, cross: Longs, start: Longs, step: int, pull: int, sums: Sums, out: Longs) -> None:
     """(R,) weights by what sums of products say, drawn towards `start`; in whole numbers, compilers fuse others.
 
     Args:
@@ -144,6 +172,7 @@ def taught(square: Longs, cross: Longs, start: Longs, step: int, pull: int, out:
         start: weights to be drawn to.
         step: of the quantiser.
         pull: how strongly, in 1/1024 of the mean square of what weights are for.
+        sums: to compute in.
         out: filled with the weights.
     """
     count = len(cross)
@@ -151,7 +180,8 @@ def taught(square: Longs, cross: Longs, start: Longs, step: int, pull: int, out:
     for r in range(count):
         trace += square[r, r]
     if trace == 0:
-        out[:] = start
+        for r in range(count):
+            out[r] = start[r]
         return
     bits, noise = 0, step * step >> _NOISE_BITS
     while (trace + noise) >> bits >= 1 << _SCALE:
@@ -160,7 +190,7 @@ def taught(square: Longs, cross: Longs, start: Longs, step: int, pull: int, out:
     while bits == 0 and (trace + noise) << up < 1 << (_SCALE - 1):
         up += 1
     ridge = ((trace // count >> bits << up) * pull >> 10) + (noise >> bits << up)
-    left, right = np.empty((count, count), np.int64), np.empty(count, np.int64)
+    left, right = sums.left, sums.right
     for r in range(count):
         for s in range(count):
             left[r, s] = square[r, s] >> bits << up

@@ -89,25 +89,30 @@ def move(planes: Doubles, by: Longs) -> Doubles:
     """(K, H, W) whole numbers as seen `by` (rows, columns) in PARTS further on; beyond the edges, the edge."""
     if not by.any():
         return planes
-    out = np.empty(planes.shape)
-    _move(np.ascontiguousarray(planes), int(by[0]), int(by[1]), _KERNELS.astype(np.float64), out)
+    out, half, line = np.empty(planes.shape), np.empty(planes.shape[1:]), np.empty(planes.shape[2] + _TAPS)
+    _move(np.ascontiguousarray(planes), int(by[0]), int(by[1]), _KERNELS.astype(np.float64), half, line, out)
     return out
 
 
-@compiled
-def _move(planes: Doubles, down: int, right: int, kernels: Doubles, out: Doubles) -> None:
+@compiled(lean=True)
+def _move(
+    planes: Doubles, down: int, right: int, kernels: Doubles, half: Doubles, line: Doubles, out: Doubles
+) -> None:  # fmt: skip
     """Along rows, then along columns; whole numbers in float64, which are exact far beyond what 16 bits sum to."""
     count, height, width = planes.shape
     rows, columns = kernels[down & 7], kernels[right & 7]
-    half, line, start = np.empty((height, width)), np.empty(width + 8), (right >> 3) - 3
+    start = (right >> 3) - 3
     low = min(max(-start, 0), width + 8)  # from where on a line is not the edge, and to where
     high = min(max(width - start, low), width + 8)
     for k in range(count):
         for y in range(height):
             seen = planes[k, y]
-            line[:low], line[high:] = seen[0], seen[width - 1]
+            for x in range(low):
+                line[x] = seen[0]
             for x in range(low, high):
                 line[x] = seen[x + start]
+            for x in range(high, width + 8):
+                line[x] = seen[width - 1]
             _weigh(columns, line, half[y])
         for y in range(height):
             _add(rows, half, y + (down >> 3) - 3, out[k, y])

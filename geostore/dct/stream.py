@@ -219,7 +219,7 @@ class Coder:
             self.blocks.beside,
             self.learnt,
             tables(),
-            Room.of(len(scan)),
+            Room.of(len(seen), len(scan)),
             out,
             encode,
         )

@@ -114,7 +114,7 @@ def _walked(taps: Longs) -> Halves:
     return np.ascontiguousarray(cut.reshape(parities, outputs // OUTPUTS, k * pairs, OUTPUTS, 2), np.int16)
 
 
-@compiled(lean=True)
+@compiled
 def _bound(x: Floats) -> int:
     """A number that those of (N, C, H, W), whole and below 2^31, are below, or minus which they are at least."""
     bits = np.int32(0)

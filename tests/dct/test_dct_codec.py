@@ -24,7 +24,7 @@ from geostore.dct.codec import KltDctCodec
 from geostore.dct.contexts import spreads
 from geostore.dct.fit import make_codec
 from geostore.dct.order import STANDING, turns
-from geostore.dct.predict import taught, teach
+from geostore.dct.predict import Sums, taught, teach
 from geostore.dct.shift import PARTS, move, shifts
 from geostore.dct.steps import step_of
 from geostore.dct.stream import decode_group, encode_group
@@ -97,12 +97,15 @@ def test_weights_are_learnt() -> None:
     """Proves that weights taught by a mixture of two references find it, and stay as they were taught nothing."""
     seen = np.random.default_rng(2).integers(-9000, 9000, (2, 500))
     square, cross, out = np.zeros((2, 2), np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
-    start = np.array([200, 40])
-    taught(square, cross, start, 16, 4, out)
+    start, sums = np.array([200, 40]), Sums.of(2, 500)
+    taught(square, cross, start, 16, 4, sums, out)
     assert out.tolist() == [200, 40]
     found = (64 * seen[0] + 192 * seen[1]) >> 8
-    teach(seen.astype(np.float32), found, (square, np.zeros_like(square)), (cross, np.zeros_like(cross)))
-    taught(square, cross, start, 16, 4, out)
+    others, crossed = np.zeros_like(square), np.zeros_like(cross)
+    teach(seen.astype(np.float32), found, sums, square, cross, others, crossed)
+    assert (others == square).all()
+    assert (crossed == cross).all()
+    taught(square, cross, start, 16, 4, sums, out)
     assert np.abs(out - [64, 192]).max() <= 1
 
 
