@@ -38,8 +38,9 @@ def compiled(function: F | None = None, *, lean: bool = False, fastmath: tuple[s
 
     Args:
         function: what is to be compiled.
-        lean: count no references to arrays, which can take most of an inner loop's time; for what makes no array, as
-            `np.empty` does, and returns none. Views are no arrays of their own.
+        lean: count no references to arrays, which can take most of an inner loop's time. For what makes no array, as
+            `np.empty` does, which numba refuses; and for what returns none, which it does not: nobody would own it.
+            Views are no arrays of their own.
         fastmath: LLVM's flags of what may be done to sums, such as "reassoc"; for whole numbers, which stay exact.
     """
     options: dict[str, Any] = {"nogil": True, "fastmath": set(fastmath), "_nrt": not lean}
@@ -84,5 +85,6 @@ def _bases() -> Iterator[Path]:
 def _forget(base: Path, folder: Path) -> None:
     """Remove what other states of the sources left long ago."""
     for other in base.glob("compiled-*"):
-        if other != folder and other.stat().st_mtime < time.time() - _FORGOTTEN:
-            shutil.rmtree(other, ignore_errors=True)
+        with suppress(OSError):  # another process forgets it too
+            if other != folder and other.stat().st_mtime < time.time() - _FORGOTTEN:
+                shutil.rmtree(other, ignore_errors=True)
