@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,6 +21,7 @@ from scipy import ndimage
 
 from bench.base_places import naip, peru, scene
 from geostore.coding import bilevel
+from geostore.compiled import compiled
 from geostore.raster import Mask
 
 TABLE = Path(bilevel.__file__).parent / "bilevel.json"
@@ -81,7 +81,7 @@ def _straight(rng: np.random.Generator) -> Mask:
     return np.asarray(inside & (across > margins[2] - height / 2) & (across < height / 2 - margins[3]), np.bool_)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator, unused-ignore]
+@compiled
 def _words(plane: npt.NDArray[np.uint8], out: Words) -> None:
     """(height, width) the word near every pixel of a padded plane, as the coder makes it."""
     for y in range(out.shape[0]):

@@ -31,7 +31,7 @@ _CODING = tuple(f"coding/{name}.py" for name in ("__init__", "logistic", "planes
 _COMMON = ("codec.py", "certificate.py", "spectral.py", "classical", *_CODING)  # what every cell of ours depends on
 _FOLDERS: dict[str, tuple[str, ...]] = {"klt-av1": (), "klt-dct": ("dct",)}  # and what those of a family do
 _STORED = ("node/encode.py", "vae", "dct")
-_COMPILED = {"numba.njit", "compiled"}  # decorators that change speed alone
+_COMPILED = "compiled"  # a decorator that changes speed alone
 NEEDS = {"SZ3": "pysz"}
 
 
@@ -93,7 +93,7 @@ def _said(path: Path) -> bytes:
         if isinstance(body := getattr(node, "body", None), list):
             node.body = [n for n in body if not _is_unsaid(n)]  # type: ignore[attr-defined]
         if isinstance(node, ast.FunctionDef):
-            node.decorator_list = [d for d in node.decorator_list if not _COMPILED & set(ast.unparse(d).split("(")[:1])]
+            node.decorator_list = [d for d in node.decorator_list if ast.unparse(d).split("(")[0] != _COMPILED]
     return ast.unparse(tree).encode()
 
 

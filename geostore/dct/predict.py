@@ -147,13 +147,7 @@ def teach(near: Floats, found: Longs, sums: Sums, square: Longs, cross: Longs, o
         crossed[r] += total
 
 
-@compiled(
-    lean=True,
-    fastmath=(
-        "reassoc",
-        "contract",
-    ),
-)
+@compiled(lean=True, fastmath=("reassoc", "contract"))
 def _product(a: Doubles, b: Doubles, length: int) -> int:
     """The sum of so many products of whole numbers, below 2^53: exact in any order."""
     total = 0.0
