@@ -17,7 +17,7 @@ from geostore.classical.fill import fill
 from geostore.classical.payload import DIGEST, Part
 from geostore.classical.quality import share_used
 from geostore.codec import Encoded, Member, Progress, Series, quiet
-from geostore.dct.blocks import SIDE, Blocks
+from geostore.dct.blocks import SIDE, Blocks, Shorts
 from geostore.dct.components import FRACTION, components_of, stored_of
 from geostore.dct.shift import shifts
 from geostore.dct.steps import STEP_MAX
@@ -90,7 +90,7 @@ class KltDctCodec(Body):
             progress("encode", len(coded) / len(series))
         return [coded.get(i, _EMPTY) for i in range(len(series))]
 
-    def coded_alike(self, planes: Doubles, known: Mask, at: Longs) -> tuple[int, list[Doubles]]:
+    def coded_alike(self, planes: Doubles, known: Mask, at: Longs) -> tuple[int, list[Shorts]]:
         """Bytes of planes, and what they decode to, when all are coded at the codec's step, whatever the policy."""
         cut = runs(np.arange(len(planes)), self.dates)
         groups = [encode_group(planes[run], self.blocks, at[run], self.step, known=known[run]) for run in cut]
@@ -102,7 +102,7 @@ class KltDctCodec(Body):
         return components_of(self.klt, values)
 
     def _group(self, series: Series, dates: list[int], planes: Doubles, at: Longs, begin: Longs) -> dict[int, Encoded]:
-        def keep(place: int, components: Doubles) -> float:
+        def keep(place: int, components: Shorts) -> float:
             return self.share_used(series, dates[place], components)
 
         asked = keep if self.policy.asks else None
@@ -115,13 +115,13 @@ class KltDctCodec(Body):
             found[date] = Encoded(payload=part.to_bytes(layered=False), shared=shared, layers=_LAYERS)
         return found
 
-    def share_used(self, series: Series, date: int, components: Doubles) -> float:
+    def share_used(self, series: Series, date: int, components: Shorts) -> float:
         """The largest share of a bound of the policy that the decoded raster uses up; above 1 it misses it."""
         seen = self.errors(series, date, components)
         used = share_used(seen, self.policy)
         return min(used, 1.0) if seen.keeps(self.policy) else max(used, 1.01)
 
-    def errors(self, series: Series, date: int, components: Doubles) -> Certificate:
+    def errors(self, series: Series, date: int, components: Shorts) -> Certificate:
         """Those of a decoded raster."""
         return measure(series.pixels[date], self._values(components), series.valid[date], self._bands, self.indices)
 
@@ -140,7 +140,7 @@ class KltDctCodec(Body):
         together = dict(decode_group(shared, self.blocks, self.klt.components, sorted(places))) if places else {}
         return [self._pixels(part, together) for part in parts]
 
-    def _pixels(self, part: Part | None, together: Mapping[int, Doubles]) -> Pixels:
+    def _pixels(self, part: Part | None, together: Mapping[int, Shorts]) -> Pixels:
         if part is None:
             return np.zeros((len(self._bands), self.height, self.width), self._bands.dtype)
         if part.place is None:
@@ -154,7 +154,7 @@ class KltDctCodec(Body):
             )
         return self._values(components)
 
-    def _values(self, components: Doubles) -> Pixels:
+    def _values(self, components: Shorts) -> Pixels:
         return stored_of(self.klt, components)
 
     # --- as bytes
@@ -175,5 +175,5 @@ class KltDctCodec(Body):
         return cls(**known, beside=version > 2)
 
 
-def _digest(components: Doubles) -> bytes:
-    return hashlib.sha256(components.astype("<i2").tobytes()).digest()[:DIGEST]
+def _digest(components: Shorts) -> bytes:
+    return hashlib.sha256(components.astype("<i2", copy=False).tobytes()).digest()[:DIGEST]

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from geostore.classical.bend import Floats
 from geostore.classical.klt import Klt
 
+Shorts = npt.NDArray[np.int16]
 Doubles = npt.NDArray[np.float64]
 FRACTION_BITS = 4
 FRACTION = 1 << FRACTION_BITS  # parts of a level: what planes and coefficients count in
@@ -20,8 +21,8 @@ def components_of(klt: Klt, values: Floats) -> Doubles:
     return np.asarray(np.einsum("kb,...bhw->...khw", klt.back() * FRACTION, centred, optimize=True))
 
 
-def stored_of(klt: Klt, components: Doubles) -> npt.NDArray[np.generic]:
-    """(K, H, W) whole parts of a level, of 16 bits -> (B, H, W) stored values; products below 2^53 are exact."""
+def stored_of(klt: Klt, components: Shorts) -> npt.NDArray[np.generic]:
+    """(K, H, W) whole parts of a level -> (B, H, W) stored values; products below 2^53 are exact."""
     products = klt.basis.astype(np.float64) @ components.reshape(klt.components, -1)
     values = products.astype(np.int64) + (klt.offset << FRACTION_BITS)[:, None]
     return klt.bend.inverse((values >> (_SHIFT + FRACTION_BITS)).reshape(-1, *components.shape[1:]))

@@ -21,6 +21,8 @@ Longs = npt.NDArray[np.int64]
 Ints = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
+Places = npt.NDArray[np.uint32]
+_NINTH = 1.0 / 9.0
 _EDGES = (1, 2, 3, 4, 6, 8, 12, 16, 23, 32, 46, 64, 91, 128, 182)  # of sums of magnitudes, in 1/16
 BUCKETS = np.searchsorted(np.array(_EDGES), np.arange(256), side="right").astype(np.int64)
 
@@ -96,41 +98,50 @@ def spreads(seen: Floats, scan: Longs, side: tuple[int, int]) -> Ints:
     """
     out = np.zeros(seen.shape[1:], np.int32)
     if len(seen) > 1:
-        _spreads(seen, scan, np.empty((2, len(scan))), np.empty(side), np.empty((2, side[1] + 2)), out)
+        places = (scan[:, 0] * side[1] + scan[:, 1]).astype(np.uint32)
+        _spreads(seen, places, np.empty((2, len(scan))), np.empty(side), np.empty((2, side[1] + 2)), out)
     return out
 
 
 @compiled(lean=True)
-def _spreads(seen: Floats, scan: Longs, lines: Doubles, plane: Doubles, rows: Doubles, out: Ints) -> None:
+def _spreads(seen: Floats, places: Places, lines: Doubles, plane: Doubles, rows: Doubles, out: Ints) -> None:
     parts, blocks, length = out.shape
+    flat = plane.reshape(-1)
     for k in range(parts):
         for b in range(blocks):
             far, to = lines[0], out[k, b]
             _distances(seen, k, b, lines[1], far)
             for n in range(length):
-                plane[scan[n, 0], scan[n, 1]] = far[n]
+                flat[places[n]] = far[n]
             _smooth(plane, rows[0], rows[1])
             for n in range(length):
-                to[n] = np.int32(plane[scan[n, 0], scan[n, 1]])
+                to[n] = np.int32(flat[places[n]])
 
 
 @compiled(lean=True)
 def _distances(seen: Floats, k: int, b: int, mean: Doubles, far: Doubles) -> None:
-    """(N,) eight times the mean distance from the mean, of a block of (R, K, blocks, N) references."""
+    """(N,) eight times the mean distance from the mean, of a block of two or more (R, K, blocks, N) references.
+
+    Quotients of whole numbers by small ones lie no nearer below a whole number than half of one part does: what they
+    are rounded to is the same by the reciprocal.
+    """
     count, length = len(seen), len(mean)
-    far[:], mean[:] = 0.0, 0.0
-    for r in range(count):
+    part, first, second = 1.0 / count, seen[0, k, b], seen[1, k, b]
+    for n in range(length):
+        mean[n] = np.float64(first[n]) + np.float64(second[n])
+    for r in range(2, count):
         line = seen[r, k, b]
         for n in range(length):
             mean[n] += line[n]
     for n in range(length):
-        mean[n] = np.floor(mean[n] / count)
-    for r in range(count):
+        mean[n] = np.floor((mean[n] + 0.5) * part)
+        far[n] = abs(first[n] - mean[n]) + abs(second[n] - mean[n])
+    for r in range(2, count):
         line = seen[r, k, b]
         for n in range(length):
             far[n] += abs(line[n] - mean[n])
     for n in range(length):
-        far[n] = np.floor(8 * far[n] / count)
+        far[n] = np.floor((8.0 * far[n] + 0.5) * part)
 
 
 @compiled(lean=True)
@@ -145,8 +156,9 @@ def _smooth(plane: Doubles, above: Doubles, three: Doubles) -> None:
             three[v + 1] = above[v] + own[v] + below[v]
             above[v] = own[v]
         three[0], three[width + 1] = three[1], three[width]
+        middle, right = three[1:], three[2:]
         for v in range(width):
-            own[v] = np.floor((three[v] + three[v + 1] + three[v + 2]) / 9)
+            own[v] = np.floor((three[v] + middle[v] + right[v] + 0.5) * _NINTH)
 
 
 @compiled(lean=True)

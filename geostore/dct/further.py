@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from geostore.dct.shift import move
+from geostore.dct.shift import Shorts, move
 
 Longs = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -31,7 +31,7 @@ class Further:
 
     details: dict[int, Floats] = field(default_factory=dict)
 
-    def add(self, date: int, planes: Doubles, at: Longs) -> None:
+    def add(self, date: int, planes: Shorts, at: Longs) -> None:
         """Take in a decoded date, (K, H, W), that lies off by `at`."""
         self.details[date] = _detail(move(planes[:_COMPONENTS], -at))
 

@@ -9,6 +9,8 @@ References:
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
@@ -17,6 +19,7 @@ from geostore.compiled import compiled
 
 Doubles = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
+Shorts = npt.NDArray[np.int16]
 PARTS = 8  # of a pixel
 MOST = 24  # parts a date is shifted by at most
 _TAPS = 8
@@ -85,37 +88,42 @@ def _kernels() -> Longs:
 _KERNELS = _kernels()
 
 
-def move(planes: Doubles, by: Longs) -> Doubles:
+def move(planes: Doubles | Shorts, by: Longs, out: Doubles | None = None) -> Doubles:
     """(K, H, W) whole numbers as seen `by` (rows, columns) in PARTS further on; beyond the edges, the edge."""
+    out = np.empty(planes.shape) if out is None else out
     if not by.any():
-        return planes
-    out, half, line = np.empty(planes.shape), np.empty(planes.shape[1:]), np.empty(planes.shape[2] + _TAPS)
-    _move(np.ascontiguousarray(planes), int(by[0]), int(by[1]), _KERNELS.astype(np.float64), half, line, out)
+        np.copyto(out, planes)
+        return out
+    seen: npt.NDArray[Any] = np.ascontiguousarray(planes)
+    half, line = np.empty(planes.shape[1:]), np.empty(planes.shape[2] + _TAPS)
+    _move(seen, int(by[0]), int(by[1]), _KERNELS.astype(np.float64), half, line, out)
     return out
 
 
 @compiled(lean=True)
 def _move(
-    planes: Doubles, down: int, right: int, kernels: Doubles, half: Doubles, line: Doubles, out: Doubles
+    planes: Doubles | Shorts, down: int, right: int, kernels: Doubles, half: Doubles, line: Doubles, out: Doubles
 ) -> None:  # fmt: skip
     """Along rows, then along columns; whole numbers in float64, which are exact far beyond what 16 bits sum to."""
     count, height, width = planes.shape
     rows, columns = kernels[down & 7], kernels[right & 7]
     start = (right >> 3) - 3
-    low = min(max(-start, 0), width + 8)  # from where on a line is not the edge, and to where
-    high = min(max(width - start, low), width + 8)
+    low = min(max(-start, 0), width + _TAPS)  # from where on a line is not the edge, and to where
+    high = min(max(width - start, low), width + _TAPS)
     for k in range(count):
         for y in range(height):
             seen = planes[k, y]
-            for x in range(low):
-                line[x] = seen[0]
-            for x in range(low, high):
-                line[x] = seen[x + start]
-            for x in range(high, width + 8):
-                line[x] = seen[width - 1]
+            line[:low], line[high:] = seen[0], seen[width - 1]
+            _copy(seen[low + start :], line[low:high])
             _weigh(columns, line, half[y])
         for y in range(height):
             _add(rows, half, y + (down >> 3) - 3, out[k, y])
+
+
+@compiled(lean=True)
+def _copy(line: Doubles | Shorts, out: Doubles) -> None:
+    for x in range(len(out)):
+        out[x] = line[x]
 
 
 @compiled(lean=True, fastmath=("contract",))

@@ -21,13 +21,13 @@ from geostore.coding.rangecoder import (
 )
 from geostore.coding.rangecoder import tables as laplace
 from geostore.compiled import compiled
-from geostore.dct.blocks import CLASSES, Blocks
+from geostore.dct.blocks import CLASSES, Blocks, Shorts
 from geostore.dct.coefficients import tables
 from geostore.dct.contexts import spreads
 from geostore.dct.date import Room, code_date
 from geostore.dct.further import Further
 from geostore.dct.learnt import Learnt
-from geostore.dct.order import STANDING, Turn, turns
+from geostore.dct.order import REFERENCES, STANDING, Turn, turns
 from geostore.dct.predict import usual
 from geostore.dct.shift import MOST, move
 from geostore.dct.steps import STEP_MAX, STEPS, step_of
@@ -47,7 +47,7 @@ _MARGIN = 1 << 10
 _AT = 4  # in the state of a range coder: where it writes
 _EVEN = 1 << 15  # odds of a bit of which nothing is known
 
-Keep = Callable[[int, Doubles], float]  # (date, (K, H, W) planes decoded) -> the share of a bound it uses up
+Keep = Callable[[int, Shorts], float]  # (date, (K, H, W) planes decoded) -> the share of a bound it uses up
 
 
 @dataclass
@@ -55,26 +55,26 @@ class Past:
     """What is decoded so far.
 
     Attributes:
-        planes: by date, (K, padded) whole numbers.
+        planes: by date, (K, padded).
         shifts: by date, (2,).
         standing: (K, padded), the mean of dates laid on one another.
         count: dates in it.
     """
 
-    planes: dict[int, Doubles] = field(default_factory=dict)
+    planes: dict[int, Shorts] = field(default_factory=dict)
     shifts: dict[int, Longs] = field(default_factory=dict)
     standing: Doubles = field(default_factory=lambda: np.zeros((1, 1, 1)))
     count: int = 0
 
-    def seen(self, turn: Turn, at: Longs) -> Iterator[Doubles]:
-        """The references of a date that lies off by `at`, moved to where it lies."""
+    def seen(self, turn: Turn, at: Longs, room: Doubles | None = None) -> Iterator[Doubles]:
+        """The references of a date that lies off by `at`, moved to where it lies; each in `room` if there is such."""
         for reference in turn.references:
             if reference == STANDING:
-                yield move(self.standing, at)
+                yield move(self.standing, at, room)
             else:
-                yield move(self.planes[reference], at - self.shifts[reference])
+                yield move(self.planes[reference], at - self.shifts[reference], room)
 
-    def add(self, date: int, planes: Doubles, at: Longs) -> None:
+    def add(self, date: int, planes: Shorts, at: Longs) -> None:
         """Take in one more date."""
         self.planes[date], self.shifts[date] = planes, at
         moved = move(planes, -at)
@@ -82,19 +82,15 @@ class Past:
         if self.count == 1:
             self.standing = moved
         else:
-            self.standing = _nearer(self.standing, moved, self.count)
+            _bring_nearer(self.standing.reshape(-1), moved.reshape(-1), self.count)
 
 
-@compiled
-def _nearer(mean: Doubles, planes: Doubles, count: int) -> Doubles:
-    """A mean of `count` planes, the newest among them, of the one before it; whole numbers, (K, H, W)."""
-    out, half = np.empty_like(mean), count // 2
-    for k in range(out.shape[0]):
-        for y in range(out.shape[1]):
-            old, new, to = mean[k, y], planes[k, y], out[k, y]
-            for x in range(len(to)):
-                to[x] = np.floor((new[x] - old[x] + half) / count) + old[x]
-    return out
+@compiled(lean=True)
+def _bring_nearer(mean: Doubles, planes: Doubles, count: int) -> None:
+    """Make a mean one of `count` planes, the newest among them; whole numbers."""
+    half = float(count // 2)
+    for i in range(len(mean)):
+        mean[i] += np.floor((planes[i] - mean[i] + half) / count)
 
 
 class Mark(NamedTuple):
@@ -115,6 +111,8 @@ class Coder:
         base: number of the step that dates' own are near.
         learnt: what the models know.
         past: what is decoded.
+        room: see `Blocks.room`. moved: (K, padded) for what is moved.
+        seen: (R, K, blocks, h * w) room for coefficients of a date's references.
         lately: number of the step that the date before needed; STEP_MAX if its usual one was fine enough.
     """
 
@@ -125,13 +123,19 @@ class Coder:
     base: int
     learnt: Learnt
     past: Past
+    room: Doubles
+    moved: Doubles
+    seen: Floats
     lately: int = STEP_MAX
 
     @classmethod
     def of(cls, blocks: Blocks, components: int, data: Bytes, state: Longs, base: int) -> Coder:
         """At the beginning of a stream."""
-        shape = (components, blocks.rows, blocks.columns, *blocks.side)
-        return cls(blocks, components, data, state, base, Learnt.nothing(shape), Past())
+        (h, w), rows, columns = blocks.side, blocks.rows, blocks.columns
+        learnt = Learnt.nothing((components, rows, columns, h, w))
+        room, moved = blocks.room(components), np.empty((components, *blocks.padded))
+        seen = np.empty((REFERENCES + 1, components, rows * columns, h * w), np.float32)
+        return cls(blocks, components, data, state, base, learnt, Past(), room, moved, seen)
 
     def mark(self, since: Mark | None = None) -> Mark:
         """Where it is, with what was written since that one; nothing may be written before one goes back to some."""
@@ -160,22 +164,20 @@ class Coder:
         return replace(turn, references=(*turn.references, *left[number - 1 : number])) if number else turn
 
     def references(self, turn: Turn, at: Longs) -> Floats:
-        """(R, K, blocks, h * w) coefficients of a date's references, in the order of `Blocks.scan`."""
-        seen = self.nothing(len(turn.references))
-        for planes, to in zip(self.past.seen(turn, at), seen, strict=True):
-            self.blocks.ordered(planes, to)
+        """(R, K, blocks, h * w) coefficients of a date's references, in the order of `Blocks.scan`.
+
+        They are there until those of another date are.
+        """
+        seen = self.seen[: len(turn.references)]
+        for planes, to in zip(self.past.seen(turn, at, self.moved), seen, strict=True):
+            self.blocks.ordered(planes, to, self.room)
         return seen
 
     def coefficients(self, planes: Doubles) -> Floats:
         """(K, blocks, h * w) coefficients of (K, padded) planes to be told, in the order of `Blocks.scan`."""
-        wanted: Floats = self.nothing(1)[0]
-        self.blocks.ordered(np.rint(planes), wanted)
+        wanted = np.empty(self.seen.shape[1:], np.float32)
+        self.blocks.ordered(np.rint(planes), wanted, self.room)
         return wanted
-
-    def nothing(self, count: int) -> Floats:
-        """Room for the coefficients of so many dates, (count, K, blocks, h * w)."""
-        (h, w), cells = self.blocks.side, self.blocks.rows * self.blocks.columns
-        return np.empty((count, self.components, cells, h * w), np.float32)
 
     def told(self, turn: Turn, step: int, at: Longs) -> tuple[int, Longs]:
         """Step and shift as they are written, or read in their place when `step` is negative."""
@@ -192,7 +194,7 @@ class Coder:
         held = [min(max(v, -m if i else 0), m) for i, (v, m) in enumerate(zip(values, most, strict=True))]
         return held[0], np.array(held[1:], np.int64)
 
-    def code(self, turn: Turn, wanted: Floats, seen: Floats, step: int, *, encode: bool) -> Doubles:
+    def code(self, turn: Turn, wanted: Floats, seen: Floats, step: int, *, encode: bool) -> Shorts:
         """(K, padded) planes as they decode, of one date; the past is not changed, models and stream are.
 
         Args:
@@ -223,7 +225,7 @@ class Coder:
             out,
             encode,
         )
-        return self.blocks.planes(out)
+        return self.blocks.planes(out, self.room)
 
 
 def encode_group(
@@ -234,7 +236,7 @@ def encode_group(
     keep: Keep | None = None,
     known: Mask | None = None,
     begin: Longs | None = None,
-) -> tuple[bytes, list[Doubles]]:
+) -> tuple[bytes, list[Shorts]]:
     """(T, K, height, width) planes in 1/16 of a level as a stream; and what they decode to, (K, height, width) each.
 
     Args:
@@ -269,7 +271,7 @@ def _encode_date(coder: Coder, further: Further, turn: Turn, target: Target, kee
     also = further.best(target.planes, target.at, turn.references, coder.past.standing)
     most, before, guess = coder.usual_step(turn), coder.mark(), target.guess(coder.past.seen(turn, target.at))
     seen: Floats | None = None
-    best: tuple[int, Doubles, Mark] | None = None
+    best: tuple[int, Shorts, Mark] | None = None
 
     def used(number: float) -> float:
         nonlocal guess, seen, best
@@ -283,7 +285,7 @@ def _encode_date(coder: Coder, further: Further, turn: Turn, target: Target, kee
         share = 0.0 if keep is None else keep(turn.date, decoded[:, : coder.blocks.height, : coder.blocks.width])
         if share <= 1 or step == 0:
             best = step, decoded, coder.mark(before)
-        guess = Guess(decoded, step)
+        guess = Guess(decoded.astype(np.float64), step)
         return share
 
     STEPS.coarsest(used, min(begin if begin < STEP_MAX else coder.lately, most), most)
@@ -296,7 +298,7 @@ def _encode_date(coder: Coder, further: Further, turn: Turn, target: Target, kee
     return coder.lately
 
 
-def decode_group(stream: bytes, blocks: Blocks, components: int, dates: Sequence[int]) -> Iterator[tuple[int, Doubles]]:
+def decode_group(stream: bytes, blocks: Blocks, components: int, dates: Sequence[int]) -> Iterator[tuple[int, Shorts]]:
     """(date, (K, height, width) planes) of those of `dates`, in the order of coding; no further than the last of them.
 
     Raises:
