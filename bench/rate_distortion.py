@@ -14,6 +14,7 @@ from bench.loss_terms import Term
 from bench.rd_cells import NEEDS, Cell, Workshop, missing, place_of
 from bench.rd_curves import Point
 from bench.rd_masks import mask_sizes, mask_sizes_before
+from bench.rd_ours import OWN_STEPS
 from bench.rd_places import Place, names
 from geostore.plugins import names as installed
 
@@ -82,11 +83,11 @@ def _places(bench: Bench) -> list[Place]:
 
 def _points(bench: Bench, workshop: Workshop, places: list[Place]) -> list[Point]:
     """Classical codecs in two rounds, geostore's beside the first."""
-    steps = _QUICK_STEPS if bench.quick else STEPS
+    steps, long = (_QUICK_STEPS,) * 2 if bench.quick else (STEPS, OWN_STEPS)
     families = [f for f in FAMILIES if f in installed("geostore.codecs")]
     first: list[Cell] = []
     for place in places:
-        first += rd_plan.ours(place, families, steps=steps, seed=bench.seed)
+        first += rd_plan.ours(place, families, steps=steps, long=long, seed=bench.seed)
         first += rd_plan.classical(place)
     points = workshop.run(_few(first) if bench.quick else first, "first round")
     second = [] if bench.quick else [c for place in places for c in rd_plan.promising(place, points)]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from bench.rd_cells import Cell, missing
 from bench.rd_curves import Point, bytes_at, curves
@@ -18,6 +19,7 @@ INDEX_BOUNDS = (0.05, 0.02)  # largest NDVI error
 ONE_STEP_MSE = 3e-4  # what a codec is trained for whose unseen dates are then compared with the seen ones
 THOROUGH = ("romania",)  # places with policies close together; fits are the bench's hours
 AS_STORED = "geostore, as a node stores it"
+ALONE_STORED = "klt-av1, as a node stores it that has no other"
 VIDEO = ("KLT + SVT-AV1", "KLT + libaom AVIF", "KLT + HEVC")  # the best classical is one of these
 GOPS = (16, 0, 1)
 _LADDERS = {  # of each table, coarse to fine, in the codec's own unit
@@ -132,32 +134,37 @@ def _bounded(place: Place) -> list[Cell]:
     return cells
 
 
-def ours(place: Place, families: Iterable[str], *, steps: int, seed: int) -> list[Cell]:
-    """Families of geostore under policies: on squared error, on NDVI, on largest errors; and with one step for all."""
-    effort = (steps, seed)
+def ours(place: Place, families: Iterable[str], *, steps: int, long: int, seed: int) -> list[Cell]:
+    """Families of geostore under policies: on squared error, on NDVI, on largest errors; and with one step for all.
+
+    Fits take `steps`; the flat VAE takes `long`, as many as a network of the place's own.
+    """
+    effort, stored = (steps, seed), {"as_stored": 1.0, **_default_policy(place)}
     asked = [
         (f, *policy) for f in families for policy in _policies(place) if f != "klt-dct" or not _is_bounded(policy[1])
     ]
     cells = [_own(place, f, variant, setting, effort) for f, variant, setting in asked]
     if "vae" in families:
-        stored = {"as_stored": 1.0, **_default_policy(place)}
         cells.append(replace(_own(place, "vae", "default policy", stored, effort), codec=AS_STORED))
         alone = "vae" + OWN
         if not place.synthetic:  # a network of its own takes the bench's hours
             cells += [_own(place, alone, variant, setting, effort) for variant, setting in _even(place, _EVEN_OWN)]
         one_step = {"mse_max": ONE_STEP_MSE, "one_step": 1.0}
         if place.table == "reflectance" and not place.synthetic:
-            cells += [_own(place, f, "one quality", one_step, effort) for f in ("vae", "vae-flat")]
+            cells.append(_own(place, "vae", "one quality", one_step, effort))
+            cells.append(_own(place, "vae-flat", "one quality", one_step, (long, seed)))
     if "klt-dct" in families:
         even = _even(place, _EVEN_DCT, _EVEN_NDVI_DCT)
         cells += [_own(place, "klt-dct", variant, setting, effort) for variant, setting in even]
     if "klt-av1" in families:
+        alone_stored = _own(place, "klt-av1", "default policy", stored | {"rivals": ()}, effort)
+        cells.append(replace(alone_stored, codec=ALONE_STORED))
         even = _even(place, _EVEN_KLT, _EVEN_NDVI_AV1)
         cells += [_own(place, "klt-av1", variant, setting, effort) for variant, setting in even]
     return cells
 
 
-def _own(place: Place, family: str, variant: str, setting: dict[str, float], effort: tuple[int, int]) -> Cell:
+def _own(place: Place, family: str, variant: str, setting: Mapping[str, Any], effort: tuple[int, int]) -> Cell:
     return Cell(place.name, f"geostore {family}", variant, dict(setting), family=family, effort=effort)
 
 

@@ -100,11 +100,11 @@ def _bounds(rows: Rows) -> str:
 
 def _stored(rows: Rows) -> str:
     body = [
-        [f"`{r['place']}`", r["stored_as"], *(_bytes(r[k]) for k in ("bytes", "vae", "klt-av1", "lossless"))]
+        [f"`{r['place']}`", r["stored_as"], *(_bytes(r[k]) for k in ("bytes", "vae", "klt-dct", "klt-av1", "lossless"))]
         for r in rows
         if "stored_as" in r
     ]
-    return _table(("place", "stored as", "bytes", "with `vae`", "with `klt-av1`", "lossless"), body)
+    return _table(("place", "stored as", "bytes", "with `vae`", "with `klt-dct`", "with `klt-av1`", "lossless"), body)
 
 
 def _commits(rows: Rows) -> str:
