@@ -32,6 +32,7 @@ _DATES = 4  # mosaics looked at of each data set
 FREE = Policy(mse_max=None, index_mae_max=None)
 MSE = replace(FREE, mse_max=5e-4)
 BOUND = replace(FREE, max_error=0.02)
+NDVI = replace(FREE, index_mae_max=0.05)
 Make = Callable[[Series, Effort], Codec | None]
 
 
@@ -52,6 +53,10 @@ def _klt(policy: Policy) -> Make:
     return lambda series, effort: KltAv1Family().fit(series, policy=policy, effort=effort, progress=quiet)
 
 
+def _dct(policy: Policy) -> Make:
+    return lambda series, effort: KltDctFamily().fit(series, policy=policy, effort=effort, progress=quiet)
+
+
 def _own(policy: Policy, domain: Domain = "linear") -> Make:
     return lambda series, effort: fit_codec(
         series, "grid", policy=policy, effort=effort, progress=quiet, plan=sized(len(series.bands), 3), domain=domain
@@ -62,7 +67,9 @@ MODES: dict[str, Make] = {
     "lossless": lambda series, _: RawCodec(series.bands),
     "klt-av1": _klt(MSE),
     "klt-av1, largest error": _klt(BOUND),
-    "klt-dct": lambda s, e: KltDctFamily().fit(s, policy=MSE, effort=e, progress=quiet),
+    "klt-av1, NDVI alone, logarithms": _klt(NDVI),
+    "klt-dct": _dct(MSE),
+    "klt-dct, NDVI alone, logarithms": _dct(NDVI),
     "vae, own network": _own(MSE),
     "vae, own network, logarithms": _own(MSE, "log"),
     "vae, largest error": _own(BOUND),
