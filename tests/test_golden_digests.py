@@ -23,6 +23,7 @@ MODES = (
     "klt-av1-bounded",
     "klt-av1-stretched",
     "klt-dct",
+    "klt-dct-uneven",
     "vae-grid",
     "vae-chain",
     "vae-log",
