@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     fit_seconds: float | None = Field(None, gt=0, description="Wall-clock limit per partition while fitting.")
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     text_encoder: str = Field("", description="What `words` are compared by; the best installed, if empty.")
-    device: str = Field("auto", description="auto, cpu or cuda.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda.")
     scan: Literal["compiled", "numpy", "faiss"] = Field("compiled", description="What compares signatures in a search.")
     threads: int = Field(2, ge=1, le=256, description="Handler threads of the daemon.")
     header_bytes_max: int = Field(65_536, ge=1024, description="Largest header frame.")

@@ -226,6 +226,10 @@ def test_a_misspelt_setting_and_an_unusable_path_are_told(run, world, tmp_path):
     misspelt = run("status", "--config", tmp_path / "c.toml")
     assert misspelt.code == 2
     assert "no setting 'stroe'; the nearest is store; there are " in misspelt.err
+    (tmp_path / "c.toml").write_text('device = "tpu"\n')
+    elsewhere = run("config", "check", "--config", tmp_path / "c.toml")
+    assert elsewhere.code == 2
+    assert "setting device = 'tpu': Input should be 'auto', 'cpu' or 'cuda'" in elsewhere.err
     (tmp_path / "file").write_text("")
     unusable = run("report", "--store", world.store, "-o", tmp_path / "file")
     assert unusable.code == 2
