@@ -148,7 +148,7 @@ class AsyncClient:
         from geostore import dataset  # xarray takes a quarter of the time to start, and few verbs need it
 
         steps.check_wanted(bands, tier, within)
-        infos, product = await self._run(steps.choose(geohash, collection, group, time, bands))
+        infos, product = await self._run(steps.choose(geohash, collection, group, time, bands, within))
         waiting = Client(self._asker)
 
         def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:

@@ -153,7 +153,7 @@ class Client:
         from geostore import dataset  # xarray takes a quarter of the time to start, and few verbs need it
 
         steps.check_wanted(bands, tier, within)
-        infos, product = self._run(steps.choose(geohash, collection, group, time, bands))
+        infos, product = self._run(steps.choose(geohash, collection, group, time, bands, within))
 
         def fetch(chosen: Sequence[RasterInfo]) -> list[Raster]:
             return [raster for _, raster in self.decode_rasters(chosen, bands=bands, tier=tier, within=within)]

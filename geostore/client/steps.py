@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -14,9 +14,10 @@ from geostore.collection import Collection, collection_from_dict, collection_to_
 from geostore.errors import BandMismatch, InvalidInput, NotFound, from_kind
 from geostore.partition.split import Split
 from geostore.query import messages
-from geostore.query.budget import Within
+from geostore.query.budget import Within, check_measured, check_within
 from geostore.query.facts import RasterInfo, read_info, read_raster
-from geostore.query.messages import Array, GridFields, Piece, Progress, Reply, Request, SceneFields
+from geostore.query.messages import Array, GridFields, Piece, Progress, Reply, Request, SceneFields, Tier
+from geostore.query.tiers import is_measured
 from geostore.raster import Grid, Raster
 
 if TYPE_CHECKING:
@@ -177,9 +178,10 @@ def rasters(geohash: str | None, collection: str | None, group: str | None, time
 
 
 def decode_rasters(
-    infos: Sequence[RasterInfo], bands: Sequence[str] | None, tier: str, within: Within | None = None
+    infos: Sequence[RasterInfo], bands: Sequence[str] | None, tier: Tier, within: Within | None = None
 ) -> Steps[list[tuple[RasterInfo, Raster]]]:
     """Facts and pixels of `infos`, in order, in requests of about BATCH_BYTES."""
+    check_wanted(bands, tier, within)
     if not infos:
         return []
     requests = [
@@ -188,7 +190,7 @@ def decode_rasters(
             keys=[i.to_key() for i in batch],
             bands=None if bands is None else list(bands),
             tier=tier,
-            within=None if within is None else dict(within),
+            within=None if within is None else {name: float(bound) for name, bound in within.items()},
         )
         for batch, _ in _batches(infos, lambda i: i.bytes_decoded + i.grid.height * i.grid.width)
     ]
@@ -196,24 +198,34 @@ def decode_rasters(
     return [read_raster(item, reply.arrays) for reply in replies for item in reply.fields["rasters"]]
 
 
-def check_wanted(bands: Sequence[str] | None, tier: str, within: Within | None) -> None:
+def check_wanted(bands: Sequence[str] | None, tier: Tier, within: Within | None) -> None:
     """Refuse at once what a lazy decode would refuse only when its values are looked at.
 
     Raises:
-        InvalidInput: `bands` is no list, there is no such tier, or `within` is no table of errors.
+        InvalidInput: `bands` is no list, there is no such tier, or `within` is no budget, or stands beside a tier.
     """
     if isinstance(bands, str):
         raise InvalidInput(f"bands = {bands!r} is one text; give a list, [{bands!r}]")
     if tier not in get_args(messages.Tier):
         raise InvalidInput(f"tier = {tier!r}; use {', '.join(get_args(messages.Tier))}")
-    if within is not None and not isinstance(within, Mapping):
-        raise InvalidInput(f"within = {within!r}; give errors allowed by name, as {{'ndvi': 0.02}}")
+    check_within(within, tier)
 
 
 def choose(
-    geohash: str, collection: str | None, group: str | None, time: Time, bands: Sequence[str] | None
+    geohash: str,
+    collection: str | None,
+    group: str | None,
+    time: Time,
+    bands: Sequence[str] | None,
+    within: Within | None = None,
 ) -> Steps[tuple[list[RasterInfo], str]]:
-    """The rasters of the one partition a decode means, and its collection's product family."""
+    """The rasters of the one partition a decode means, and its collection's product family.
+
+    Raises:
+        NotFound: there are none. BandMismatch: no band group has all the bands.
+        InvalidInput: several cells or collections are meant, or a raster waits for a fit which will not measure what
+            `within` names.
+    """
     infos: list[RasterInfo] = yield from rasters(geohash, collection, group, time)
     if not infos:
         raise NotFound(f"no raster of {geohash!r}{limits(group, time)}; `geostore rasters` lists what there is")
@@ -224,8 +236,11 @@ def choose(
     groups = {i.key.group: i for i in infos}
     wanted = _group_of(groups, bands)
     known: list[Collection] = yield from collections()
-    product = next((c.product for c in known if c.name == infos[0].key.collection), "")
-    return [i for i in infos if i.key.group == wanted], product
+    chosen = [i for i in infos if i.key.group == wanted]
+    own = next((c for c in known if c.name == infos[0].key.collection), None)
+    if own is not None and within is not None and not all(map(is_measured, chosen)):
+        check_measured(within, own.indices_of(wanted))
+    return chosen, own.product if own else ""
 
 
 def _group_of(groups: dict[str, RasterInfo], bands: Sequence[str] | None) -> str:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geostore.codec import COARSER, Codec, Layered, Member, RawCodec
-from geostore.errors import Corrupt, InvalidInput, NotFound, Overloaded, PolicyMissed
+from geostore.errors import Corrupt, NotFound, Overloaded, PolicyMissed
 from geostore.keys import RasterKey
 from geostore.node.facts import raster_fields
 from geostore.node.reference import PREFIX, read_reference
 from geostore.query import messages
-from geostore.query.budget import ORIGINAL, Within, beyond
+from geostore.query.budget import ORIGINAL, Within, beyond, check_measured, check_within
 from geostore.query.messages import Array, Progress, Reply, Tier
 from geostore.query.tiers import first_layers, tier_named, tier_within
 from geostore.raster import Mask, Pixels, Raster
@@ -50,8 +50,7 @@ def decode(node: Node, request: messages.Decode, arrays: tuple[Array, ...], prog
 def _chosen_each(
     node: Node, keys: Sequence[RasterKey], request: messages.Decode
 ) -> Iterator[tuple[dict[str, Any], Raster]]:
-    if request.within is not None and request.tier != "best":
-        raise InvalidInput(f"tier {request.tier!r} and within {request.within} both say what to decode; give one")
+    check_within(request.within, request.tier)
     return decode_each(node, keys, request.bands, request.tier, request.within)
 
 
@@ -74,6 +73,8 @@ def decode_each(
     Only `bands`, in that order, if given.
     """
     rows = node.store.rows(keys)
+    if within is not None:
+        _check_waiting(node, rows, within)
     tiers = [_tier(row, tier, within) for row in rows]
     kept = [(row, at) for row, at in zip(rows, tiers, strict=True) if at != ORIGINAL]
     decoded = read_rows(node, [row for row, _ in kept], [at for _, at in kept])
@@ -83,6 +84,12 @@ def decode_each(
         else:
             fields, raster = _chosen(_at_tier(row, at), *next(decoded), bands)
             yield {**fields, **({"tier": at} if at in row.coarser else {})}, raster
+
+
+def _check_waiting(node: Node, rows: Sequence[RasterRow], within: Within) -> None:
+    """Refuse a budget on what will not be measured of rows that wait for a fit, as it is once they are fitted."""
+    for name, group in {(r.key.collection, r.key.group) for r in rows if r.certificate is None}:
+        check_measured(within, node.store.collection(name).indices_of(group))
 
 
 def _tier(row: RasterRow, tier: Tier, within: Within | None) -> Tier:

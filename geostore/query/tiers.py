@@ -54,6 +54,11 @@ def first_layers(layers: str, tier: str) -> str:
     return "+".join(held[:1] if tier == "preview" else [name for name in held if name not in ADDED])
 
 
+def is_measured(info: RasterInfo) -> bool:
+    """True if a fit measured the raster; of one that waits, whose every error is 0, no pixels are told."""
+    return bool(info.certificate.pixels or info.certificate.indices)
+
+
 def provenance(infos: Sequence[RasterInfo], within: Within | None, tier: Tier) -> list[RasterInfo]:
     """What a decode of `infos` at a tier, or within a budget, gives.
 
@@ -65,7 +70,7 @@ def provenance(infos: Sequence[RasterInfo], within: Within | None, tier: Tier) -
 
 def _given(info: RasterInfo, within: Within | None, tier: Tier) -> RasterInfo:
     if within is not None:
-        found = tier_within(None if info.exact else info.certificate, info.coarser, within)
+        found = tier_within(info.certificate if is_measured(info) else None, info.coarser, within)
     else:
         found = tier_named(info.key, info.layers, info.coarser, tier)
     if found == ORIGINAL:

@@ -8,13 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from daemon_process import Daemon
-from small_store import CELL, DATES, fitted, piece
+from small_store import CELL, DATES, fill, fitted, piece
 
 from geostore.client import Client
 from geostore.collection import Policy
-from geostore.connection import connect
+from geostore.connection import Local, connect
 from geostore.errors import InvalidInput, PolicyMissed
 from geostore.export import choose, export
+from geostore.node import Node
+from geostore.query import messages
 
 POLICY = Policy(mse_max=5e-4, index_mae_max=0.05, codec="klt-av1", rivals=())
 
@@ -131,6 +133,77 @@ def test_budgets_that_mean_nothing_are_refused(store: Path) -> None:
                 client.decode(CELL, within=within)
         with pytest.raises(InvalidInput, match="give one"):
             client.decode_rasters(infos, within={"mse": 1.0}, tier="original")
+
+
+BAD = [
+    ({"ndvi": "0.02"}, r"within ndvi = '0.02'; give the largest error allowed as a number"),
+    ({"ndvi": True}, "within ndvi = True; give the largest error allowed as a number"),
+    ({"ndvi": -1}, "within ndvi = -1; .*above 0"),
+    ({"ndvi": float("nan")}, "within ndvi = nan; .*above 0"),
+    ({"foo": 0.1}, "within foo = 0.1: that is not measured here; use mse, max_error, mae, p99, ndvi, ndvi_mae"),
+    ("ndvi=0.02", "give errors allowed by name"),
+]
+
+
+@pytest.fixture(scope="module")
+def waiting(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small store before its fit: every raster is exact."""
+    path = tmp_path_factory.mktemp("waiting") / "store"
+    with connect(path, create=True) as client:
+        fill(client)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small store fitted by a policy that keeps every raster lossless."""
+    return fitted(tmp_path_factory.mktemp("exact") / "store", Policy(codec="raw"), steps_max=0)
+
+
+@pytest.mark.parametrize("kept", ["store", "waiting", "exact"])
+@pytest.mark.parametrize(("within", "why"), BAD)
+def test_a_bad_budget_is_refused_at_the_call(
+    kept: str, within: object, why: str, request: pytest.FixtureRequest
+) -> None:
+    """Before any value is read, however the rasters are kept: of a fit, waiting for one, or lossless after it."""
+    with connect(request.getfixturevalue(kept), readonly=True) as client:
+        infos = client.rasters(CELL, group="10m")
+        with pytest.raises(InvalidInput, match=why):
+            client.decode(CELL, group="10m", within=within)  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput, match=why):
+            client.decode_rasters(infos, within=within)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kept", ["store", "waiting", "exact"])
+def test_a_tier_beside_a_budget_is_refused_at_the_call(kept: str, request: pytest.FixtureRequest) -> None:
+    """A Dataset is not made of two answers to one question."""
+    why = r"tier 'original' and within .*mse.* give one"
+    with connect(request.getfixturevalue(kept), readonly=True) as client, pytest.raises(InvalidInput, match=why):
+        client.decode(CELL, within={"mse": 1.0}, tier="original")
+
+
+@pytest.mark.parametrize("kept", ["waiting", "exact"])
+def test_exact_rasters_keep_every_budget_that_is_measured(kept: str, request: pytest.FixtureRequest) -> None:
+    """Names that a fit measures, and numbers of any kind: decoded without loss; NDVI of no band group is refused."""
+    with connect(request.getfixturevalue(kept), readonly=True) as client:
+        ds = client.decode(CELL, group="10m", within={"ndvi_max": np.float32(1e-3), "mse": 1e-9}).load()
+        assert ds.attrs["comment"] == "decoded without loss"
+        if kept == "waiting":
+            with pytest.raises(InvalidInput, match=r"not measured here; use mse, max_error, mae, p99$"):
+                client.decode(CELL, group="20m", within={"ndvi": 0.1})
+
+
+def test_a_node_refuses_a_bad_budget_of_any_client(waiting: Path) -> None:
+    """Requests as they come over the wire, of a client that did not look."""
+    with Node.open(str(waiting), readonly=True) as node:
+        keys = [i.to_key() for i in Client(Local(node)).rasters(CELL, group="10m")]
+        for within, tier, why in (
+            ({"mse": -1.0}, "best", "above 0"),
+            ({"foo": 1.0}, "best", "not measured here"),
+            ({"mse": 1.0}, "preview", "give one"),
+        ):
+            with pytest.raises(InvalidInput, match=why):
+                node.answer(messages.Decode(keys=keys, within=within, tier=tier))  # type: ignore[arg-type]
 
 
 def test_an_exported_file_names_its_tiers(store: Path, tmp_path: Path) -> None:
