@@ -6,13 +6,14 @@ import math
 import re
 from collections.abc import Collection as Names
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import InitVar, asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Literal, TypeVar, get_args
 
 from geostore.errors import InvalidInput
 from geostore.keys import check_name
+from geostore.measurable import check_bound, check_known, check_measurable, measurable_in, stated_bounds
 from geostore.policy import BOUNDS, INDEX_BOUNDS, IndexBounds, asked
 from geostore.policy import KeepOriginal as KeepOriginal
 from geostore.policy import Policy as Policy
@@ -114,6 +115,10 @@ class Collection:
             "([0-9]{8})|%Y%m%d"; or "" to read metadata only.
         files: how files are read where they do not say it themselves.
         version: 1, 2, ... ; a store keeps every version.
+        told: leaves `check_indices` to whoever reads what a file, a node or a store tells; no field.
+
+    Raises:
+        InvalidInput: a value is not allowed, an index is unknown, or a bound is on what no band group measures.
     """
 
     name: str
@@ -127,8 +132,9 @@ class Collection:
     time_pattern: str = ""
     files: Files = field(default_factory=Files)
     version: int = 1
+    told: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, told: bool) -> None:
         check_name(self.name, "collection")
         if not 1 <= self.precision <= 8:
             raise InvalidInput(f"collection {self.name!r}: precision {self.precision}; use 1 to 8 (5 is about 5 km)")
@@ -137,6 +143,8 @@ class Collection:
             raise InvalidInput(f"collection {self.name!r}: bands {names}; give at least one, each once")
         for group in self.groups:
             check_name(group, "band group")
+        if not told:
+            self.check_indices()
         self._check_policy()
         strange = [n for n in self.files.positional if n not in names and n not in {m.source for m in self.masks}]
         if strange:
@@ -156,12 +164,21 @@ class Collection:
                 "logarithms are of reflectance: leave domain out"
             )
 
-    def indices_of(self, group: str) -> tuple[str, ...]:
-        """The collection's indices whose bands all lie in `group`."""
-        from geostore.spectral import spectral_index
+    def check_indices(self) -> None:
+        """Raise InvalidInput if an index is unknown, or what is named or bounded is measured in no band group.
 
-        names = set(self.groups[group].names)
-        return tuple(i for i in self.indices if names.issuperset(spectral_index(i).bands))
+        NDVI alone, the default, may lack its bands: it is then not measured.
+        """
+        where = f"collection {self.name!r}"
+        check_known(self.indices, where)
+        named = () if tuple(self.indices) == Collection.indices else self.indices
+        check_measurable((*named, *(n for n in self.policy.index if n in self.indices)), self.groups, where)
+        check_bound(stated_bounds(self.policy), self.indices, self.groups, where)
+
+    def indices_of(self, group: str) -> tuple[str, ...]:
+        """The collection's indices whose bands all lie in `group`. Raises InvalidInput if one is unknown."""
+        check_known(self.indices, f"collection {self.name!r}")
+        return tuple(i for i in self.indices if measurable_in(i, self.groups[group]))
 
 
 STAC_VERSION = "1.1.0"
@@ -234,7 +251,7 @@ def collection_to_dict(collection: Collection) -> dict[str, Any]:
 
 
 def collection_from_dict(table: Mapping[str, Any]) -> Collection:
-    """The inverse of `collection_to_dict`.
+    """The inverse of `collection_to_dict`; its indices are not looked at (`Collection.check_indices`).
 
     Raises:
         InvalidInput: a member is unknown, missing, or holds a value that is not allowed; the message names it.
@@ -253,7 +270,7 @@ def collection_from_dict(table: Mapping[str, Any]) -> Collection:
 
 
 def collection_of(name: str, groups: dict[str, Bands], table: Mapping[str, Any], where: str) -> Collection:
-    """A Collection whose fields other than name and groups come from plain values.
+    """A Collection whose fields other than name and groups come from plain values; its indices are not looked at.
 
     Args:
         name: name of the collection.
@@ -273,7 +290,9 @@ def collection_of(name: str, groups: dict[str, Bands], table: Mapping[str, Any],
     masks = tuple(dataclass_of(MaskRule, rule, f"{where}, masks") for rule in table.get("masks", ()))
     policy = _policy_of(table.get("policy", {}), f"{where}, policy")
     files = dataclass_of(Files, table.get("files", {}), f"{where}, files")
-    return _made(Collection, where, name=name, groups=groups, masks=masks, policy=policy, files=files, **simple)
+    return _made(
+        Collection, where, name=name, groups=groups, masks=masks, policy=policy, files=files, told=True, **simple
+    )
 
 
 def _policy_of(table: Mapping[str, Any], where: str) -> Policy:

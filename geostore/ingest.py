@@ -96,8 +96,8 @@ def ingest(
 
 def _check_fit(client: Client, collection: Collection, found: Sequence[SceneSource], acquired: datetime | None) -> None:
     """Raise what is wrong with the first scene before a store is told of a collection that it does not hold yet."""
-    known = [replace(c, version=collection.version) for c in client.collections() if c.name == collection.name]
-    if collection not in known:
+    known = [c for c in client.collections() if c.name == collection.name]
+    if not any(replace(collection, version=c.version) == c for c in known):
         check_first(found, collection, acquired)
 
 

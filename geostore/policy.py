@@ -74,13 +74,30 @@ class Policy:
         for name in BOUNDS:
             least = 0.0 if name in ("max_error", "mae_max", "p99_max") else _BOUND_MIN
             _check_bound(name, getattr(self, name), "", least)
-        for name, own in self.index.items():
-            if not isinstance(own, IndexBounds):
-                raise InvalidInput(f"policy index {name} = {own!r}; give an IndexBounds, as IndexBounds(mae_max=0.02)")
+        self._check_index()
+        self._check_codecs()
         for name, allowed in (("domain", Domain), ("original", KeepOriginal)):
             if getattr(self, name) not in get_args(allowed):
                 words = ", ".join(get_args(allowed))
                 raise InvalidInput(f"policy {name} = {getattr(self, name)!r}; use one of {words}")
+
+    def _check_index(self) -> None:
+        if not isinstance(self.index, Mapping):
+            raise InvalidInput(
+                f"policy index = {self.index!r}; give bounds by name, as {{'NDVI': IndexBounds(mae_max=0.02)}}, or {{}}"
+            )
+        for name, own in self.index.items():
+            if not isinstance(own, IndexBounds):
+                raise InvalidInput(f"policy index {name} = {own!r}; give an IndexBounds, as IndexBounds(mae_max=0.02)")
+
+    def _check_codecs(self) -> None:
+        if not isinstance(self.codec, str) or not self.codec:
+            raise InvalidInput(f"policy codec = {self.codec!r}; give the name of one codec family, as 'vae' or 'raw'")
+        if not isinstance(self.rivals, tuple | list) or not all(isinstance(n, str) and n for n in self.rivals):
+            raise InvalidInput(
+                f"policy rivals = {self.rivals!r}; give the names of codec families, as ('klt-av1',), or () for none"
+            )
+        object.__setattr__(self, "rivals", tuple(self.rivals))  # so that a list says the same
 
     @property
     def codecs(self) -> tuple[str, ...]:
@@ -143,9 +160,13 @@ class Policy:
 
 def _check_bound(name: str, value: float | None, of: str, least: float) -> None:
     where = f"policy {name} {of}".rstrip()
-    if value is not None and not value > 0:
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidInput(f"{where} = {value!r}; give a plain number above 0, or None")
+    if not value > 0:
         raise InvalidInput(f"{where} = {value}; use a positive number, or leave it out to ask nothing")
-    if value is not None and value < least:
+    if value < least:
         raise InvalidInput(f"{where} = {value}; at least {least:g}, or codec = 'raw' for exact pixels")
 
 

@@ -153,3 +153,86 @@ def test_logarithms_are_of_reflectance():
         Collection(name="c", groups={"10m": counts}, indices=(), policy=Policy(domain="log"))
     with pytest.raises(InvalidInput, match="give an IndexBounds"):
         Policy(index={"NDVI": {"mae_max": 0.02}})
+
+
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ({"rivals": "klt-av1"}, r"rivals = 'klt-av1'; give the names of codec families, as \('klt-av1',\)"),
+        ({"rivals": (1,)}, r"rivals = \(1,\); give the names"),
+        ({"rivals": None}, "rivals = None; give the names"),
+        ({"codec": None}, "codec = None; give the name of one codec family"),
+        ({"codec": ""}, "codec = ''; give the name"),
+        ({"mse_max": "5e-4"}, "mse_max = '5e-4'; give a plain number above 0"),
+        ({"mse_max": True}, "mse_max = True; give a plain number"),
+        ({"index_max": [0.1]}, r"index_max = \[0.1\]; give a plain number"),
+        ({"max_error": math.nan}, "max_error = nan; use a positive number"),
+        ({"index": None}, "index = None; give bounds by name"),
+        ({"index": ("NDVI",)}, r"index = \('NDVI',\); give bounds by name"),
+    ],
+)
+def test_a_policy_of_wrong_types_is_refused(given, why):
+    """Proves that Python's constructor tells the value seen and the one wanted, as files and the wire do."""
+    with pytest.raises(InvalidInput, match=why):
+        Policy(**given)
+
+
+@pytest.mark.parametrize("bound", [True, "0.02"])
+def test_bounds_of_an_index_are_numbers(bound):
+    """Proves the same of one index's bounds."""
+    with pytest.raises(InvalidInput, match=f"mae_max of an index = {bound!r}; give a plain number"):
+        IndexBounds(mae_max=bound)
+
+
+def test_rivals_may_be_a_list():
+    """Proves that a list says what a tuple does, in a policy that still equals and hashes as the other."""
+    assert Policy(rivals=["klt-dct"]) == Policy(rivals=("klt-dct",))
+    assert hash(Policy(rivals=["klt-dct"])) == hash(Policy(rivals=("klt-dct",)))
+
+
+NARROW = Bands(BANDS.items[1:])  # without green, which NDWI needs
+UNMEASURED = [
+    ({"indices": ("FOO",)}, ": no spectral index 'FOO'"),
+    ({"indices": ("ndvi",)}, "nearest is NDVI"),
+    ({"indices": ("NDVI", "NDWI")}, "NDWI needs green, nir in one band group; there are 10m: red, nir"),
+    ({"indices": ("NDWI",), "policy": Policy(index={"NDWI": IndexBounds(max_error=0.1)})}, "NDWI needs green, nir"),
+    ({"indices": (), "policy": Policy(index_max=0.1)}, "index_max bounds no index"),
+    ({"indices": (), "policy": Policy(index_mae_max=0.02)}, "index_mae_max bounds no index"),
+]
+
+
+@pytest.mark.parametrize(("given", "why"), UNMEASURED)
+def test_what_nothing_measures_is_refused_where_it_is_made(given, why):
+    """Proves that no collection promises what no band group of it can measure."""
+    with pytest.raises(InvalidInput, match=why):
+        Collection(name="c", groups={"10m": NARROW}, **given)
+
+
+@pytest.mark.parametrize("indices", ["NDVI", None, 3, (3,)])
+def test_indices_are_names(indices):
+    """Proves that one text is not taken for the indices of its letters."""
+    with pytest.raises(InvalidInput, match="give a tuple of names"):
+        Collection(name="c", groups={"10m": BANDS}, indices=indices)
+
+
+def test_the_default_index_may_be_without_its_bands():
+    """Proves that NDVI, where nobody asked for it, is passed over with the default bound; a stated one is not."""
+    water = Bands(BANDS.items[:1])
+    assert Collection(name="c", groups={"10m": water}).indices_of("10m") == ()
+    own = Policy(index={"NDVI": IndexBounds(mae_max=0.02)})
+    with pytest.raises(InvalidInput, match="NDVI needs nir, red"):
+        Collection(name="c", groups={"10m": water}, policy=own)
+
+
+@pytest.mark.parametrize(("given", "why"), UNMEASURED)
+def test_json_of_a_collection_is_refused_like_python(tmp_path, given, why, monkeypatch):
+    """Proves that a file as a store keeps it is held to the same, and that reading it alone is not."""
+    with monkeypatch.context() as unlooked:
+        unlooked.setattr(Collection, "check_indices", lambda self: None)
+        made = Collection(name="c", groups={"10m": NARROW}, **given)
+    table = collection_to_dict(made)
+    assert collection_from_dict(table) == made
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(table))
+    with pytest.raises(InvalidInput, match=why):
+        load_collection(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 from importlib import resources
 from pathlib import Path
@@ -14,9 +14,9 @@ import numpy as np
 
 from geostore.collection import Collection, band_of, check_keys, check_shapes, collection_from_dict, collection_of
 from geostore.errors import InvalidInput, NotFound
-from geostore.policy import INDEX_BOUNDS
+from geostore.measurable import check_bound, check_known, check_measurable
+from geostore.policy import BOUNDS, INDEX_BOUNDS
 from geostore.raster import Band, Bands
-from geostore.spectral import spectral_index
 
 STEP_MAX = 0.05  # reflectance between two whole numbers, at most
 PSNR_DB_END = 120  # beyond it an MSE is too small to be measured
@@ -57,11 +57,11 @@ def load_collection(source: str | Path) -> Collection:
         table = read_json(path)
         table.pop("geostore:check", None)  # of a file taken out of a store
         found = collection_from_dict(table) if _is_own(table) else collection_from_stac(table)
-        return _measured(found, table.get("geostore:indices", ()), table.get("geostore:policy", {}), where)
+        return _checked(found, table.get("geostore:indices", ()), table.get("geostore:policy", {}), where)
     table = _parse(path.read_bytes(), where)
     table["policy"] = _without_psnr(table.get("policy", {}), where)
     made = _collection(_with_preset(table, where), where)
-    return _measured(made, table.get("indices", ()), table.get("policy", {}), where)
+    return _checked(made, table.get("indices", ()), table.get("policy", {}), where)
 
 
 def _without_psnr(policy: Any, where: str) -> Any:
@@ -76,7 +76,7 @@ def _without_psnr(policy: Any, where: str) -> Any:
     return {**rest, "mse_max": 10 ** (-wanted / 10)}
 
 
-def _measured(collection: Collection, indices: Iterable[str], policy: Mapping[str, Any], where: str) -> Collection:
+def _checked(collection: Collection, indices: Sequence[str], policy: Mapping[str, Any], where: str) -> Collection:
     """`collection`, if what its file asks of spectral indices can be measured in some band group.
 
     Args:
@@ -86,18 +86,10 @@ def _measured(collection: Collection, indices: Iterable[str], policy: Mapping[st
         where: what to call the file in an error.
     """
     bound = [key for key in (*INDEX_BOUNDS.values(), "index") if policy.get(key)]
-    if bound and not any(collection.indices_of(group) for group in collection.groups):
-        raise InvalidInput(
-            f'{where}, policy: {bound[0]} bounds no index; name one, as indices = ["NDVI"], or leave it out'
-        )
-    for name in dict.fromkeys((*indices, *policy.get("index", ()))):
-        needed = spectral_index(name).bands
-        if not any(name in collection.indices_of(group) for group in collection.groups):
-            held = "; ".join(f"{group}: {', '.join(bands.names)}" for group, bands in collection.groups.items())
-            raise InvalidInput(
-                f"{where}: {name} needs {', '.join(needed)} in one band group; there are {held}; "
-                f"add what is missing, give those bands one gsd_m, or leave {name} out of `indices`"
-            )
+    check_known(collection.indices, where)
+    check_measurable((*indices, *policy.get("index", ())), collection.groups, where)
+    check_bound(bound, collection.indices, collection.groups, where)
+    collection.check_indices()
     return collection
 
 
@@ -161,7 +153,8 @@ def _collection(table: dict[str, Any], where: str) -> Collection:
         _check_step(band, where)
         groups.setdefault(group or f"{band.gsd_m:g}m", []).append(band)
     rest = {k: v for k, v in table.items() if k not in ("name", "bands", "band")}
-    rest["policy"] = {k: None if v is False else v for k, v in table.get("policy", {}).items()}  # TOML has no null
+    bounds = table.get("policy", {})
+    rest["policy"] = {k: None if v is False and k in BOUNDS else v for k, v in bounds.items()}  # TOML has no null
     rest["files"] = _dated(rest.get("files", {}))
     bands = {group: Bands(tuple(items)) for group, items in groups.items()}
     return collection_of(table["name"], bands, rest, where)

@@ -102,7 +102,7 @@ def read_collection(files: Files, name: str, version: int) -> Collection:
     """
     path = collection_path(name, version)
     try:
-        return dataclasses.replace(collection_from_dict(_from_bytes(files.read(path))), version=version)
+        return collection_from_dict({**_from_bytes(files.read(path)), "geostore:version": version})
     except FileNotFoundError as error:
         there = collection_versions(files, name)
         raise NotFound(
