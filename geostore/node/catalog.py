@@ -12,6 +12,7 @@ import geostore
 from geostore.collection import collection_from_dict, collection_to_dict
 from geostore.errors import NotFound
 from geostore.keys import check_name
+from geostore.node.declared import check_declared
 from geostore.node.facts import raster_fields
 from geostore.query import messages
 from geostore.query.messages import PROTOCOL_VERSION, Array, Progress, Reply
@@ -41,11 +42,15 @@ def collections(node: Node, request: messages.Collections, arrays: tuple[Array, 
 
 
 def put_collection(node: Node, request: messages.PutCollection, arrays: tuple[Array, ...], progress: Progress) -> Reply:
-    """Declare a collection, or a new version of one."""
+    """Declare a collection, or a new version of one.
+
+    Raises:
+        InvalidInput, NotInstalled: a fit here would fail on it. Conflict: stored numbers would change their meaning.
+    """
+    collection = collection_from_dict(request.collection)
+    check_declared(node, collection)
     with node.changing:
-        return Reply(
-            {"collection": collection_to_dict(node.store.put_collection(collection_from_dict(request.collection)))}
-        )
+        return Reply({"collection": collection_to_dict(node.store.put_collection(collection))})
 
 
 def scenes(node: Node, request: messages.Scenes, arrays: tuple[Array, ...], progress: Progress) -> Reply:

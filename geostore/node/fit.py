@@ -19,6 +19,7 @@ from geostore.codec import Effort, Series
 from geostore.collection import Policy
 from geostore.errors import NotFound, Unavailable
 from geostore.keys import PartitionKey
+from geostore.node.declared import check_fittable
 from geostore.node.decode import exact_row, read_original
 from geostore.node.encode import Fitted, encode_series, families_lent, fit_series
 from geostore.node.lending import Lending
@@ -67,12 +68,14 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
     """Fit every chosen partition that has rasters waiting (all, with `refit`); resumable: done ones are skipped.
 
     Raises:
-        NotFound: no such partition. Cancelled: `progress` said so; partitions committed before stay fitted.
+        NotFound: no such partition. InvalidInput, NotInstalled: a collection, which is named, cannot be fitted here.
+        Cancelled: `progress` said so; partitions committed before stay fitted.
         Unavailable: a worker was killed; run it again.
     """
     partitions = _wanted(node, request)
     survey = Survey(node, partitions)
     chosen = [p for p in partitions if request.refit or p in survey.waiting]
+    check_fittable(node, chosen)
     effort = Effort(
         steps=node.settings.fit_steps if request.steps is None else request.steps,
         seconds=request.seconds or node.settings.fit_seconds,

@@ -56,7 +56,7 @@ def new_node(path: Path, **settings: object) -> Node:
 
 def put(
     node: Node, cell: str, day: str, *, platform: str = "sentinel-2a", revision: int = 0, empty: bool = False,
-    **look: object,
+    collection: str = "farm", **look: object,
 ) -> Reply:  # fmt: skip
     """Store one raster as a scene of its own."""
     raster = picture(cell, day, **look)
@@ -67,7 +67,7 @@ def put(
         id=f"{cell}-{day}-{revision}", time_us=when(day), platform=platform, revision=revision,
         facts={"eo:cloud_cover": str(int(day[5:7]))},
     )  # fmt: skip
-    return node.answer(Put(collection="farm", scene=scene, pieces=[piece]), [raster.pixels, usable.view(np.uint8)])
+    return node.answer(Put(collection=collection, scene=scene, pieces=[piece]), [raster.pixels, usable.view(np.uint8)])
 
 
 def fill(node: Node, days: Sequence[str] = MONTHS) -> None:
