@@ -13,7 +13,7 @@ import torch
 from bench.datasets import Dataset, load
 from bench.harness import Bench, median, run, workplace
 from geostore.classical import KltAv1Family
-from geostore.codec import Codec, Effort, RawCodec, Series, decode_many, quiet
+from geostore.codec import Codec, CodecFamily, Effort, RawCodec, Series, decode_many, quiet
 from geostore.collection import Collection, Files, Policy
 from geostore.connection import connect
 from geostore.dct import KltDctFamily
@@ -49,12 +49,8 @@ class Cell:
         return Raster(pixels=shown, valid=self.series.valid[date], bands=self.series.bands, grid=self.grid)
 
 
-def _klt(policy: Policy) -> Make:
-    return lambda series, effort: KltAv1Family().fit(series, policy=policy, effort=effort, progress=quiet)
-
-
-def _dct(policy: Policy) -> Make:
-    return lambda series, effort: KltDctFamily().fit(series, policy=policy, effort=effort, progress=quiet)
+def _of(family: CodecFamily, policy: Policy) -> Make:
+    return lambda series, effort: family.fit(series, policy=policy, effort=effort, progress=quiet)
 
 
 def _own(policy: Policy, domain: Domain = "linear") -> Make:
@@ -65,11 +61,11 @@ def _own(policy: Policy, domain: Domain = "linear") -> Make:
 
 MODES: dict[str, Make] = {
     "lossless": lambda series, _: RawCodec(series.bands),
-    "klt-av1": _klt(MSE),
-    "klt-av1, largest error": _klt(BOUND),
-    "klt-av1, NDVI alone, logarithms": _klt(NDVI),
-    "klt-dct": _dct(MSE),
-    "klt-dct, NDVI alone, logarithms": _dct(NDVI),
+    "klt-av1": _of(KltAv1Family(), MSE),
+    "klt-av1, largest error": _of(KltAv1Family(), BOUND),
+    "klt-av1, NDVI alone, logarithms": _of(KltAv1Family(), NDVI),
+    "klt-dct": _of(KltDctFamily(), MSE),
+    "klt-dct, NDVI alone, logarithms": _of(KltDctFamily(), NDVI),
     "vae, own network": _own(MSE),
     "vae, own network, logarithms": _own(MSE, "log"),
     "vae, largest error": _own(BOUND),
