@@ -117,6 +117,11 @@ class Blocks:
         return self.inverse(found.reshape(parts, self.rows, h, self.columns, w), room)
 
     @property
+    def within(self) -> Places:
+        """(h * w,) where the frequencies of `scan` lie in a block."""
+        return _places(*self.side, 1)
+
+    @property
     def _places(self) -> Places:
         return _places(*self.side, self.columns)
 

@@ -90,16 +90,15 @@ def bucket(value: int, buckets: Longs) -> int:
     return found
 
 
-def spreads(seen: Floats, scan: Longs, side: tuple[int, int]) -> Ints:
+def spreads(seen: Floats, places: Places, side: tuple[int, int]) -> Ints:
     """Eight times how far (R, K, blocks, N) references lie from their mean, (K, blocks, N); 0 where R is below 2.
 
-    Smoothed over 3 x 3 frequencies of blocks of that `side`, which are in the order of (N, 3) `scan`. Whole numbers in
+    Smoothed over 3 x 3 frequencies of blocks of that `side`, in which they lie at (N,) `places`. Whole numbers in
     float64, whose quotients are rounded to below the next whole number.
     """
     out = np.zeros(seen.shape[1:], np.int32)
     if len(seen) > 1:
-        places = (scan[:, 0] * side[1] + scan[:, 1]).astype(np.uint32)
-        _spreads(seen, places, np.empty((2, len(scan))), np.empty(side), np.empty((2, side[1] + 2)), out)
+        _spreads(seen, places, np.empty((2, len(places))), np.empty(side), np.empty((2, side[1] + 2)), out)
     return out
 
 

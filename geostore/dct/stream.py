@@ -21,6 +21,7 @@ from geostore.coding.rangecoder import (
 )
 from geostore.coding.rangecoder import tables as laplace
 from geostore.compiled import compiled
+from geostore.dct.along import along
 from geostore.dct.blocks import CLASSES, Blocks, Shorts
 from geostore.dct.coefficients import tables
 from geostore.dct.contexts import spreads
@@ -212,7 +213,7 @@ class Coder:
             self.state,
             wanted,
             seen,
-            spreads(seen, scan, self.blocks.side),
+            spreads(seen, self.blocks.within, self.blocks.side),
             usual(turn.references, STANDING),
             scan,
             ends,
@@ -254,9 +255,10 @@ def encode_group(
     data = np.zeros(_MARGIN + _BYTES_PER_VALUE * padded.size, np.uint8)
     coder = Coder.of(blocks, planes.shape[1], data, start_encoder(), base)
     shifts = shifts - shifts[0]  # the first lies where it lies
-    further = Further()
+    further, beside = Further(), None if known.all() else blocks.pad(along(planes, known))
     for turn in turns(len(planes)):
-        target = Target(padded[turn.date], known[turn.date], np.clip(shifts[turn.date], -MOST, MOST))
+        at, line = np.clip(shifts[turn.date], -MOST, MOST), None if beside is None else beside[turn.date]
+        target = Target(padded[turn.date], known[turn.date], at, line)
         begin[turn.date] = _encode_date(coder, further, turn, target, keep, int(begin[turn.date]))
     size = finish(data, coder.state)
     inner = [coder.past.planes[t][:, : blocks.height, : blocks.width] for t in range(len(planes))]

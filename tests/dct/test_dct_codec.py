@@ -273,11 +273,11 @@ def test_what_is_not_for_it_is_left() -> None:
 
 def test_spreads_are_even_distances_from_the_mean() -> None:
     """Proves that references a and b everywhere lie 8 |a - b| / 2 apart, and that one reference lies nowhere apart."""
-    scan = Blocks(5, 7).scan
+    within = Blocks(5, 7).within
     seen = np.full((2, 1, 2, 35), 40, np.float32)
     seen[1] = -60
-    assert (spreads(seen, scan, (5, 7)) == 400).all()
-    assert not spreads(seen[:1], scan, (5, 7)).any()
+    assert (spreads(seen, within, (5, 7)) == 400).all()
+    assert not spreads(seen[:1], within, (5, 7)).any()
 
 
 def test_spreads_are_those_of_whole_numbers() -> None:
@@ -289,7 +289,7 @@ def test_spreads_are_those_of_whole_numbers() -> None:
     far[:, scan[:, 0], scan[:, 1]] = (8 * np.abs(seen - mean).sum(axis=0) // 5)[:, 0]
     wide = np.pad(far, ((0, 0), (1, 1), (1, 1)), mode="edge")
     wanted = sum(wide[:, i : i + 9, j : j + 8] for i, j in np.ndindex(3, 3)) // 9
-    found = spreads(seen.astype(np.float32), scan, (9, 8))
+    found = spreads(seen.astype(np.float32), Blocks(9, 8).within, (9, 8))
     np.testing.assert_array_equal(found[:, 0], wanted[:, scan[:, 0], scan[:, 1]])
 
 

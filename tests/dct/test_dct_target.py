@@ -60,3 +60,20 @@ def test_a_date_that_matters_everywhere_is_left_alone() -> None:
     truth = scene(np.random.default_rng(5), 32, 32)
     target = Target(truth, np.ones((32, 32), np.bool_), HERE)
     assert target.filled(target.guess([truth + 500]), Blocks(32, 32), 30) is target
+
+
+@pytest.mark.parametrize("better", ["time", "references"])
+def test_what_foretells_the_seen_better_fills_the_masked(better: str) -> None:
+    """What lies along time where that is clearly nearer on pixels that matter, else references, as if it were not."""
+    rng = np.random.default_rng(6)
+    truth, known = scene(rng, 64, 64), np.ones((64, 64), np.bool_)
+    known[:, 40:] = False
+    near, far = truth + 5000 + rng.normal(0, 5, truth.shape), rng.normal(0, 300, truth.shape)
+    there, line = ([far], near) if better == "time" else ([near], far)
+    found = Target(np.where(known, truth, 0), known, HERE, line).guess(there).planes
+    without = Target(np.where(known, truth, 0), known, HERE).guess(there).planes
+    away = np.abs(found - truth)[:, ~known].mean()
+    if better == "time":
+        assert away < 20 < np.abs(without - truth)[:, ~known].mean()
+    else:
+        assert np.array_equal(found, without)
