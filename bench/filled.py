@@ -91,8 +91,8 @@ def raster_row(cell: int, t: int, seed: int) -> RasterRow:
             4096,
             error,
             float(rng.uniform(0.1, 0.2)),
-            {"NDVI": SpectralError(10 * error, 50 * error, 100 * error)},
-            mae=0.7 * error**0.5,
-            p99=3 * error**0.5,
+            {"NDVI": SpectralError(*rng.uniform((0.01, 0.05, 0.2), (0.05, 0.2, 0.5)).tolist())},
+            mae=float(rng.uniform(0.005, 0.02)),
+            p99=float(rng.uniform(0.02, 0.08)),
         ),
     )

@@ -12,8 +12,10 @@ from geostore.storage.files import digest_of
 from geostore.storage.records import Values, from_arrow, to_arrow
 
 _RAW = ("valid", "payload", "data", "vector")  # bytes that are packed already
-_SORTED = ("seq", "time_us", "offset")
-_ERRORS = ("mse", "max_error", "mae", "p99")
+_NUMBERS = ("seq", "time_us", "offset", "bytes_lzw", "bytes_jxl")  # near the row before's, or within a narrow range
+_ERRORS = ("mse", "max_error", "mae", "p99")  # whose bytes weigh least plane by plane,
+_LISTS = ("index_errors", "coarser_errors")  # as do those of all values of a list
+_CHECKS = ("checksum", "payload_checksum")
 
 
 def part_kind(path: str) -> str:
@@ -29,9 +31,11 @@ def part_path(kind: str, data: bytes) -> str:
 def encode_part(kind: str, rows: Sequence[Values]) -> bytes:
     """Rows of one kind as a Parquet file: ZSTD, no statistics, no Arrow schema; the columns of the kind only."""
     table = to_arrow(kind, rows)
-    names = [n for n in table.column_names if n != "index_errors"]
-    plain = {n: "DELTA_BINARY_PACKED" for n in names if n in _SORTED}
-    dictionary = [n for n in names if n not in (*_RAW, *plain, *_ERRORS, "checksum", "payload_checksum")]
+    names = table.column_names
+    plain = {n: "DELTA_BINARY_PACKED" for n in names if n in _NUMBERS}
+    plain |= {n: "BYTE_STREAM_SPLIT" for n in names if n in _ERRORS}
+    plain |= {f"{n}.list.element": "BYTE_STREAM_SPLIT" for n in names if n in _LISTS}
+    dictionary = [n for n in names if n not in (*_RAW, *plain, *_LISTS, *_CHECKS)]
     out = io.BytesIO()
     pq.write_table(
         table,
