@@ -45,6 +45,7 @@ MADE = {
     "smaller": Made((5, 6, 37, 71), step=52, side=16, per_mille=30),
     "one": Made((5, 1, 33, 100), step=52, dtype="uint8"),
     "before": Made((5, 2, 69, 40), step=52, beside=False),
+    "wide": Made((5, 1, 150, 251), step=60),
 }
 POLICY = Policy(mse_max=6e-5, index_mae_max=None)  # some dates need a finer step than is theirs
 
@@ -163,11 +164,12 @@ def test_golden_blocks_are_uneven_and_padded(codecs: dict[str, KltDctCodec]) -> 
         "smaller": (2, 4, 19, 18),
         "one": (1, 3, 33, 34),
         "before": (2, 1, 35, 40),
+        "wide": (4, 7, 38, 36),
     }
     for cut in blocks.values():
         assert cut.padded != (cut.height, cut.width)
-    assert [codec.klt.components for codec in codecs.values()] == [4, 6, 1, 2]
-    assert [codec.to_bytes()[5] for codec in codecs.values()] == [3, 3, 3, 1]
+    assert [codec.klt.components for codec in codecs.values()] == [4, 6, 1, 2, 1]
+    assert [codec.to_bytes()[5] for codec in codecs.values()] == [3, 3, 3, 1, 3]
 
 
 def test_golden_long_group_has_every_level(
