@@ -38,8 +38,8 @@ class IndexBounds:
 class Policy:
     """The fidelity every stored raster must keep, and what is kept beside the embedding.
 
-    A bound that is None is not asked for. All errors are over valid pixels of one raster, on values rounded to
-    the stored dtype. MSE is on n1: reflectance clipped to 0..1 (other kinds: their range scaled to 0..1).
+    A bound that is None, or `math.inf`, is not asked for. All errors are over valid pixels of one raster, on values
+    rounded to the stored dtype. MSE is on n1: reflectance clipped to 0..1 (other kinds: their range scaled to 0..1).
 
     Attributes:
         mse_max: mean squared error on n1.
@@ -74,6 +74,8 @@ class Policy:
         for name in BOUNDS:
             least = 0.0 if name in ("max_error", "mae_max", "p99_max") else _BOUND_MIN
             _check_bound(name, getattr(self, name), "", least)
+            if getattr(self, name) == math.inf:
+                object.__setattr__(self, name, None)
         self._check_index()
         self._check_codecs()
         for name, allowed in (("domain", Domain), ("original", KeepOriginal)):

@@ -74,6 +74,7 @@ def test_a_certificate_is_held_to_the_bounds_of_each_index():
         (replace(FREE, index={"NDVI": IndexBounds(max_error=0.1)}), True, True),
         (replace(FREE, index={"NDVI": IndexBounds(max_error=math.inf)}), False, False),
         (Policy(max_error=0.1), True, True),
+        (Policy(mse_max=math.inf, index_mae_max=math.inf, max_error=math.inf), False, False),
     ],
 )
 def test_what_a_policy_asks_for(policy, asks, bounded):
