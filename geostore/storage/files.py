@@ -31,6 +31,12 @@ def full_disk_is_an_error(what: str) -> Iterator[None]:
         raise StorageFull(f"no space left while writing {what}; make room and try again, nothing was lost") from error
 
 
+def unfinished(name: str) -> bool:
+    """True of a dot file and of what the Delta library writes before it gives a log file its name (`...json#1`)."""
+    _, mark, number = name.rpartition("#")
+    return name.startswith(".") or (bool(mark) and number.isdigit())
+
+
 class Files(Protocol):
     """What storage asks of the place that holds the bytes. Paths are relative, with forward slashes."""
 
@@ -76,7 +82,7 @@ class Files(Protocol):
 
 
 class LocalFiles:
-    """A folder. Names that begin with a dot are not part of the store."""
+    """A folder. Files whose names are not theirs yet (`unfinished`) are not part of the store."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -132,7 +138,7 @@ class LocalFiles:
             return None
 
     def walk(self, prefix: str = "") -> list[tuple[str, int, float]]:
-        """Every file below `prefix`, dot names left out."""
+        """Every file below `prefix`, unfinished ones left out."""
         return sorted(self._below(self.root / prefix if prefix else self.root))
 
     def _below(self, folder: Path) -> Iterator[tuple[str, int, float]]:
@@ -141,7 +147,7 @@ class LocalFiles:
         except FileNotFoundError:
             return
         for entry in entries:
-            if entry.name.startswith("."):
+            if unfinished(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from self._below(Path(entry.path))
@@ -153,7 +159,7 @@ class LocalFiles:
     def names(self, folder: str) -> list[str]:
         """Names directly in `folder`."""
         try:
-            return sorted(n for n in os.listdir(self.root / folder) if not n.startswith("."))  # noqa: PTH208 - faster
+            return sorted(n for n in os.listdir(self.root / folder) if not unfinished(n))  # noqa: PTH208 - faster
         except FileNotFoundError:
             return []
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import xxhash
 
 from geostore.durable import TEMPORARY
-from geostore.storage.files import Files, digest_of
+from geostore.storage.files import Files, digest_of, unfinished
 from geostore.storage.log import LOG
 
 NAME = ".digests"
@@ -122,7 +122,7 @@ def _noted(path: Path) -> tuple[dict[str, str], int]:
         text, _, check = line.rpartition(b" ")
         if xxhash.xxh3_64_hexdigest(text).encode() == check and text.count(b" ") == 1:
             digest, name = text.decode().split(" ")
-            found[name] = digest
+            found.update({} if unfinished(name) else {name: digest})  # stores before 2026-11-23 noted those too
         else:
             damaged += 1
     return found, damaged

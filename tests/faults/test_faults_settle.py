@@ -12,6 +12,7 @@ from fault_victim import SETTINGS, declare, put_request
 
 from geostore.errors import Corrupt
 from geostore.node import Node
+from geostore.storage import witness
 from geostore.storage.follow import VIEW, mark
 
 
@@ -115,8 +116,25 @@ def test_what_a_killed_writer_had_not_named_yet_goes(store: Path) -> None:
     leave(store)
     assert seen(store, readonly=True) == before
     assert all(path.exists() for path in left)
-    assert seen(store, readonly=False) == before
+    with Node.open(str(store), settings=SETTINGS) as node:
+        assert digests(node) == before
+        assert node.store.verify() == []  # none of them was noted as a log file
     assert not any(path.exists() for path in left)
+
+
+def test_a_kill_in_the_first_commit_leaves_an_empty_table(store: Path) -> None:
+    """A log file that the Delta library had not named yet, and no other: there is no table yet, for anyone."""
+    for path in logs(store)[1:]:
+        path.unlink()
+    logs(store)[0].rename(logs(store)[0].with_name(f"{logs(store)[0].name}#1"))
+    (store / "tables" / "slot=0000" / witness.NAME).unlink()  # nothing was noted yet
+    leave(store)
+    assert seen(store, readonly=True) == {}
+    with Node.open(str(store), settings=SETTINGS) as node:
+        request = put_request(81, 0)
+        node.answer(*request)
+        assert len(digests(node)) == sum(len(scene.pieces) for scene in request[0].scenes)
+        assert node.store.verify() == []
 
 
 def test_a_torn_checkpoint_is_made_from_the_log_again(store: Path) -> None:
