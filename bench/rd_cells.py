@@ -29,8 +29,9 @@ from geostore.codec import Effort
 _PACKAGE = Path(rd_ours.__file__).parents[1] / "geostore"
 _CODING = tuple(f"coding/{name}.py" for name in ("__init__", "logistic", "planes", "rangecoder", "residual", "sparse"))
 _COMMON = ("codec.py", "certificate.py", "spectral.py", "classical", *_CODING)  # what every cell of ours depends on
-_FOLDERS: dict[str, tuple[str, ...]] = {"klt-av1": (), "klt-dct": ("dct",)}  # and what those of a family do
-_STORED = ("node/encode.py", "vae", "dct")
+_BODIES = ("coding/bodies.py", "coding/bodies.json")
+_FOLDERS: dict[str, tuple[str, ...]] = {"klt-av1": (), "klt-dct": ("dct", *_BODIES)}  # and what those of a family do
+_STORED = ("node/encode.py", "vae", "dct", *_BODIES)
 _COMPILED = "compiled"  # a decorator that changes speed alone
 NEEDS = {"SZ3": "pysz"}
 

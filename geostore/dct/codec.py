@@ -17,6 +17,7 @@ from geostore.classical.fill import fill
 from geostore.classical.payload import DIGEST, Part
 from geostore.classical.quality import share_used
 from geostore.codec import Encoded, Member, Progress, Series, quiet
+from geostore.coding.bodies import longer, shorter
 from geostore.dct.blocks import SIDE, Blocks, Shorts
 from geostore.dct.components import FRACTION, components_of, stored_of
 from geostore.dct.shift import shifts
@@ -25,7 +26,8 @@ from geostore.dct.stream import Doubles, Longs, decode_group, encode_group
 from geostore.errors import Corrupt
 from geostore.raster import Mask, Pixels
 
-MAGIC, VERSION = b"GSDCT", 3  # 1: blocks of SIDE; 2: of any; 3: expected from those beside them too
+# 1: blocks of SIDE; 2: of any; 3: expected from those beside them too; 4: the codec itself as `coding.bodies` packs it
+MAGIC, VERSION = b"GSDCT", 4
 _LAYERS = ("klt", "dct")
 _EMPTY = Encoded(payload=b"", layers=("empty",))
 
@@ -42,19 +44,19 @@ class KltDctCodec(Body):
         step: number of the quantiser's step, see `steps.step_of`.
         dates: rasters of a group at most.
         side: of a block, see `Blocks.least`.
-        beside: see `Blocks.beside`; False for what an older version fitted.
+        version: of its format, at most VERSION; below that for what an older geostore fitted.
     """
 
     family: ClassVar[str] = "klt-dct"
     step: int
     dates: int
     side: int = SIDE
-    beside: bool = True
+    version: int = VERSION
 
     @cached_property
     def blocks(self) -> Blocks:
         """How components are cut."""
-        return Blocks(self.height, self.width, self.side, self.beside)
+        return Blocks(self.height, self.width, self.side, beside=self.version > 2)
 
     # --- encode
 
@@ -161,18 +163,24 @@ class KltDctCodec(Body):
 
     def to_bytes(self) -> bytes:
         """The codec itself: bands, policy, scale and transform."""
-        if self.beside:
-            return self.pack(MAGIC + b"\x03", (self.step, self.dates, self.side))
-        if self.side == SIDE:
-            return self.pack(MAGIC + b"\x01", (self.step, self.dates))
-        return self.pack(MAGIC + b"\x02", (self.step, self.dates, self.side))
+        start = MAGIC + bytes([self.version])
+        told = (self.step, self.dates, self.side)[: _told(self.version)]
+        return start + shorter(self.pack(b"", told)) if self.version > 3 else self.pack(start, told)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> KltDctCodec:
         """The inverse of `to_bytes`. Raises Corrupt or UnsupportedFormat."""
-        version = int.from_bytes(data[len(MAGIC) : len(MAGIC) + 1], "little")
-        known = unpack(data, cls.family, MAGIC, VERSION, ("step", "dates", "side")[: 2 if version == 1 else 3])
-        return cls(**known, beside=version > 2)
+        at = len(MAGIC) + 1
+        version = int.from_bytes(data[at - 1 : at], "little")
+        if version == VERSION:
+            data = data[:at] + longer(data[at:])
+        known = unpack(data, cls.family, MAGIC, VERSION, ("step", "dates", "side")[: _told(version)])
+        return cls(**known, version=version)
+
+
+def _told(version: int) -> int:
+    """How many of step, dates and side a codec of that version tells."""
+    return 2 if version == 1 else 3
 
 
 def _digest(components: Shorts) -> bytes:

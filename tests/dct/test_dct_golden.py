@@ -37,15 +37,16 @@ class Made:
     side: int = 32
     dtype: str = "uint16"
     per_mille: int = 0
-    beside: bool = True
+    version: int = 4
 
 
 MADE = {
-    "long": Made((20, 4, 37, 71), step=52),
-    "smaller": Made((5, 6, 37, 71), step=52, side=16, per_mille=30),
-    "one": Made((5, 1, 33, 100), step=52, dtype="uint8"),
-    "before": Made((5, 2, 69, 40), step=52, beside=False),
-    "wide": Made((5, 1, 150, 251), step=60),
+    "long": Made((20, 4, 37, 71), step=52, version=3),
+    "smaller": Made((5, 6, 37, 71), step=52, side=16, per_mille=30, version=3),
+    "one": Made((5, 1, 33, 100), step=52, dtype="uint8", version=3),
+    "before": Made((5, 2, 69, 40), step=52, version=1),
+    "wide": Made((5, 1, 150, 251), step=60, version=3),
+    "packed": Made((5, 2, 69, 40), step=52),
 }
 POLICY = Policy(mse_max=6e-5, index_mae_max=None)  # some dates need a finer step than is theirs
 
@@ -74,7 +75,7 @@ def drifting_place(made: Made) -> Series:
 def golden_codec(made: Made, series: Series) -> KltDctCodec:
     """What codes it."""
     codec = make_codec(series, POLICY, made.per_mille)
-    return replace(codec, step=made.step, side=made.side, beside=made.beside)
+    return replace(codec, step=made.step, side=made.side, version=made.version)
 
 
 def _write() -> None:
@@ -165,11 +166,12 @@ def test_golden_blocks_are_uneven_and_padded(codecs: dict[str, KltDctCodec]) -> 
         "one": (1, 3, 33, 34),
         "before": (2, 1, 35, 40),
         "wide": (4, 7, 38, 36),
+        "packed": (2, 1, 35, 40),
     }
     for cut in blocks.values():
         assert cut.padded != (cut.height, cut.width)
-    assert [codec.klt.components for codec in codecs.values()] == [4, 6, 1, 2, 1]
-    assert [codec.to_bytes()[5] for codec in codecs.values()] == [3, 3, 3, 1, 3]
+    assert [codec.klt.components for codec in codecs.values()] == [4, 6, 1, 2, 1, 2]
+    assert [codec.to_bytes()[5] for codec in codecs.values()] == [3, 3, 3, 1, 3, 4]
 
 
 def test_golden_long_group_has_every_level(
