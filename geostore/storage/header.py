@@ -14,7 +14,7 @@ from geostore.collection import Collection, collection_from_dict, collection_to_
 from geostore.errors import Conflict, Corrupt, InvalidInput, NotFound, UnsupportedFormat
 from geostore.storage.files import Files
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 HEADER = "geostore.json"
 CHECK = "geostore:check"
 

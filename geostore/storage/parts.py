@@ -9,13 +9,13 @@ import pyarrow.parquet as pq
 
 from geostore.errors import Corrupt
 from geostore.storage.files import digest_of
-from geostore.storage.records import Values, from_arrow, to_arrow
+from geostore.storage.records import ROWS_CHECK, Values, from_arrow, rows_check, to_arrow
 
 _RAW = ("valid", "payload", "data", "vector")  # bytes that are packed already
 _NUMBERS = ("seq", "time_us", "offset", "bytes_lzw", "bytes_jxl")  # near the row before's, or within a narrow range
 _ERRORS = ("mse", "max_error", "mae", "p99")  # whose bytes weigh least plane by plane,
 _LISTS = ("index_errors", "coarser_errors")  # as do those of all values of a list
-_CHECKS = ("checksum", "payload_checksum")
+_CHECK = "payload_checksum"
 
 
 def part_kind(path: str) -> str:
@@ -29,17 +29,20 @@ def part_path(kind: str, data: bytes) -> str:
 
 
 def encode_part(kind: str, rows: Sequence[Values]) -> bytes:
-    """Rows of one kind as a Parquet file: ZSTD, no statistics, no Arrow schema; the columns of the kind only."""
+    """Rows of one kind as a Parquet file: ZSTD, no statistics, no Arrow schema; the columns of the kind only.
+
+    Its metadata holds the check over its rows: the digest in its name covers what was written, not what is read of it.
+    """
     table = to_arrow(kind, rows)
     names = table.column_names
     plain = {n: "DELTA_BINARY_PACKED" for n in names if n in _NUMBERS}
     plain |= {n: "BYTE_STREAM_SPLIT" for n in names if n in _ERRORS}
     plain |= {f"{n}.list.element": "BYTE_STREAM_SPLIT" for n in names if n in _LISTS}
-    dictionary = [n for n in names if n not in (*_RAW, *plain, *_LISTS, *_CHECKS)]
+    dictionary = [n for n in names if n not in (*_RAW, *plain, *_LISTS, _CHECK)]
     out = io.BytesIO()
-    pq.write_table(
-        table,
+    writer = pq.ParquetWriter(
         out,
+        table.schema,
         compression="zstd",
         compression_level=9,
         write_statistics=False,
@@ -47,11 +50,14 @@ def encode_part(kind: str, rows: Sequence[Values]) -> bytes:
         use_dictionary=dictionary,
         column_encoding=plain,
     )
+    with writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({ROWS_CHECK: rows_check(kind, rows)})
     return out.getvalue()
 
 
 def read_part(path: str, data: bytes, where: str) -> list[Values]:
-    """The rows of the part file `data` at `path`, digest and checksums verified.
+    """The rows of the part file `data` at `path`, digest and check verified.
 
     Raises:
         Corrupt: it is not what was written; the message names `where`.

@@ -1,10 +1,10 @@
-"""Rows as columns: what lies in a part file, and the checksums over it."""
+"""Rows as columns: what lies in a part file, and the checks over it."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -88,22 +88,25 @@ EARLIER_COLUMNS: dict[str, tuple[tuple[str, ...], ...]] = {  # of formats 1 and 
 }
 
 
-def schema_of(kind: str) -> Any:
-    """Arrow schema of the part files of one kind, checksum last."""
-    return pa.schema([(name, COLUMNS[name]) for name in (*KIND_COLUMNS[kind], "checksum")])
-
-
 TABLE_SCHEMA = pa.schema([("kind", pa.string()), *COLUMNS.items()])
+ROWS_CHECK = "geostore:rows"  # in the metadata of a part file
+_ROW_CHECK = "checksum"  # the last column of part files of formats 1 to 4
 
 
-def checksum(kind: str, values: Values) -> int:
-    """64 bits over a row's logical content, as a signed integer.
+def rows_check(kind: str, rows: Iterable[Values]) -> str:
+    """16 hexadecimal digits over the logical content of rows, whatever bytes they are stored as.
 
-    xxh3-64 of the MessagePack array [kind, value of each column of the kind but `checksum`, in order], floats as
-    float32, missing values nil.
+    xxh3-64 of their MessagePack arrays, one after the other.
     """
-    packed = msgpack.packb((kind, *values), use_single_float=True)
-    return xxhash.xxh3_64_intdigest(packed) - (1 << 63)
+    state = xxhash.xxh3_64()
+    for values in rows:
+        state.update(_packed(kind, values))
+    return state.hexdigest()
+
+
+def _packed(kind: str, values: Values) -> bytes:
+    """[kind, value of each column of the kind, in order] as MessagePack: floats as float32, missing values nil."""
+    return bytes(msgpack.packb((kind, *values), use_single_float=True))
 
 
 def bytes_checksum(data: bytes) -> int:
@@ -318,27 +321,34 @@ def _json(body: dict[str, Any]) -> str:
 
 
 def to_arrow(kind: str, rows: Sequence[Values]) -> Any:
-    """Rows of one kind as an Arrow table with their checksums."""
-    schema = schema_of(kind)
-    columns = list(zip(*rows, strict=True)) if rows else [()] * (len(schema) - 1)
-    sums = [checksum(kind, values) for values in rows]
-    arrays = [pa.array(c, f.type) for c, f in zip([*columns, sums], schema, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=schema)
+    """Rows of one kind as an Arrow table."""
+    fields = [(name, COLUMNS[name]) for name in KIND_COLUMNS[kind]]
+    columns = list(zip(*rows, strict=True)) if rows else [()] * len(fields)
+    arrays = [pa.array(c, t) for c, (_, t) in zip(columns, fields, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
 
 
 def from_arrow(kind: str, table: Any, where: str) -> list[Values]:
-    """The rows of `table`, each checked against its checksum.
+    """The rows of `table`, held to the check over them; those of an earlier format each to its own.
 
     Raises:
-        Corrupt: columns are missing or a row does not match its checksum; the message names `where` and the row.
+        Corrupt: columns are missing or the rows fail a check; the message names `where`.
     """
-    names = (*KIND_COLUMNS[kind], "checksum")
-    earlier = ([*columns, "checksum"] for columns in EARLIER_COLUMNS.get(kind, ()))
-    if table.column_names not in (list(names), *earlier):
+    names = KIND_COLUMNS[kind]
+    known = [names, *((*columns, _ROW_CHECK) for columns in (names, *EARLIER_COLUMNS.get(kind, ())))]
+    if tuple(table.column_names) not in known:
         raise Corrupt(f"{where}: columns {table.column_names}, wanted {list(names)}; restore it from a backup")
-    rows = list(zip(*(table.column(i).to_pylist() for i in range(table.num_columns)), strict=True))
-    for number, row in enumerate(rows):
-        if checksum(kind, row[:-1]) != row[-1]:
+    rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    if table.column_names[-1] == _ROW_CHECK:
+        return _checked_alone(kind, rows, where)
+    if rows_check(kind, rows) != (table.schema.metadata or {}).get(ROWS_CHECK.encode(), b"").decode():
+        raise Corrupt(f"{where}: its rows do not match their check; restore it from a backup")
+    return rows
+
+
+def _checked_alone(kind: str, rows: Sequence[Values], where: str) -> list[Values]:
+    """Rows without the check each ends with: xxh3-64 of the row, minus 2^63."""
+    for number, (*values, check) in enumerate(rows):
+        if bytes_checksum(_packed(kind, tuple(values))) != check:
             raise Corrupt(f"{where}: row {number} does not match its checksum; restore it from a backup")
-    missing = (None,) * (len(names) - table.num_columns)
-    return [(*row[:-1], *missing) for row in rows]
+    return [(*row[:-1], *(None,) * (len(KIND_COLUMNS[kind]) + 1 - len(row))) for row in rows]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deltalake import CommitProperties, DeltaTable, Field, PostCommitHookProperties, Schema, Transaction
@@ -24,6 +25,7 @@ CHECKPOINT_EVERY = 64
 JOIN_EVERY = 32  # versions between two looks at whether there are
 CROWD = 32  # part files of like size, which are joined
 _JOINED_BYTES_MAX = 2**20  # larger ones are left as they are, until `compact`
+_PANIC = "PanicException"  # of pyo3: no Exception, and cannot be imported
 _SCHEMA = Schema.from_arrow(TABLE_SCHEMA)
 _NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _CONFIGURATION = {"delta.dataSkippingNumIndexedCols": "0", "delta.logRetentionDuration": "interval 7 days"}
@@ -73,11 +75,9 @@ class SlotTable:
         if not there and all(n == log_name(0)[len(LOG) + 1 :] for n in self.files.names(f"{self.root}/{LOG}")):
             return Snapshot()  # no table, or its first log file is torn
         handle = self._open(there[-1] if there else None)  # a torn log file after the last whole one is passed over
-        try:  # what a checkpoint holds is read only now
+        with _reading(self.root):  # what a checkpoint holds is read only now
             version, epoch = handle.version(), handle.transaction_version(EPOCH_APP) or 0
             paths = [path for path, _ in _sizes(handle)]
-        except (DeltaError, ValueError, OSError) as error:
-            raise Corrupt(f"{self.root}: the log does not read ({_first(error)}); restore it from a backup") from error
         seal, skipped, check = self._replay(version, epoch)
         live = tuple(p for p in paths if p not in skipped)
         if live_check(live) != check:
@@ -118,10 +118,8 @@ class SlotTable:
     def _open(self, version: int | None) -> DeltaTable:
         local = self.files.local
         url = str(local / self.root) if local is not None else f"{self.files.url}/{self.root}"
-        try:
+        with _reading(self.root):
             return DeltaTable(url, version=version, storage_options=self.files.options or None)
-        except (DeltaError, OSError, ValueError) as error:
-            raise Corrupt(f"{self.root}: the log does not read ({_first(error)}); restore it from a backup") from error
 
     def _replay(self, version: int, epoch: int) -> tuple[Seal, set[str], str]:
         """From the log files still there: the seal at `version`, what stale commits added, the check of the rest."""
@@ -370,7 +368,18 @@ class SlotTable:
         return max((v for v in found if v <= version), default=-1)
 
 
-def _first(error: Exception) -> str:
+@contextlib.contextmanager
+def _reading(root: str) -> Iterator[None]:
+    """Errors and panics of the Delta library inside the block as Corrupt; a rotten checkpoint may lead to either."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, (DeltaError, OSError, ValueError)) and type(error).__name__ != _PANIC:
+            raise
+        raise Corrupt(f"{root}: the log does not read ({_first(error)}); restore it from a backup") from error
+
+
+def _first(error: BaseException) -> str:
     """The first line: the Delta library may add a backtrace."""
     return str(error).partition("\n")[0]
 

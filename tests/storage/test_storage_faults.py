@@ -18,7 +18,7 @@ from storage_rows import codec, collection, embedding, key, partition, raster, s
 from geostore.durable import TEMPORARY
 from geostore.errors import Corrupt, GeostoreError, StorageFull, UnsupportedFormat
 from geostore.settings import Settings
-from geostore.storage import Store, witness
+from geostore.storage import Store, tables, witness
 from geostore.storage import files as storage_files
 from geostore.storage.follow import VIEW
 from geostore.storage.pack import PAYLOAD_INLINE_MAX
@@ -240,3 +240,16 @@ def test_a_withdrawn_scene_stays_withdrawn_through_every_upkeep(tmp_path):
             assert store.rasters(partition()) == []
     with Store.open(tmp_path / "s") as store:
         assert store.rasters(partition()) == []
+
+
+def test_a_panic_of_the_delta_library_is_damage():
+    """Proves that a panic, which some flipped bits of a checkpoint lead to and is no Exception, becomes Corrupt."""
+
+    class PanicException(BaseException):
+        """As pyo3 names it."""
+
+    said = r"tables/slot=0001: the log does not read \(attempt to divide by zero\)"
+    with pytest.raises(Corrupt, match=said), tables._reading("tables/slot=0001"):
+        raise PanicException("attempt to divide by zero")
+    with pytest.raises(KeyboardInterrupt), tables._reading("tables/slot=0001"):
+        raise KeyboardInterrupt
