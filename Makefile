@@ -3,6 +3,7 @@ VENV ?= .venv
 PY := $(VENV)/bin/python
 PYTHON ?= python3
 DEMO_OUT ?= demo-out
+SIDE_BY_SIDE := -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test lint bench soak clean
 
@@ -26,8 +27,8 @@ lint: $(VENV)/.ok
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-test: lint ## lint, types, layers, then every test that does not need a GPU or hours
-	$(PY) -m pytest -m "not soak" $(PYTEST)
+test: lint ## lint, types, layers, then every test that does not need a GPU or hours, files side by side
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m "not soak" $(SIDE_BY_SIDE) $(PYTEST)
 
 $(VENV)/.bench: $(VENV)/.ok
 	@if command -v uv >/dev/null; then \
