@@ -174,12 +174,11 @@ def _policies(place: Place) -> list[tuple[str, dict[str, float]]]:
             *(("mse", {"mse_max": place.mse_at(psnr)}) for psnr in _PSNR_POLICIES),
             (f"max {MAX_BOUNDS[0]}", {"max_error": MAX_BOUNDS[0]}),
         ]
-    thorough = place.name in THOROUGH
-    out = [("mse", {"mse_max": mse}) for mse in (_MSE_POLICIES if thorough else _MSE_FEW)]
+    out = [("mse", {"mse_max": mse}) for mse in (_MSE_POLICIES if place.name in THOROUGH else _MSE_FEW)]
     if place.series.indices:
         out += [("ndvi", {"index_mae_max": mae}) for mae in _NDVI_POLICIES]
-        out += [(f"max NDVI {b}", {"index_max": b}) for b in (INDEX_BOUNDS if thorough else INDEX_BOUNDS[:1])]
-    return out + [(f"max {b}", {"max_error": b}) for b in (MAX_BOUNDS if thorough else MAX_BOUNDS[:1])]
+        out += [(f"max NDVI {b}", {"index_max": b}) for b in INDEX_BOUNDS]
+    return out + [(f"max {b}", {"max_error": b}) for b in MAX_BOUNDS]
 
 
 def _is_bounded(setting: dict[str, float]) -> bool:

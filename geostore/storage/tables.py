@@ -103,7 +103,7 @@ class SlotTable:
         return there[-1] if there else -1
 
     def read(self, path: str) -> list[Values]:
-        """The rows of one part file, digest and checksums verified.
+        """The rows of one part file, digest and check verified.
 
         Raises:
             Corrupt: the file is missing or is not what was written.
