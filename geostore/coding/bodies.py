@@ -1,6 +1,6 @@
 """What a fitted codec says of itself in few bytes: told beside names and numbers that nearly all of them say alike.
 
-Half of a small place's bytes are else such names: a cell of 1.2 km is a few hundred bytes a date.
+A partition has a codec of its own, and where it has few rasters, names of bands would be a large part of its bytes.
 
 References:
     RFC 8878, section 5: ZSTD frames that refer to a dictionary, here one of raw content.

@@ -45,6 +45,16 @@ def seen(store: Path, *, readonly: bool) -> dict[str, str]:
         return digests(node)
 
 
+def holds_nothing_and_can_be_written(store: Path) -> None:
+    """No raster for readers; a writer puts the first."""
+    assert seen(store, readonly=True) == {}
+    with Node.open(str(store), settings=SETTINGS) as node:
+        request = put_request(81, 0)
+        node.answer(*request)
+        assert len(digests(node)) == sum(len(scene.pieces) for scene in request[0].scenes)
+        assert node.store.verify() == []
+
+
 TEARS: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda data: b"",
     "zeros at its end": lambda data: data[: len(data) // 2] + bytes(len(data) - len(data) // 2),
@@ -76,12 +86,7 @@ def test_a_torn_first_commit_leaves_an_empty_table(store: Path) -> None:
         path.unlink()
     logs(store)[0].write_bytes(b"")
     leave(store)
-    assert seen(store, readonly=True) == {}
-    with Node.open(str(store), settings=SETTINGS) as node:
-        request = put_request(81, 0)
-        node.answer(*request)
-        assert len(digests(node)) == sum(len(scene.pieces) for scene in request[0].scenes)
-        assert node.store.verify() == []
+    holds_nothing_and_can_be_written(store)
 
 
 def test_an_empty_log_file_below_the_last_is_damage(store: Path) -> None:
@@ -129,12 +134,7 @@ def test_a_kill_in_the_first_commit_leaves_an_empty_table(store: Path) -> None:
     logs(store)[0].rename(logs(store)[0].with_name(f"{logs(store)[0].name}#1"))
     (store / "tables" / "slot=0000" / witness.NAME).unlink()  # nothing was noted yet
     leave(store)
-    assert seen(store, readonly=True) == {}
-    with Node.open(str(store), settings=SETTINGS) as node:
-        request = put_request(81, 0)
-        node.answer(*request)
-        assert len(digests(node)) == sum(len(scene.pieces) for scene in request[0].scenes)
-        assert node.store.verify() == []
+    holds_nothing_and_can_be_written(store)
 
 
 def test_a_torn_checkpoint_is_made_from_the_log_again(store: Path) -> None:
