@@ -125,15 +125,16 @@ def _budget(bench: Bench, dataset: Dataset, url: Path) -> None:
 
 
 def _beside_payloads(store: Store) -> tuple[int, int]:
-    """(bytes of tables and streams beyond payloads, masks, vectors and codecs; current rasters)."""
+    """(bytes of tables and streams beyond payloads, what rasters share, masks, vectors, codecs; current rasters)."""
     durable = store.bytes_durable()
     whole = durable["tables"] + durable["blobs/streams"] + durable["blobs/codecs"]
     payloads = count = 0
     for partition in store.partitions():
         payloads += sum(len(row.data) for row in store.generations(partition))
-        for row in store.rasters(partition):
-            payloads += len(row.payload) + len(row.valid) + len(row.vector)
-            count += 1
+        rows = store.rasters(partition)
+        payloads += sum(len(row.payload) + len(row.valid) + len(row.vector) for row in rows)
+        payloads += sum(map(len, {row.shared for row in rows}))
+        count += len(rows)
     return whole - payloads, count
 
 
