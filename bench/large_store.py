@@ -28,7 +28,7 @@ def measure(bench: Bench) -> None:
         with workplace() as folder:
             _fill(folder / "store", bench, stream_bytes)
             with Store.open(folder / "store", readonly=True) as store:
-                needed, rasters = _needed(store)
+                needed, rasters = bytes_needed(store)
                 durable = store.bytes_durable()
         for part, size in durable.items():
             bench.row(rasters=kind, part=part, bytes=size, bytes_a_raster=size / rasters)
@@ -70,7 +70,7 @@ def _mask(rng: np.random.Generator) -> bytes:
     return pack_mask(np.broadcast_to(height <= np.quantile(height, rng.uniform(*SEEN)), (PIXELS, PIXELS)))
 
 
-def _needed(store: Store) -> tuple[int, int]:
+def bytes_needed(store: Store) -> tuple[int, int]:
     """(bytes of payloads, masks and codecs, what rasters share counted once; rasters)."""
     needed = count = 0
     for partition in store.partitions():

@@ -12,6 +12,7 @@ from bench.baselines import LOSSLESS, LOSSY, Errors, Pool, at_error, spend
 from bench.datasets import Dataset, choose
 from bench.filled import codec_rows, raster_row, rows_collection, scene_row
 from bench.harness import Bench, run, workplace
+from bench.large_store import bytes_needed
 from geostore.client import Client
 from geostore.connection import connect
 from geostore.ingest import ingest
@@ -128,14 +129,9 @@ def _beside_payloads(store: Store) -> tuple[int, int]:
     """(bytes of tables and streams beyond payloads, what rasters share, masks, vectors, codecs; current rasters)."""
     durable = store.bytes_durable()
     whole = durable["tables"] + durable["blobs/streams"] + durable["blobs/codecs"]
-    payloads = count = 0
-    for partition in store.partitions():
-        payloads += sum(len(row.data) for row in store.generations(partition))
-        rows = store.rasters(partition)
-        payloads += sum(len(row.payload) + len(row.valid) + len(row.vector) for row in rows)
-        payloads += sum(map(len, {row.shared for row in rows}))
-        count += len(rows)
-    return whole - payloads, count
+    needed, count = bytes_needed(store)
+    vectors = sum(len(row.vector) for p in store.partitions() for row in store.rasters(p, payload=False))
+    return whole - needed - vectors, count
 
 
 def _segment(bench: Bench, url: Path) -> None:

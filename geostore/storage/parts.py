@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from geostore.errors import Corrupt
 from geostore.storage.files import digest_of
-from geostore.storage.records import ROWS_CHECK, Values, from_arrow, rows_check, to_arrow
+from geostore.storage.records import Values, from_arrow, to_arrow
 
 _RAW = ("valid", "payload", "data", "vector")  # bytes that are packed already
 _NUMBERS = ("seq", "time_us", "offset", "bytes_lzw", "bytes_jxl")  # near the row before's, or within a narrow range
@@ -52,7 +52,7 @@ def encode_part(kind: str, rows: Sequence[Values]) -> bytes:
     )
     with writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({ROWS_CHECK: rows_check(kind, rows)})
+        writer.add_key_value_metadata(table.schema.metadata)  # which it leaves out with the Arrow schema
     return out.getvalue()
 
 

@@ -93,7 +93,7 @@ ROWS_CHECK = "geostore:rows"  # in the metadata of a part file
 _ROW_CHECK = "checksum"  # the last column of part files of formats 1 to 4
 
 
-def rows_check(kind: str, rows: Iterable[Values]) -> str:
+def _rows_check(kind: str, rows: Iterable[Values]) -> str:
     """16 hexadecimal digits over the logical content of rows, whatever bytes they are stored as.
 
     xxh3-64 of their MessagePack arrays, one after the other.
@@ -321,11 +321,11 @@ def _json(body: dict[str, Any]) -> str:
 
 
 def to_arrow(kind: str, rows: Sequence[Values]) -> Any:
-    """Rows of one kind as an Arrow table."""
+    """Rows of one kind as an Arrow table, with the check over them in its metadata."""
     fields = [(name, COLUMNS[name]) for name in KIND_COLUMNS[kind]]
     columns = list(zip(*rows, strict=True)) if rows else [()] * len(fields)
     arrays = [pa.array(c, t) for c, (_, t) in zip(columns, fields, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))
+    return pa.Table.from_arrays(arrays, schema=pa.schema(fields, {ROWS_CHECK: _rows_check(kind, rows)}))
 
 
 def from_arrow(kind: str, table: Any, where: str) -> list[Values]:
@@ -341,7 +341,7 @@ def from_arrow(kind: str, table: Any, where: str) -> list[Values]:
     rows = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     if table.column_names[-1] == _ROW_CHECK:
         return _checked_alone(kind, rows, where)
-    if rows_check(kind, rows) != (table.schema.metadata or {}).get(ROWS_CHECK.encode(), b"").decode():
+    if _rows_check(kind, rows) != (table.schema.metadata or {}).get(ROWS_CHECK.encode(), b"").decode():
         raise Corrupt(f"{where}: its rows do not match their check; restore it from a backup")
     return rows
 

@@ -122,7 +122,8 @@ def _noted(path: Path) -> tuple[dict[str, str], int]:
         text, _, check = line.rpartition(b" ")
         if xxhash.xxh3_64_hexdigest(text).encode() == check and text.count(b" ") == 1:
             digest, name = text.decode().split(" ")
-            found.update({} if unfinished(name) else {name: digest})  # stores before 2026-11-23 noted those too
+            if not unfinished(name):  # geostore noted these too, once
+                found[name] = digest
         else:
             damaged += 1
     return found, damaged
