@@ -33,12 +33,12 @@ from geostore.vae.quantize import pack_decoder, pack_encoder
 from geostore.vae.shared import CROP, Draw, Place, Training
 
 STATIC_POLICY = Policy(mse_max=3e-4, index_mae_max=None)  # decides how well the static image is kept
-OWN_STEPS = (1500, 3000)  # where the own decoder is looked at
+OWN_STEPS = (1000, 2000, 4000)  # lengths of a training of the own decoder, each from its start to its end
 SPREAD = (0.6, 1.6)  # steps the own decoder is trained for: it has one rate to serve
 TARGETS = (1.3, 0.8)  # of the place's MSE at which curves are taken
 QUALIFIES = 1.2  # largest unseen/seen MSE of an own decoder that is a fair reference
 LOOKED = 8  # seen dates that curves are taken on
-CELLS = 2  # held-out cells of Peru that get an own decoder
+CELLS = 4  # held-out cells of Peru, of 16, that get an own decoder
 _DELTAS: tuple[Delta, ...] = ("none", "few", "whole")
 
 
@@ -119,8 +119,8 @@ def mse_at(points: Curve, size: float) -> float:
     return float(np.exp(y[i] + (at - x[i]) * (y[i + 1] - y[i]) / max(x[i + 1] - x[i], 1e-9)))
 
 
-def own_codecs(case: Case, steps: Sequence[int], seed: int, folder: Path | None) -> Iterator[tuple[int, VaeCodec]]:
-    """(steps, codec) of a decoder that learns this place alone, at each of `steps`; kept in `folder` for other runs."""
+def own_codec(case: Case, steps: int, seed: int) -> VaeCodec:
+    """A decoder that learns this place alone."""
     seen = case.part(False)
     samples = prepare(seen, "grid", STATIC_POLICY)
     height, width = seen.pixels.shape[2:]
@@ -139,35 +139,27 @@ def own_codecs(case: Case, steps: Sequence[int], seed: int, folder: Path | None)
     static = samples.static.maps(10, layout.padded)[0][:, :height, :width]
     place = Place("own", _tall(residual), _tall(static[None] / 1024)[0])
     draw = Draw([place], {"own": 1.0}, np.random.default_rng(seed), steps=SPREAD)
-    for at in steps:
-        kept = None if folder is None else folder / f"{case.name}-{at}-{seed}.pt"
-        if kept is not None and kept.exists():
-            training.take_up(torch.load(kept, weights_only=True))
-        while training.steps < at:
-            training.step(draw, training.steps / steps[-1])
-        if kept is not None and not kept.exists():
-            torch.save(training.state(), kept)
-        vae = training.kept
-        codec = assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, STATIC_POLICY)
-        yield at, with_prior(codec, seen, rounds=0, seed=seed)
+    while training.steps < steps:
+        training.step(draw, training.steps / steps)
+    vae = training.kept
+    codec = assemble(layout, {**pack_encoder(vae.encoder), **pack_decoder(vae.decoder)}, samples, STATIC_POLICY)
+    return with_prior(codec, seen, rounds=0, seed=seed)
 
 
 def own_curves(
-    case: Case, steps: Sequence[int], seed: int, folder: Path | None, unseen: Series, some: Series
-) -> Iterator[tuple[int, int, Curve, Curve]]:
-    """(steps, bytes of the codec, curve on unseen dates, curve on seen ones), kept in `folder` for other runs."""
-    codecs = own_codecs(case, steps, seed, folder)
-    for at in steps:
-        kept = None if folder is None else folder / f"{case.name}-{at}-{seed}.json"
-        if kept is None or not kept.exists():
-            found = next(codec for reached, codec in codecs if reached == at)
-            curves = curve(found, unseen, case.mse), curve(found, some, case.mse)
-            if kept is not None:
-                kept.write_text(json.dumps([len(found.to_bytes()), *curves]))
-            yield at, len(found.to_bytes()), *curves
-        else:
-            size, reference, learned = json.loads(kept.read_text())
-            yield at, size, [tuple(p) for p in reference], [tuple(p) for p in learned]
+    case: Case, steps: int, seed: int, folder: Path | None, unseen: Series, some: Series
+) -> tuple[int, Curve, Curve]:
+    """Bytes of the own codec, its curve on unseen dates and on seen ones; kept in `folder` for other runs."""
+    kept = None if folder is None else folder / f"{case.name}-{steps}-{seed}.json"
+    if kept is not None and kept.exists():
+        size, reference, learned = json.loads(kept.read_text())
+        return size, [tuple(p) for p in reference], [tuple(p) for p in learned]
+    codec = own_codec(case, steps, seed)
+    found = len(codec.to_bytes()), curve(codec, unseen, case.mse), curve(codec, some, case.mse)
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(json.dumps(found))
+    return found
 
 
 def _tall(values: np.ndarray) -> np.ndarray:
@@ -181,12 +173,15 @@ def measure_case(bench: Bench, case: Case, steps: Sequence[int], own: Path | Non
     seen, unseen = case.part(False), case.part(True)
     some = rd_places.part(seen, np.arange(len(seen)) % max(1, len(seen) // LOOKED) == 0)
     shared = [(delta, *_on_base(case, delta, bench.seed, unseen, some)) for delta in _DELTAS]
-    reference: Curve = []
-    found: dict[str, float] = {}
-    for at, codec_bytes, reference, learned in own_curves(case, steps, bench.seed, own, unseen, some):
-        size = math.sqrt(reference[0][0] * reference[-1][0])  # in the middle of the curve
-        found["own_unseen_over_seen"] = mse_at(reference, size) / mse_at(learned, size)
-        _row(bench, case, "own decoder", at, None, codec_bytes, size, reference, reference, learned)
+    trained = [(at, *own_curves(case, at, bench.seed, own, unseen, some)) for at in steps]
+    *_, reference, learned = trained[-1]
+    size = math.sqrt(reference[0][0] * reference[-1][0])  # in the middle of the longest training's curve
+    found = {
+        "own_unseen_over_seen": mse_at(reference, size) / mse_at(learned, size),
+        "own_last_doubling": mse_at(reference, size) / mse_at(trained[-2][2], size),
+    }
+    for at, codec_bytes, points, learned in trained:
+        _row(bench, case, "own decoder", at, None, codec_bytes, size, reference, points, learned)
     for delta, seconds, delta_bytes, points, learned in shared:
         found[delta] = mse_at(points, size) / mse_at(reference, size)
         found[f"{delta}_bytes"] = float(delta_bytes)
@@ -281,6 +276,8 @@ def _figures(bench: Bench, results: dict[str, tuple[Case, dict[str, float]]]) ->
         ("gap_nothing_fitted", "none", 1.25),
         ("unseen_over_seen", "whole_unseen_over_seen", 1.10),
         ("delta_bytes", "whole_bytes", 1500),
+        ("own_unseen_over_seen", "own_unseen_over_seen", QUALIFIES),
+        ("own_last_doubling", "own_last_doubling", None),
     ]
     for kind, chosen in (("real", fair), ("synthetic", {n: f for n, (c, f) in results.items() if not c.real})):
         for key, field, bar in wanted:
