@@ -7,6 +7,7 @@ Sentinel-2 scene of Virginia (CC0), and scenes made here. What is held out is na
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +16,12 @@ from scipy import ndimage
 
 from bench.datasets import DATA
 from geostore.codec import Series
-from geostore.collection import Policy
 from geostore.raster import Band, Bands
 from geostore.scene.landscape import NAMES_UM
 from geostore.scene.synthetic import Synthetic
-from geostore.vae.fit import prepare
+from geostore.vae.codec import CHAIN
 from geostore.vae.shared import Place
+from geostore.vae.teach import places_of
 
 SIDE = 96  # pixels of a place
 GUARD = 32  # pixels between what is held out and what is trained on
@@ -41,6 +42,7 @@ NAMES = {
         *("cirrus", "swir16", "swir22"),
     ),
 }
+_EXAMPLES = 3  # synthetic places that a prior is learned from; twice as many of a real scene with invented seasons
 Images = npt.NDArray[np.float32]
 _SOURCES = dict(
     zip(
@@ -72,25 +74,37 @@ def places(bands: int, rng: np.random.Generator) -> Iterator[Place]:
         stored = reflectance(NAMES[13]).to_stored(np.stack([*seasons(rng, image, NAMES[13], 12)]))
         kept = [NAMES[13].index(n) for n in seen.names]
         yield _place("seasons", stored[:, kept] if bands == 4 else stored, seen, rng)
-    names = NAMES[4] if bands == 4 else tuple(n for n in NAMES[13] if n != "cirrus")
     for seed in range(1000, 1036):
-        yield _place("synthetic", synthetic(seed, names, bands), reflectance(NAMES[bands]), rng)
+        yield _place("synthetic", synthetic(seed, _made(bands), bands), reflectance(NAMES[bands]), rng)
 
 
 def _place(kind: str, stored: npt.NDArray[np.generic], bands: Bands, rng: np.random.Generator) -> Place:
-    """What a codec leaves to its network, at a bound drawn at random: it decides how well the static image is kept."""
-    series = Series(
-        pixels=stored,
-        valid=np.ones((len(stored), *stored.shape[2:]), np.bool_),
-        times_us=np.arange(len(stored), dtype=np.int64),
-        bands=bands,
-    )
-    policy = Policy(mse_max=float(np.exp(rng.uniform(np.log(1e-4), np.log(1e-3)))), index_mae_max=None)
-    samples = prepare(series, "grid", policy)
-    left = np.stack([samples.residual(t) for t in range(len(series))])
-    return Place(
-        kind, left.astype(np.float16), (samples.static.maps(10, stored.shape[2:])[0] / 1024).astype(np.float16)
-    )
+    return places_of([_series(stored, bands)], kind, rng)[0]
+
+
+def _series(stored: npt.NDArray[np.generic], bands: Bands) -> Series:
+    """Dates without a mask."""
+    times = np.arange(len(stored), dtype=np.int64)
+    return Series(pixels=stored, valid=np.ones((len(stored), *stored.shape[2:]), np.bool_), times_us=times, bands=bands)
+
+
+def examples(bands: int, rng: np.random.Generator) -> Iterator[Series]:
+    """Some places of each kind, which a base learns from what its latents are like."""
+    if bands == 4:
+        for stack in [*islice(naip(), 0, None, 13), *islice(peru(), 0, None, 7)]:
+            yield _series(stack, counts(NAMES[4]))
+    seen = reflectance(NAMES[bands])
+    kept = [NAMES[13].index(n) for n in seen.names]
+    for image in islice(virginia(bands, rng), 2 * _EXAMPLES):
+        stored = reflectance(NAMES[13]).to_stored(np.stack([*seasons(rng, image, NAMES[13], CHAIN)]))
+        yield _series(stored[:, kept], seen)
+    for seed in range(1000, 1000 + _EXAMPLES):
+        yield _series(synthetic(seed, _made(bands), bands)[:CHAIN], seen)
+
+
+def _made(bands: int) -> tuple[str, ...]:
+    """The bands that synthetic scenes have of a base's."""
+    return NAMES[4] if bands == 4 else tuple(n for n in NAMES[13] if n != "cirrus")
 
 
 def crops(

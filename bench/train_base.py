@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bench.base_places import HELD_OUT, NAMES, places
-from bench.base_prior import base_prior
-from geostore.vae.base import Base, pack_base
-from geostore.vae.model import Layout
-from geostore.vae.shared import CROP, Draw, Place, Training, base_of
+from bench.base_places import HELD_OUT, NAMES, examples, places
+from geostore.vae.base import Base
+from geostore.vae.shared import Draw, Place, Training
+from geostore.vae.teach import finished, layout_of, taken_up, train
 
 SHARES = {"real": 0.45, "seasons": 0.4, "synthetic": 0.15}
-_GRID = Layout(
-    mode="grid", bands=4, height=CROP, width=CROP, channels=8, widths=(64, 48, 32, 16), encoder=(32, 48), hidden=16
-)
-LAYOUTS = {4: _GRID, 13: replace(_GRID, bands=13, channels=12, widths=(64, 48, 32, 24), encoder=(40, 48))}
 SLOTS = {
     4: (("blue", "swir16"), ("green",), ("red",), ("nir", "nir08")),
     13: tuple((name,) for name in NAMES[13]),
@@ -41,7 +34,6 @@ SUBSETS: dict[int, list[list[int]]] = {
         [i for i, n in enumerate(NAMES[13]) if n.startswith("rededge") or n in ("nir08", "swir16", "swir22")],
     ],
 }
-_SAVED_S = 60.0  # between two checkpoints
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -49,21 +41,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     asked = _asked(argv)
     asked.folder.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)
-    training = Training(LAYOUTS[asked.bands], asked.seed)
-    saved = asked.folder / "state.pt"
-    if saved.exists():
-        training.take_up(torch.load(saved, weights_only=True))
+    saved, about = asked.folder / "state.pt", {"bands": asked.bands, "seed": asked.seed}
+    training = taken_up(layout_of(asked.bands), asked.seed, saved, about)
     if asked.export is not None:
         asked.export.write_bytes(_base(training, asked).data)
         return
     rng = np.random.default_rng((asked.seed, training.steps))
     draw = Draw(_places(asked), SHARES, rng, SUBSETS[asked.bands])
-    _run(training, draw, saved, asked.seconds)
+
+    def show() -> None:
+        shown = " ".join(f"{k} {v:.4f}" for k, v in training.shown.items())
+        print(f"{training.steps} steps {training.seconds:.0f} s {shown}", flush=True)
+
+    train(training, draw, asked.seconds, saved, about, show)
 
 
 def _asked(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("bands", type=int, choices=sorted(LAYOUTS))
+    parser.add_argument("bands", type=int, choices=sorted(SLOTS))
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=3600.0, help="of one core, in all runs together")
     parser.add_argument("--export", type=Path, help="write the base as it stands to this file, and train no further")
@@ -89,9 +84,8 @@ def _base(training: Training, asked: argparse.Namespace) -> Base:
         "loss": {name: round(value, 4) for name, value in training.shown.items()},
         "command": f"python -m bench.train_base {asked.bands} --folder WORK --seconds {asked.seconds:.0f}",
     }
-    bare = base_of(training.kept, SLOTS[asked.bands], card)
-    prior = base_prior(bare, asked.seed).to_tensors()
-    return pack_base(bare.layout, bare.slots, card, {**bare.tensors, **prior})
+    series = examples(asked.bands, np.random.default_rng(asked.seed))
+    return finished(training, SLOTS[asked.bands], card, series, asked.seed)
 
 
 def _places(asked: argparse.Namespace) -> list[Place]:
@@ -103,23 +97,6 @@ def _places(asked: argparse.Namespace) -> list[Place]:
     with np.load(kept) as arrays:
         names = [n.removesuffix("/map") for n in arrays if n.endswith("/map")]
         return [Place(n.split("/")[1], arrays[f"{n}/residual"], arrays[f"{n}/map"]) for n in names]
-
-
-def _run(training: Training, draw: Draw, saved: Path, seconds: float) -> None:
-    last = time.process_time()
-    unsaved = 0.0
-    while training.seconds < seconds:
-        training.step(draw, training.seconds / seconds)
-        now = time.process_time()
-        training.seconds += now - last
-        unsaved, last = unsaved + now - last, now
-        if training.steps % 100 == 0:
-            shown = " ".join(f"{k} {v:.4f}" for k, v in training.shown.items())
-            print(f"{training.steps} steps {training.seconds:.0f} s {shown}", flush=True)
-        if unsaved > _SAVED_S or training.seconds >= seconds:
-            torch.save(training.state(), saved.with_suffix(".new"))
-            saved.with_suffix(".new").replace(saved)
-            unsaved = 0.0
 
 
 if __name__ == "__main__":

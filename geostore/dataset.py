@@ -57,7 +57,7 @@ def build(
     if len({i.key.partition for i in infos}) != 1:
         raise InvalidInput(f"a dataset is of one partition, not {len({i.key.partition for i in infos})}; choose one")
     names = infos[0].bands.names if bands is None else infos[0].bands.select(list(bands)).names
-    loader = _Loader(infos, fetch, _union([i.grid for i in infos]), cache_bytes)
+    loader = _Loader(infos, fetch, union([i.grid for i in infos]), cache_bytes)
     variables: dict[str, Any] = {
         name: _lazy(_Values(loader, position), *_describe(infos[0].bands.items[infos[0].bands.index(name)], product))
         for position, name in enumerate(names)
@@ -78,7 +78,7 @@ def build(
     return xr.Dataset(variables, {**_space(loader.grid), **_times(infos)}, about)
 
 
-def _union(grids: Sequence[Grid]) -> Grid:
+def union(grids: Sequence[Grid]) -> Grid:
     """The smallest grid that holds all of them; they share one lattice."""
     first = grids[0]
     offsets = [first.offset_of(g) for g in grids]

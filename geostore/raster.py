@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -206,3 +206,26 @@ class Raster:
     def valid_fraction(self) -> float:
         """Share of pixels that may be used, 0..1."""
         return float(self.valid.mean())
+
+
+def stacked(rasters: Sequence[Raster], corners: Sequence[tuple[int, int]]) -> tuple[Pixels, Mask]:
+    """Rasters of one lattice and the same bands on the smallest box that holds them all.
+
+    Args:
+        rasters: at least one.
+        corners: (row, col) of the first pixel of each, on any common grid.
+
+    Returns:
+        (T, B, H, W) stored values, 0 where a raster has no pixel, and (T, H, W) bool, False there.
+    """
+    (top, left), bands = np.min(corners, axis=0), rasters[0].bands
+    at = [
+        np.s_[..., row - top : row - top + raster.grid.height, col - left : col - left + raster.grid.width]
+        for raster, (row, col) in zip(rasters, corners, strict=True)
+    ]
+    shape = max(s[1].stop for s in at), max(s[2].stop for s in at)
+    pixels = np.zeros((len(rasters), len(bands), *shape), bands.dtype)
+    valid = np.zeros((len(rasters), *shape), np.bool_)
+    for i, raster in enumerate(rasters):
+        pixels[i][at[i]], valid[i][at[i]] = raster.pixels, raster.valid
+    return pixels, valid

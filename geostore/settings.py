@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     workers: int = Field(0, ge=0, le=256, description="Fit workers; 0 means one for each core.")
     fit_steps: int = Field(1500, ge=0, le=1_000_000, description="Optimiser steps per partition at most.")
     fit_seconds: float | None = Field(None, gt=0, description="Wall-clock limit per partition while fitting.")
+    bases: Path | None = Field(
+        None, description="Folder of bases of your own, which fits share before those that ship."
+    )
     seed: int = Field(0, ge=0, description="Seed of everything random.")
     text_encoder: str = Field("", description="What `words` are compared by; the best installed, if empty.")
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto, cpu or cuda.")

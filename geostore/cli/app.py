@@ -9,6 +9,7 @@ import typer
 import geostore
 from geostore.cli import (
     backup,
+    base,
     bench,
     cancel,
     changes,
@@ -62,6 +63,7 @@ for _panel, _verbs in _PANELS.items():
     for _verb in _verbs:
         app.command(name=_verb.__name__, rich_help_panel=_panel)(verb(_verb))
 app.add_typer(bench.app, name="bench", rich_help_panel="Look")
+app.add_typer(base.app, name="base", rich_help_panel="The main road")
 app.add_typer(index.app, name="index", rich_help_panel="Search")
 app.add_typer(config.app, name="config", rich_help_panel="Set up")
 app.add_typer(keys.app, name="keys", rich_help_panel="Set up")

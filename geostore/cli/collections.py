@@ -8,7 +8,7 @@ from geostore.cli import show
 from geostore.cli.session import Session
 
 if TYPE_CHECKING:
-    from geostore.collection import Collection
+    from geostore.collection import Collection, Policy
 
 
 def collections(session: Session) -> None:
@@ -26,12 +26,11 @@ def collections(session: Session) -> None:
 
 def _row(c: Collection) -> tuple[Any, ...]:
     bands = "; ".join(f"{group}: {', '.join(b.names)}" for group, b in c.groups.items())
-    return c.name, c.version, c.product, c.precision, bands, bounds(c)
+    return c.name, c.version, c.product, c.precision, bands, bounds(c.policy)
 
 
-def bounds(collection: Collection) -> str:
-    """The bounds of a collection's policy in one line."""
-    p = collection.policy
+def bounds(p: Policy) -> str:
+    """What a policy bounds, in one line."""
     limits = {
         "MSE": p.mse_max,
         "mean error": p.mae_max,

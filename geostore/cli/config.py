@@ -24,7 +24,7 @@ def config_show(session: Session) -> None:
 
 def config_check(session: Session) -> None:
     """Check the settings, and that the files they name are there; exit code 2 or 4 if not."""
-    for name in ("keys", "client_key"):
+    for name in ("keys", "client_key", "bases"):
         path = getattr(session.settings, name)
         if path is not None and not path.exists():
             raise NotFound(f"setting {name!r} names {str(path)!r}, which is not there; correct it or make it")

@@ -29,7 +29,9 @@ def estimate(
     """What ingest and fit would cost and give. Reads a few cells, fits one in small, writes nothing."""
     from geostore.cli.declared import find_collection
     from geostore.estimate import estimate as look
+    from geostore.node.lending import offer_bases
 
+    offer_bases(session.settings.bases)
     with contextlib.nullcontext() if session.is_unnamed or session.is_new else session.reader() as client:
         chosen = find_collection(collection or session.settings.collection, client)
     with session.progress("estimate") as progress:

@@ -16,7 +16,7 @@ from geostore.collection import Collection
 from geostore.lossless import SMALL
 from geostore.partition.grid import cell_grid, owned
 from geostore.partition.split import Split, cut, footprint, scene_cells
-from geostore.raster import Grid
+from geostore.raster import Grid, stacked
 from geostore.scene import Scene
 from geostore.storage import pack_mask
 
@@ -144,20 +144,12 @@ def _measured(split: Split | None, covered: int) -> Look:
 def _series(splits: Sequence[tuple[int, Split]], collection: Collection, group: str) -> tuple[Series, Grid]:
     """The rasters on the box of them all, oldest first, and that box."""
     splits = sorted(splits, key=lambda item: item[0])
+    pixels, valid = stacked([s.raster for _, s in splits], [(s.row, s.col) for _, s in splits])
     top, left = min(s.row for _, s in splits), min(s.col for _, s in splits)
-    height = max(s.row + s.raster.grid.height for _, s in splits) - top
-    width = max(s.col + s.raster.grid.width for _, s in splits) - left
-    bands = collection.groups[group]
-    pixels = np.zeros((len(splits), len(bands), height, width), bands.dtype)
-    valid = np.zeros((len(splits), height, width), np.bool_)
-    for i, (_, s) in enumerate(splits):
-        rows = slice(s.row - top, s.row - top + s.raster.grid.height)
-        cols = slice(s.col - left, s.col - left + s.raster.grid.width)
-        pixels[i, :, rows, cols], valid[i, rows, cols] = s.raster.pixels, s.raster.valid
     times = np.array([t for t, _ in splits], np.int64)
     indices = collection.indices_of(group)
-    series = Series(pixels=pixels, valid=valid, times_us=times, bands=bands, indices=indices)
-    return series, splits[0][1].cell.window(top, left, height, width)
+    series = Series(pixels=pixels, valid=valid, times_us=times, bands=collection.groups[group], indices=indices)
+    return series, splits[0][1].cell.window(top, left, *valid.shape[1:])
 
 
 def half_interval(samples: Sequence[Sample], name: str, cells: int) -> float:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -22,7 +22,7 @@ from geostore.keys import PartitionKey
 from geostore.node.declared import check_fittable
 from geostore.node.decode import exact_row, read_original
 from geostore.node.encode import Fitted, encode_series, families_lent, fit_series
-from geostore.node.lending import Lending
+from geostore.node.lending import Lending, offer_bases
 from geostore.node.survey import Survey
 from geostore.node.workers import Workers
 from geostore.query import messages
@@ -34,6 +34,7 @@ from geostore.storage.stacks import Stack, read_stack, stack_path, write_stack
 
 if TYPE_CHECKING:
     from geostore.node.node import Node
+    from geostore.vae.base import Base
 
 _POLL_S = 0.2
 _STATE = "fit"  # a stack lives for one fit
@@ -72,6 +73,7 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
         Cancelled: `progress` said so; partitions committed before stay fitted.
         Unavailable: a worker was killed; run it again.
     """
+    bases = offer_bases(node.settings.bases)
     partitions = _wanted(node, request)
     survey = Survey(node, partitions)
     chosen = [p for p in partitions if request.refit or p in survey.waiting]
@@ -85,7 +87,7 @@ def fit(node: Node, request: messages.Fit, arrays: tuple[Array, ...], progress: 
     workers = request.workers or node.settings.workers or os.cpu_count() or 1
     summary: dict[str, Any] = {"partitions": 0, "fitted": 0, "encoded": 0, "lossless": 0, "rasters": 0}
     begun = time.monotonic()
-    lending = Lending(node, survey.counts, chosen)
+    lending = Lending(node, survey.counts, chosen, bases)
     for plan, fitted in _run(node, chosen, effort, lending, request.refit, min(workers, max(len(chosen), 1)), progress):
         with node.changing:
             _commit(node, plan, fitted)
@@ -188,7 +190,7 @@ def _run(
     scratch = Scratch("stacks")
     context = multiprocessing.get_context("spawn")
     reports = context.Queue()
-    pool = Workers(workers, initializer=_begin_worker, initargs=(reports,))
+    pool = Workers(workers, initializer=_begin_worker, initargs=(reports, lending.bases))
     running: dict[Future[Fitted | None], Plan] = {}
     shares: dict[str, float] = {}
     todo, done = iter(chosen), 0
@@ -244,12 +246,16 @@ def _drain(reports: Any, shares: dict[str, float]) -> str:
         what = f"{step} {partition}"
 
 
-def _begin_worker(reports: Any) -> None:
+def _begin_worker(reports: Any, bases: Sequence[Base]) -> None:
     global _worker_queue
     _worker_queue = reports
     import torch
 
+    from geostore.vae.base import offer
+
     torch.set_num_threads(1)
+    for base in bases:
+        offer(base)
 
 
 def fit_partition(work: Work) -> Fitted | None:

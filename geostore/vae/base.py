@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from geostore.codec import Lend
-from geostore.errors import Corrupt, NotFound, UnsupportedFormat
+from geostore.errors import Corrupt, GeostoreError, InvalidInput, NotFound, UnsupportedFormat
 from geostore.vae.model import Layout, decoder_layers
 from geostore.vae.prior import Prior
 
@@ -90,16 +91,18 @@ class Base:
         try:
             size = int.from_bytes(data[:8], "little")
             header = json.loads(json.loads(data[8 : 8 + size])["__metadata__"]["geostore"])
-            tensors = load(data)
-        except (SafetensorError, ValueError, KeyError, TypeError) as error:
+            version = int(header.get("version", 0))
+            if version <= VERSION:
+                fields: dict[str, Any] = {
+                    k: tuple(v) if isinstance(v, list) else v for k, v in header["layout"].items()
+                }
+                slots = tuple(tuple(s) for s in header["slots"])
+                return cls(data=data, layout=Layout(**fields), slots=slots, card=header["card"], tensors=load(data))
+        except (SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise Corrupt(f"a base of {len(data)} bytes does not open: {error}; restore the store") from error
-        if header.get("version", 0) > VERSION:
-            raise UnsupportedFormat(
-                f"base format {header['version']} is newer than {VERSION}, the newest read here; upgrade geostore"
-            )
-        fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in header["layout"].items()}
-        slots = tuple(tuple(s) for s in header["slots"])
-        return cls(data=data, layout=Layout(**fields), slots=slots, card=header["card"], tensors=tensors)
+        raise UnsupportedFormat(
+            f"base format {version} is newer than {VERSION}, the newest read here; upgrade geostore"
+        )
 
 
 def pack_base(layout: Layout, slots: Sequence[Sequence[str]], card: Mapping[str, Any], tensors: Frozen) -> Base:
@@ -198,9 +201,40 @@ def shipped() -> tuple[Base, ...]:
     return tuple(sorted(found, key=lambda b: (b.layout.bands, b.digest)))
 
 
+def from_folder(folder: Path) -> list[Base]:
+    """The bases that lie in `folder` as *.safetensors, by name.
+
+    Raises:
+        InvalidInput: there is no such folder, no base in it, or a file that does not read as one, which is named.
+    """
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        what = "holds no *.safetensors" if folder.is_dir() else "is no folder"
+        raise InvalidInput(f"bases = {str(folder)!r} {what}; `geostore base train` makes one, or leave the setting out")
+    found = []
+    for file in files:
+        try:
+            found.append(Base.from_bytes(file.read_bytes()))
+        except GeostoreError as error:
+            raise InvalidInput(f"{file}, where the setting bases looks, is no base ({error}); take it out") from error
+    return found
+
+
+_offered: dict[str, Base] = {}  # by digest
+
+
+def offer(base: Base) -> None:
+    """Have the fits of this process share this base too, before those that ship."""
+    _offered[base.digest] = base
+
+
 def find(names: Sequence[str], held: Sequence[Base] = ()) -> tuple[Base, tuple[int, ...]] | None:
-    """The base with the fewest slots that takes these bands, and the slot of each; `held` ones before shipped ones."""
-    for base in (*sorted(held, key=lambda b: b.layout.bands), *shipped()):
+    """The base that fits of these bands share, and the slot of each band.
+
+    One of `held`; if none of them takes the bands, the one with the fewest slots of those that were offered and those
+    that ship, an offered one before one that ships with as many.
+    """
+    for base in (*held, *sorted((*_offered.values(), *shipped()), key=lambda b: b.layout.bands)):
         planes = base.planes_of(names)
         if planes is not None:
             return base, planes
@@ -208,12 +242,12 @@ def find(names: Sequence[str], held: Sequence[Base] = ()) -> tuple[Base, tuple[i
 
 
 def lookup(digest: str, lend: Lend | None = None) -> Base:
-    """The base of that digest: the package's, or what `lend` gives.
+    """The base of that digest: the package's, one that was offered, or what `lend` gives.
 
     Raises:
         NotFound: nobody has it.
     """
-    known = next((base for base in shipped() if base.digest == digest), None)
+    known = next((base for base in (*shipped(), *_offered.values()) if base.digest == digest), None)
     if known is not None:
         return known
     try:

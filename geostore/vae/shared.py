@@ -25,6 +25,7 @@ WEIGHT = 0.17  # of a band's squared error, in bits per pixel, at step 1: the sl
 RATE = 2e-3  # of the optimiser, at first
 _WORTH = -1.25  # bits and error together grow by this power of the step; each rate then counts alike
 _AVERAGED = 0.999
+Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -33,13 +34,15 @@ class Place:
 
     Attributes:
         kind: of the place, for `Shares`.
-        residual: (T, B, H, W) float16, what the static image leaves, in units of the place's scale.
+        residual: (T, B, H, W) float16, what the static image leaves, in units of the place's scale; 0 where masked.
         map: (B, H, W) float16, the static map at full resolution.
+        valid: (T, H, W) bool, the pixels that count; None: all of them.
     """
 
     kind: str
     residual: npt.NDArray[np.float16]
     map: npt.NDArray[np.float16]
+    valid: npt.NDArray[np.bool_] | None = None
 
 
 class SharedVae(Vae):
@@ -100,45 +103,50 @@ class Draw:
         weights = np.array([self.shares[k] for k in self.kinds])
         self.weights = weights / weights.sum()
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def batch(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """One step's input.
 
         Returns:
             Residuals (PLACES * DATES, B, CROP, CROP), maps (PLACES, B, CROP, CROP), base-2 logarithms of steps
-            (PLACES * DATES, 1, 1, 1), and (B,) 1 for the bands that are there.
+            (PLACES * DATES, 1, 1, 1), (B,) 1 for the bands that are there, and (PLACES * DATES, 1, CROP, CROP) 1 for
+            the pixels that count.
         """
         there = np.ones(self.places[0].map.shape[0], np.float32)
         if self.subsets:
             there[:] = 0
             there[list(self.subsets[int(self.rng.integers(len(self.subsets)))])] = 1
         drawn = [self._crop(there) for _ in range(PLACES)]
-        residual = torch.from_numpy(np.concatenate([r for r, _ in drawn]))
-        maps = torch.from_numpy(np.stack([m for _, m in drawn]))
+        residual, counted = (torch.from_numpy(np.concatenate([d[i] for d in drawn])) for i in (0, 2))
+        maps = torch.from_numpy(np.stack([m for _, m, _ in drawn]))
         low, high = (math.log2(s) for s in self.steps)
         log_step = self.rng.uniform(low, high, (len(residual), 1, 1, 1)).astype(np.float32)
-        return residual, maps, torch.from_numpy(log_step), torch.from_numpy(there)
+        return residual, maps, torch.from_numpy(log_step), torch.from_numpy(there), counted
 
-    def _crop(self, there: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    def _crop(self, there: Floats) -> tuple[Floats, Floats, Floats]:
         rng = self.rng
         kind = list(self.kinds)[rng.choice(len(self.kinds), p=self.weights)]
         place = self.kinds[kind][rng.integers(len(self.kinds[kind]))]
         dates = rng.choice(len(place.residual), DATES, replace=len(place.residual) < DATES)
         top, left = (int(rng.integers(n - CROP + 1)) for n in place.map.shape[1:])
-        residual = place.residual[dates, :, top : top + CROP, left : left + CROP]
-        cut = place.map[:, top : top + CROP, left : left + CROP]
+        window = np.s_[..., top : top + CROP, left : left + CROP]
+        counted = np.ones((DATES, 1, CROP, CROP), np.float16)
+        if place.valid is not None:
+            counted[:, 0] = place.valid[dates][window]
         turns, mirrored = int(rng.integers(4)), bool(rng.integers(2))
-        both = [np.rot90(a, turns, axes=(-2, -1)) for a in (residual, cut)]
-        residual, cut = (a[..., ::-1] if mirrored else a for a in both)
+        each = (place.residual[dates][window], place.map[window], counted)
+        turned = [np.rot90(a, turns, axes=(-2, -1)) for a in each]
+        residual, cut, counts = (a[..., ::-1] if mirrored else a for a in turned)
         varied = math.exp(rng.normal(0, 0.1)) / _spread(place.residual, there)
-        return _kept(residual, there, varied), _kept(cut, there, 1 / _spread(place.map[None], there))
+        maps = _kept(cut, there, 1 / _spread(place.map[None], there))
+        return _kept(residual, there, varied), maps, np.ascontiguousarray(counts, np.float32)
 
 
-def _kept(values: npt.NDArray[np.float16], there: npt.NDArray[np.float32], factor: float) -> npt.NDArray[np.float32]:
+def _kept(values: npt.NDArray[np.float16], there: Floats, factor: float) -> Floats:
     """(..., B, h, w) float32, contiguous, scaled; 0 in bands that are not there."""
     return np.ascontiguousarray(values.astype(np.float32) * (there * np.float32(factor))[:, None, None])
 
 
-def _spread(values: npt.NDArray[np.float16], there: npt.NDArray[np.float32]) -> float:
+def _spread(values: npt.NDArray[np.float16], there: Floats) -> float:
     """What dividing (T, B, H, W) by the spread over some bands would have to make up for; 1 with all of them."""
     if there.all():
         return 1.0
@@ -147,11 +155,12 @@ def _spread(values: npt.NDArray[np.float16], there: npt.NDArray[np.float32]) -> 
 
 
 def loss_of(
-    vae: SharedVae, residual: Tensor, maps: Tensor, log_step: Tensor, there: Tensor
+    vae: SharedVae, residual: Tensor, maps: Tensor, log_step: Tensor, there: Tensor, counted: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss of one batch, (N,) squared errors in units of the scale, and (N,) bits per pixel."""
+    """The loss of one batch, (N,) squared errors in units of the scale, and (N,) bits per pixel, masked ones too."""
     decoded, bits = vae(residual, maps, log_step)
-    error = ((decoded - residual) ** 2 * there[:, None, None]).mean(dim=(1, 2, 3)) * (len(there) / there.sum())
+    weight = there[:, None, None] * counted
+    error = ((decoded - residual) ** 2 * weight).mean(dim=(1, 2, 3)) * (len(there) / there.sum())
     step = torch.exp2(log_step.reshape(-1))
     loss = (bits + WEIGHT * there.sum() * step**-2 * error) / step**_WORTH
     return loss.mean(), error.detach(), bits.detach()

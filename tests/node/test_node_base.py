@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from test_node import BANDS, CELL, COLLECTION, decode, put, series
 
 from geostore.codec import Effort, Series, quiet
-from geostore.collection import collection_to_dict
+from geostore.collection import Policy, collection_to_dict
 from geostore.errors import NotFound
 from geostore.keys import PartitionKey
 from geostore.node import Node
 from geostore.node.encode import Fitted, encode_series
 from geostore.node.fit import _commit, _plan
-from geostore.node.lending import Lending
+from geostore.node.lending import Lending, offer_bases
 from geostore.query import messages
 from geostore.settings import Settings
 from geostore.vae import base as bases
@@ -113,3 +115,67 @@ def shipped_bytes(made: Series) -> bytes:
     codec = borrow_codec(made, policy=COLLECTION.policy, effort=Effort())
     assert codec is not None
     return codec.borrowed.base.data
+
+
+def moving(dates: int) -> Series:
+    """Something broad comes and goes: what a network is good for."""
+    pixels, valid = series(dates, 48, 48)
+    fields = ndimage.gaussian_filter(np.random.default_rng(5).normal(size=(dates, 1, 48, 48)), (0, 0, 6, 6))
+    change = 400 * fields / fields.std() * np.array([1, 0.9, 1.2, -1.5])[None, :, None, None]
+    stored = np.clip(pixels + change, 1, 20_000).astype(np.uint16)
+    return Series(pixels=stored, valid=valid, times_us=np.arange(dates, dtype=np.int64), bands=BANDS)
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> bases.Base:
+    """A base of one's own in a folder: the one that ships under another title, so that it is as good."""
+    ships, _ = bases.find(BANDS.names)
+    base = bases.pack_base(ships.layout, ships.slots, {"title": "own"}, ships.tensors)
+    (tmp_path / "bases").mkdir()
+    (tmp_path / "bases" / "own.safetensors").write_bytes(base.data)
+    return base
+
+
+@pytest.fixture
+def unoffered(monkeypatch) -> None:
+    """What a test offers is forgotten after it."""
+    monkeypatch.setattr(bases, "_offered", {})
+
+
+@pytest.mark.usefixtures("unoffered")
+def test_fits_share_a_base_of_ones_own_before_those_that_ship(own: bases.Base, tmp_path: Path) -> None:
+    """Proves that workers choose a base from the setting's folder, and that its store is read without it."""
+    policy = Policy(mse_max=5e-4, index_mae_max=None, rivals=())
+    settings = Settings(workers=1, fit_steps=0, bases=tmp_path / "bases")
+    made = moving(6)
+    with Node.open(str(tmp_path / "store"), settings=settings, create=True) as node:
+        node.answer(messages.PutCollection(collection=collection_to_dict(replace(COLLECTION, policy=policy))))
+        for t in range(6):
+            put(node, t, made.pixels[t], made.valid[t])
+        plan = _plan(node, PARTITION, Effort(), False, tmp_path)
+        assert plan is not None
+        codec = borrow_codec(made, policy=policy, effort=Effort(), held=[own])
+        assert codec is not None
+        offer_bases(settings.bases)
+        kept = encode_series(codec, made, policy, quiet)
+        _commit(node, plan, Fitted(family="vae", codec=codec.to_bytes(), rasters=tuple(kept), facts={}))
+        node.answer(messages.Fit(refit=True))
+        fitted = node.store.codec(PARTITION)
+        assert (fitted.generation, fitted.facts["networks"]) == (2, own.digest)
+        seen = [decode(node, t)[1] for t in range(6)]
+    bases._offered.clear()
+    with Node.open(str(tmp_path / "store"), settings=Settings(workers=1), readonly=True) as reader:
+        for t in range(6):
+            np.testing.assert_array_equal(decode(reader, t)[1], seen[t])
+
+
+@pytest.mark.usefixtures("unoffered")
+def test_a_store_that_holds_the_shipped_base_still_pays_for_ones_own(
+    node: Node, own: bases.Base, tmp_path: Path
+) -> None:
+    """Proves that what is paid for is the base that a fit would borrow, not any base of the same bands."""
+    fit_on_a_base(node, tmp_path)
+    held = offer_bases(tmp_path / "bases")
+    assert [base.digest for base in held] == [own.digest]
+    assert Lending(node, {}, [PARTITION]).share(PARTITION) == 0.0
+    assert Lending(node, {}, [PARTITION], held).share(PARTITION) == 1.0

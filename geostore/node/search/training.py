@@ -23,7 +23,7 @@ from geostore.node.search.models import head_from_bytes
 from geostore.node.search.sampling import LABELS, Floats, Ints
 from geostore.node.workers import Workers
 from geostore.query.messages import Progress
-from geostore.raster import Bands
+from geostore.raster import Bands, stacked
 from geostore.storage import RasterRow
 
 if TYPE_CHECKING:
@@ -57,12 +57,7 @@ def series_of(node: Node, partitions: Sequence[PartitionKey], bands: Bands, *, s
 
 def _series(node: Node, rows: Sequence[RasterRow], bands: Bands) -> Series:
     """What rows of one partition decode to, on the box of them all."""
-    top, left = min(r.row for r in rows), min(r.col for r in rows)
-    shape = max(r.row + r.height for r in rows) - top, max(r.col + r.width for r in rows) - left
-    pixels, valid = np.zeros((len(rows), len(bands), *shape), bands.dtype), np.zeros((len(rows), *shape), np.bool_)
-    for i, (row, (_, raster)) in enumerate(zip(rows, read_rows(node, rows), strict=True)):
-        at = np.s_[row.row - top : row.row - top + row.height, row.col - left : row.col - left + row.width]
-        pixels[(i, slice(None), *at)], valid[(i, *at)] = raster.pixels, raster.valid
+    pixels, valid = stacked([raster for _, raster in read_rows(node, rows)], [(r.row, r.col) for r in rows])
     return Series(pixels=pixels, valid=valid, times_us=np.array([r.key.time_us for r in rows], np.int64), bands=bands)
 
 
