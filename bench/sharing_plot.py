@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 _INK, _FAINT, _OWN = "#1c2430", "#dfe3e8", "#e9a03b"
 _BASES = {"none": ("#8a8a8a", ":"), "few": ("#2a9d8f", "--"), "whole": ("#d1495b", "-")}
@@ -24,28 +23,29 @@ def draw(rows: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
     for number, name in enumerate(places):
         axes = figure.add_subplot(height, min(_COLUMNS, len(places)), number + 1)
         own = sorted(_of(rows, name, "own decoder"), key=lambda r: r["steps"])
-        axes.plot([r["steps"] for r in own], [r["mse_unseen"] for r in own], "o-", color=_OWN, label="own decoder")
+        steps = [r["steps"] for r in own]
+        axes.plot(steps, [_shown(r["mse_unseen"]) for r in own], "o-", color=_OWN, label="own decoder")
         axes.plot(
-            [r["steps"] for r in own], [r["mse_seen"] for r in own], "o--", color=_OWN, lw=0.9, ms=3, label="own, seen"
+            steps, [_shown(r["mse_seen"]) for r in own], "o--", color=_OWN, lw=0.9, ms=3, label="own, on seen dates"
         )
         for delta, (colour, dashes) in _BASES.items():
             for row in _of(rows, name, f"base, delta {delta}"):
                 kept = f"base, {row['bytes_codec_or_delta']:,} B of delta" if delta != "none" else "base as it is"
-                axes.axhline(row["mse_unseen"], color=colour, ls=dashes, label=kept)
+                axes.axhline(_shown(row["mse_unseen"]), color=colour, ls=dashes, label=kept)
         axes.set_xscale("log", base=2)
         axes.set_xticks(steps, [f"{at:,}" for at in steps])
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)))
-        axes.yaxis.set_minor_locator(NullLocator())
-        axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.2g}"))
         axes.set_title(f"{name}, {own[-1]['bytes_a_raster']:,.0f} bytes a raster", fontsize=9, color=_INK)
         axes.set_xlabel("steps of the own decoder", fontsize=8)
-        axes.set_ylabel("MSE n1, unseen dates, equal bytes", fontsize=8)
+        axes.set_ylabel("MSE n1 at equal bytes, 1e-4", fontsize=8)
         axes.tick_params(labelsize=7)
         axes.grid(color=_FAINT, lw=0.6)
         axes.legend(fontsize=6.5, frameon=False)
     figure.savefig(path, dpi=_DPI)
     return path
+
+
+def _shown(mse: float) -> float:
+    return mse * 1e4
 
 
 def _of(rows: Sequence[Mapping[str, Any]], place: str, decoder: str) -> list[Mapping[str, Any]]:
