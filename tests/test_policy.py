@@ -109,7 +109,7 @@ def test_toml_declares_them(tmp_path):
     assert (policy.mse_max, policy.mae_max, policy.p99_max, policy.domain) == (None, 0.004, 0.02, "log")
     assert policy.index_bounds("NDVI") == IndexBounds(mae_max=0.02)
     assert policy.index_bounds("NDWI") == IndexBounds(p99_max=0.1)
-    said = bounds(load_collection(path))
+    said = bounds(load_collection(path).policy)
     assert "mean error <= 0.004, p99 <= 0.02" in said
     assert "NDVI mean <= 0.02, NDWI p99 <= 0.1, domain log" in said
 
