@@ -35,7 +35,8 @@ from geostore.vae.shared import CROP, Draw, Training
 from geostore.vae.teach import place_of
 
 STATIC_POLICY = Policy(mse_max=3e-4, index_mae_max=None)  # decides how well the static image is kept
-OWN_STEPS = (1000, 2000, 4000, 8000)  # lengths of a training of the own decoder, each from its start to its end
+OWN_STEPS = (1000, 2000, 4000, 8000, 16000)  # lengths of a training of the own decoder, each from start to end
+SYNTHETIC_STEPS = OWN_STEPS[:3]  # of generated dates, which no figure with a bar is of
 GAIN, PATIENCE = 0.02, 2  # a length is not doubled after so many that gained less over the best before
 SPREAD = (0.6, 1.6)  # steps the own decoder is trained for: it has one rate to serve
 TARGETS = (1.3, 0.8)  # of the place's MSE at which curves are taken
@@ -266,7 +267,6 @@ def main(bench: Bench) -> None:
     """All places, then the figures."""
     own = bench.options.pop("own", None)  # where it lies is no part of the result
     chosen = bench.options.get("places")
-    steps = (20, 40) if bench.quick else OWN_STEPS
     results = {}
     for case in cases(bench.quick):
         if find(case.series.bands.names) is None:
@@ -275,6 +275,7 @@ def main(bench: Bench) -> None:
         if chosen and case.name not in chosen:
             bench.row(place=case.name, not_shown="left out of this run")
             continue
+        steps = (20, 40) if bench.quick else OWN_STEPS if case.real else SYNTHETIC_STEPS
         results[case.name] = case, measure_case(bench, case, steps, own)
         case, found = results[case.name]
         if not _fair(case, found):
