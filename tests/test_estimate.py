@@ -11,6 +11,7 @@ import pytest
 
 from geostore.collection import Collection, Policy
 from geostore.connection import connect
+from geostore.errors import NotInstalled
 from geostore.estimate import estimate, sampling, totals
 from geostore.estimate.sampling import Look, Sample, half_interval
 from geostore.ingest import ingest
@@ -40,6 +41,13 @@ def test_a_cloudy_series_comes_out_within_the_intervals(tmp_path: Path, monkeypa
         seen = status["bytes"][name if name == "stored" else f"source_{name}"]
         print(f"{name}: {low} to {high} expected, {seen} seen")
         assert low <= seen <= high, name
+
+
+def test_a_codec_family_that_is_not_here_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    """Proves that a policy which no fit here could keep is refused with the collection's name, as a fit refuses it."""
+    collection = Collection(name="place", groups={"40m": CLOUDY.bands}, policy=Policy(rivals=("klt-avl",)))
+    with pytest.raises(NotInstalled, match="collection 'place': policy rivals names 'klt-avl'.*nearest is klt-av1"):
+        estimate([tmp_path / "nothing"], collection)
 
 
 def test_intervals_hold_the_truth_as_often_as_they_say() -> None:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from geostore.amounts import quotient
 from geostore.client.steps import BATCH_BYTES
-from geostore.codec import RawCodec, quiet
+from geostore.codec import Families, RawCodec, quiet
 from geostore.collection import Collection
 from geostore.dht.ring import slot_of
 from geostore.errors import BadScene
 from geostore.estimate.sampling import VALUES_MAX, Sample, half_interval, look_at, places_of, read_middle, spread
 from geostore.node.acquisition import check_one_time
+from geostore.node.declared import check_families
 from geostore.node.pilot import RASTERS_MAX, SIDE_MAX, Pilot, pilot
 from geostore.query.messages import SCENES_MAX
 from geostore.scene import Scene, SceneSource, find_scenes, open_scene
@@ -138,9 +139,10 @@ def estimate(
         progress: told (what, share).
 
     Raises:
-        BadScene: there is no scene, or one cannot be taken in.
+        BadScene: there is no scene, or one cannot be taken in. NotInstalled: no such codec family as the policy names.
         InvalidInput: one time is given for several scenes, and one of them tells another; an ingest refuses that too.
     """
+    check_families(collection, Families.installed())
     found = list(find_scenes([str(s) for s in sources], collection))
     if not found:
         raise BadScene(f"no scene found in {[str(s) for s in sources]}; name files, folders, globs or STAC items")

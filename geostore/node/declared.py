@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
+from geostore.codec import Families
 from geostore.collection import Collection
 from geostore.errors import GeostoreError, NotInstalled
 from geostore.keys import PartitionKey
@@ -22,7 +23,7 @@ def check_declared(node: Node, collection: Collection) -> None:
         NotInstalled: its policy names a codec family that this node does not have.
     """
     collection.check_indices()
-    _check_families(node, collection)
+    check_families(collection, node.families)
 
 
 def check_fittable(node: Node, partitions: Iterable[PartitionKey]) -> None:
@@ -35,18 +36,19 @@ def check_fittable(node: Node, partitions: Iterable[PartitionKey]) -> None:
         collection = node.store.collection(name)
         try:
             collection.indices_of(group)
-            _check_families(node, collection)
+            check_families(collection, node.families)
         except GeostoreError as error:
             raise type(error)(f"{error}; or fit others alone: `geostore fit --collection NAME`") from None
 
 
-def _check_families(node: Node, collection: Collection) -> None:
-    known, policy = node.families.items, collection.policy
+def check_families(collection: Collection, families: Families) -> None:
+    """Raise NotInstalled if the collection's policy names a codec family that is not among these."""
+    known, policy = families.items, collection.policy
     for field, name in (("codec", policy.codec), *(("rivals", rival) for rival in policy.rivals)):
         if name not in known:
             near = get_close_matches(name, known, 1)
             raise NotInstalled(
-                f"collection {collection.name!r}: policy {field} names {name!r}, no codec family of this node"
+                f"collection {collection.name!r}: policy {field} names {name!r}, no codec family here"
                 f"{f'; the nearest is {near[0]}' if near else ''}; it has {', '.join(sorted(known))}: declare one of "
                 "these, or install its package on the node"
             )

@@ -60,7 +60,7 @@ def test_what_cannot_be_measured_is_refused_over_the_wire(
     [
         (
             Policy(codec="nope"),
-            "collection 'farm': policy codec names 'nope', no codec family of this node; it has klt",
+            "collection 'farm': policy codec names 'nope', no codec family here; it has klt",
         ),
         (
             Policy(rivals=("klt-avl",)),
