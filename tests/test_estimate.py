@@ -46,7 +46,7 @@ def test_a_cloudy_series_comes_out_within_the_intervals(tmp_path: Path, monkeypa
 def test_a_codec_family_that_is_not_here_is_refused_before_anything_is_read(tmp_path: Path) -> None:
     """Proves that a policy which no fit here could keep is refused with the collection's name, as a fit refuses it."""
     collection = Collection(name="place", groups={"40m": CLOUDY.bands}, policy=Policy(rivals=("klt-avl",)))
-    with pytest.raises(NotInstalled, match="collection 'place': policy rivals names 'klt-avl'.*nearest is klt-av1"):
+    with pytest.raises(NotInstalled, match=r"collection 'place': policy rivals names 'klt-avl'.*nearest is klt-av1"):
         estimate([tmp_path / "nothing"], collection)
 
 
