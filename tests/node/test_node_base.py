@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
-from test_node import BANDS, CELL, COLLECTION, decode, put, series
+from test_node import BANDS, CELL, COLLECTION, decode, key, put, series
 
+from geostore.certificate import measure
 from geostore.codec import Effort, Series, quiet
 from geostore.collection import Policy, collection_to_dict
 from geostore.errors import NotFound
@@ -34,19 +35,22 @@ def node(tmp_path: Path):
         yield node
 
 
-def fit_on_a_base(node: Node, folder: Path) -> tuple[str, list[np.ndarray]]:
-    """Put three dates, commit a codec on the shipped base as a fit would; its digest, and what decodes."""
-    pixels, valid = series(3)
-    for t in range(3):
-        put(node, t, pixels[t], valid[t])
+def fit_on_a_base(
+    node: Node, folder: Path, made: Series | None = None, policy: Policy = COLLECTION.policy, held: tuple = ()
+) -> tuple[str, list[np.ndarray]]:
+    """Put `made` (three smooth dates), commit a codec on a base as a fit would; its digest, and what decodes."""
+    if made is None:
+        pixels, valid = series(3)
+        made = Series(pixels=pixels, valid=valid, times_us=np.arange(3, dtype=np.int64), bands=BANDS)
+    for t in range(len(made)):
+        put(node, t, made.pixels[t], made.valid[t])
     plan = _plan(node, PARTITION, Effort(), False, folder)
     assert plan is not None
-    made = Series(pixels=pixels, valid=valid, times_us=np.arange(3, dtype=np.int64), bands=BANDS)
-    codec = borrow_codec(made, policy=COLLECTION.policy, effort=Effort())
+    codec = borrow_codec(made, policy=policy, effort=Effort(), held=held)
     assert codec is not None
-    kept = encode_series(codec, made, COLLECTION.policy, quiet)
+    kept = encode_series(codec, made, policy, quiet)
     _commit(node, plan, Fitted(family="vae", codec=codec.to_bytes(), rasters=tuple(kept), facts={}))
-    return codec.borrowed.base.digest, [decode(node, t)[1] for t in range(3)]
+    return codec.borrowed.base.digest, [decode(node, t)[1] for t in range(len(made))]
 
 
 def test_the_base_lies_in_the_store_and_is_counted_once(node: Node, tmp_path: Path) -> None:
@@ -126,6 +130,23 @@ def moving(dates: int) -> Series:
     return Series(pixels=stored, valid=valid, times_us=np.arange(dates, dtype=np.int64), bands=BANDS)
 
 
+def test_a_preview_is_gain_and_level_of_the_static_image(node: Node, tmp_path: Path) -> None:
+    """Proves that a preview decodes the first layer alone, with errors of its own that a reader's budget may allow."""
+    made = moving(4)
+    _, whole = fit_on_a_base(node, tmp_path, made, Policy(mse_max=5e-4, index_mae_max=None))
+    for t in range(4):
+        facts, pixels, _ = decode(node, t, "preview")
+        assert (facts["tier"], facts["layers"]) == ("preview", "gain")
+        errors = [measure(made.pixels[t], p, made.valid[t], BANDS, ()).mse for p in (pixels, whole[t])]
+        assert errors[0] > 2 * errors[1]
+        assert errors[0] <= facts["certificate"]["mse"] <= errors[0] * (1 + 1 / 128)
+        for factor, tier in ((1.01, "preview"), (0.99, "embedding")):
+            budget = {"mse": factor * facts["certificate"]["mse"]}
+            reply = node.answer(messages.Decode(keys=[key(t)], within=budget))
+            assert reply.fields["rasters"][0]["tier"] == tier
+            np.testing.assert_array_equal(reply.arrays[0], pixels if tier == "preview" else whole[t])
+
+
 @pytest.fixture
 def own(tmp_path: Path) -> bases.Base:
     """A base of one's own in a folder: the one that ships under another title, so that it is as good."""
@@ -150,15 +171,8 @@ def test_fits_share_a_base_of_ones_own_before_those_that_ship(own: bases.Base, t
     made = moving(6)
     with Node.open(str(tmp_path / "store"), settings=settings, create=True) as node:
         node.answer(messages.PutCollection(collection=collection_to_dict(replace(COLLECTION, policy=policy))))
-        for t in range(6):
-            put(node, t, made.pixels[t], made.valid[t])
-        plan = _plan(node, PARTITION, Effort(), False, tmp_path)
-        assert plan is not None
-        codec = borrow_codec(made, policy=policy, effort=Effort(), held=[own])
-        assert codec is not None
         offer_bases(settings.bases)
-        kept = encode_series(codec, made, policy, quiet)
-        _commit(node, plan, Fitted(family="vae", codec=codec.to_bytes(), rasters=tuple(kept), facts={}))
+        fit_on_a_base(node, tmp_path, made, policy, (own,))
         node.answer(messages.Fit(refit=True))
         fitted = node.store.codec(PARTITION)
         assert (fitted.generation, fitted.facts["networks"]) == (2, own.digest)
