@@ -43,8 +43,8 @@ def tables(result: Mapping[str, Any]) -> str:
     rows = result["rows"]
     parts = [
         _figures(result["figures"]),
-        "Unseen dates, the smallest of our families over the best classical codec; without masks, which both pay alike; "
-        "and with our own `klt-av1` counted among the classical codecs:\n\n" + _ratios(rows),
+        "Unseen dates, the smallest of our families over the best classical codec; without masks, "
+        "which both pay alike; and with our own `klt-av1` counted among the classical codecs:\n\n" + _ratios(rows),
         "Bytes of the whole series, everything counted but networks that places share:\n\n" + _sizes(rows, _SIZES),
         "8-bit and index series, bytes at a PSNR over the 1-99 % range:\n\n" + _sizes(rows, _DECIBELS),
         "A bound that holds for every value, the smallest codec of ours and of others:\n\n" + _bounds(rows),

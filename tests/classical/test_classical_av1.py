@@ -73,8 +73,8 @@ def test_a_unit_is_a_picture(stream: bytes) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 8])
 @pytest.mark.parametrize("kind", ["obu", "ivf"])
-def test_any_decoder_reads_the_stream(tmp_path: Path, stream: bytes, kind: str, threads: int) -> None:
-    """Written as an OBU or an IVF file, it decodes to the same samples at any number of threads."""
+def test_a_decoder_of_others_reads_the_stream(tmp_path: Path, stream: bytes, kind: str, threads: int) -> None:
+    """As an OBU or an IVF file FFmpeg opens it and dav1d decodes the same samples, as AV1 asks of every decoder."""
     path = tmp_path / f"stream.{kind}"
     path.write_bytes(with_delimiters(stream) if kind == "obu" else ivf(stream))
     assert plain(path, threads) == digest(decode_frames(stream, COUNT, SHAPE))
