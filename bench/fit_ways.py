@@ -24,15 +24,15 @@ def measure(bench: Bench, layout: Layout, tensors: Frozen, places: Sequence[Less
     crops, count = fitting._batch(), len(places)  # noqa: SLF001 - what a fit's step sees
     together, one = fitting.deltas, Deltas(layout, tensors, 1, whole=True)
     names = [n for n, p in one.named_parameters() if p.requires_grad]
-    ways: dict[str, Callable[[], object]] = {
+    ways: dict[str, Callable[[], Grads]] = {
         "loop": lambda: _loop(one, crops, count),
         "grouped": lambda: _grads(together, crops),
         "vmap": lambda: _vmap(one, crops, count),
     }
-    found = {"loop": _loop(one, crops, count), "grouped": _grads(together, crops), "vmap": _vmap(one, crops, count)}
+    found = {way: step() for way, step in ways.items()}
     scale = max(float(found["loop"][n].abs().max()) for n in names)
     apart = max(float((found[w][n] - found["loop"][n]).abs().max()) for w in ways for n in names) / scale
-    seconds = interleaved(ways, rounds=1 if bench.quick else ROUNDS)
+    seconds = interleaved(dict(ways), rounds=1 if bench.quick else ROUNDS)
     ratios = {way: ratio(seconds[way], seconds["loop"]) for way in ("grouped", "vmap")}
     bench.row(step_of_px=side, places=count, loop_s=sum(seconds["loop"]) / ROUNDS, gradients_apart=apart, **ratios)
     for way, value in ratios.items():
