@@ -234,6 +234,18 @@ def _against_best(bench: Bench, found: Found) -> None:
         _median(bench, f"unseen_bytes_{key}.pixels", known, found, None, f"the same, {_BARE}")
 
 
+def compared(bench: Bench, found: Found, one: Comparison) -> None:
+    """A row a place and a figure an MSE: bytes of unseen dates over the classical codec's, masks counted and not."""
+    targets = {key: target for key, target in _UNSEEN_TARGETS.items() if target[0] is UNSEEN}
+    for end, points, said in (("", found, ""), (".pixels", without_masks(found), f", {_BARE}")):
+        of = {key: {p.name: _ratio(points, p, one, *target) for p in found.places} for key, target in targets.items()}
+        for place in found.places:
+            bench.row(place=place.name, over=one.against + said, **{key: v[place.name] for key, v in of.items()})
+        for key, ratios in of.items():
+            known = {name: ratio for name, ratio in ratios.items() if ratio is not None}
+            _median(bench, f"unseen_bytes_{key}{end}", known, found, None, one.against + said)
+
+
 def without_masks(found: Found) -> Found:
     """The same points, their unseen dates without masks, which every codec that is compared pays alike."""
     out: list[Point] = []

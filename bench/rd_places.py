@@ -75,6 +75,12 @@ def part(series: Series, dates: npt.NDArray[np.bool_]) -> Series:
     return replace(series, pixels=series.pixels[dates], valid=series.valid[dates], times_us=series.times_us[dates])
 
 
+FRESH = (
+    "synthetic-soft-new",
+    "synthetic-fields-new",
+)  # that no decision was or may be taken on; see `bench.rate_distortion_fresh`
+
+
 def load(name: str) -> Place | None:
     """The place `name`; None where its data are not on this machine."""
     title, make, table = _PLACES[name]
@@ -86,7 +92,7 @@ def load(name: str) -> Place | None:
 
 def names(*, quick: bool) -> list[str]:
     """Names of the places to measure; only a small synthetic one when `quick`."""
-    return ["synthetic-small"] if quick else [name for name in _PLACES if name != "synthetic-small"]
+    return ["synthetic-small"] if quick else [n for n in _PLACES if n not in ("synthetic-small", *FRESH)]
 
 
 def _series(
@@ -199,6 +205,16 @@ _PLACES: dict[str, tuple[str, Callable[[], Series | None], Table]] = {
     "peru-b": ("Landsat, Pucallpa, 8-bit: 8 dates, 4 bands, 96 px at 90 m", lambda: _peru(140, 300), "other"),
     "peru-c": ("Landsat, Pucallpa, 8-bit: 8 dates, 4 bands, 96 px at 90 m", lambda: _peru(240, 520), "other"),
     "modis": ("MOD13Q1 NDVI, Sinop: 392 dates, 1 band, 40 px at 232 m", _modis, "other"),
+    "synthetic-soft-new": (
+        "synthetic soft patches of another seed: 48 dates, 4 bands, 128 px, clouds masked",
+        lambda: _synthetic(128, 48, "soft", 101),
+        "reflectance",
+    ),
+    "synthetic-fields-new": (
+        "synthetic fields, roads, town of another seed: 32 dates, 4 bands, 128 px, clouds masked",
+        lambda: _synthetic(128, 32, "fields", 102),
+        "reflectance",
+    ),
     "synthetic-small": (
         "synthetic soft patches: 5 dates, 4 bands, 48 px, clouds masked",
         lambda: _synthetic(48, 5, "soft"),

@@ -310,7 +310,7 @@ def _figures(bench: Bench, results: dict[str, tuple[Case, dict[str, float]]]) ->
                 bar=bar if kind == "real" else None,
                 better="lower",
                 baseline=f"the place's own decoder, equal bytes, unseen dates; {', '.join(chosen) or 'not shown'}",
-                n=len(values),
+                n=max(len(values), 1),
             )
 
 

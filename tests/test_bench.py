@@ -24,6 +24,7 @@ BENCHES = (
     "similar_daemon",
     "similar_faiss",
     "rate_distortion",
+    "rate_distortion_fresh",
     "sizing",
     "sizing_networks",
     "seams",
