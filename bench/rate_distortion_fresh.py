@@ -1,8 +1,8 @@
 """`klt-dct` against the best classical codec at synthetic places that nobody looked at while it was made.
 
-`python -m bench.rate_distortion_fresh --work FOLDER`. The places of `bench.rate_distortion` were on the table as decisions
-on the codec were taken; these are drawn by the same generator with other seeds, and nothing may ever be decided on them.
-One quality for all dates, unseen dates, as in that bench. Twenty minutes of two cores.
+`python -m bench.rate_distortion_fresh --work FOLDER`. The places of `bench.rate_distortion` were on the table as
+decisions on the codec were taken; these are drawn by the same generator with other seeds, and nothing may ever be
+decided on them. One quality for all dates, unseen dates, as in that bench. Twenty minutes of two cores.
 """
 
 from __future__ import annotations
