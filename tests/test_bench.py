@@ -29,6 +29,7 @@ BENCHES = (
     "sizing_networks",
     "seams",
     "loss_terms",
+    "own_encoder",
     "retrieval",
     "across",
 )
