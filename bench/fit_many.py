@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from bench import fit_store, fit_ways, rd_places
+from bench import fit_store, rd_places
 from bench.harness import Bench, run, workplace
 from geostore.codec import Effort, Series, quiet
 from geostore.collection import Policy
@@ -27,7 +27,6 @@ from geostore.vae.shared import pyramid
 
 PLACES, STEPS = 64, 20
 SIDES = (32,)  # pixels
-STEP_SIDES = (16, 32, 64)  # of one step, by each way that was tried
 
 
 def place(seed: int, side: int, dates: int, step_days: float) -> Series:
@@ -65,7 +64,6 @@ def left_over(layout: Layout, tensors: Frozen, places: list[Lesson], deltas: lis
 def main(bench: Bench) -> None:
     """Each size in turn, then a store."""
     _deltas(bench)
-    _ways(bench)
     bench.write()
     long = place(bench.seed, SIDES[0], *((3, 40) if bench.quick else (48, 10)))
     fit_store.delta_share(bench, long, Policy(mse_max=1e-4, rivals=()))
@@ -78,7 +76,10 @@ def _deltas(bench: Bench) -> None:
     for side in SIDES[:1] if bench.quick else SIDES:
         few = count if side <= 32 else count // 4
         places = lessons(side, few)
-        layout, tensors = _shared(side)
+        found = find(("blue", "green", "red", "nir"))
+        assert found is not None
+        base, planes = found
+        layout, tensors = base.narrowed(planes, side, side), base.taken(planes)
 
         def fit(chosen: list[Lesson], seed: int = bench.seed) -> list[dict[str, np.ndarray]]:
             return fit_deltas(layout, tensors, chosen, whole=True, steps=steps, seed=seed, progress=quiet)  # noqa: B023
@@ -115,20 +116,6 @@ def _deltas(bench: Bench) -> None:
             better="lower",
             baseline="mean squared error left by the deltas fitted one after the other",
         )
-
-
-def _ways(bench: Bench) -> None:
-    for side in STEP_SIDES[:1] if bench.quick else STEP_SIDES:
-        few = 3 if bench.quick else PLACES if side <= 32 else PLACES // 4
-        fit_ways.measure(bench, *_shared(side), lessons(side, few), side)
-
-
-def _shared(side: int) -> tuple[Layout, dict[str, np.ndarray]]:
-    """The shipped base for the bands of synthetic places."""
-    found = find(("blue", "green", "red", "nir"))
-    assert found is not None
-    base, planes = found
-    return base.narrowed(planes, side, side), base.taken(planes)
 
 
 if __name__ == "__main__":

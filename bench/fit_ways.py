@@ -1,4 +1,4 @@
-"""One optimiser step of many places' deltas: place by place, grouped as a fit does it, and by torch.vmap."""
+"""One step of many places' deltas: place by place, grouped as a fit does it, by torch.vmap: `python -m bench.fit_ways`."""
 
 from __future__ import annotations
 
@@ -8,18 +8,30 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from bench.harness import Bench, interleaved, ratio
+from bench.fit_many import PLACES, lessons
+from bench.harness import Bench, interleaved, ratio, run
 from geostore.vae.adapt import Deltas, Lesson, _Crops, _Fitting
-from geostore.vae.base import Frozen
+from geostore.vae.base import find
 from geostore.vae.device import Device
-from geostore.vae.model import Layout
 
 ROUNDS = 5
+SIDES = (16, 32, 64)  # pixels
 Grads = dict[str, Tensor]  # (P, ...) by parameter
 
 
-def measure(bench: Bench, layout: Layout, tensors: Frozen, places: Sequence[Lesson], side: int) -> None:
+def measure(bench: Bench) -> None:
+    """Each size in turn, synthetic places."""
+    for side in SIDES[:1] if bench.quick else SIDES:
+        few = 3 if bench.quick else PLACES if side <= 32 else PLACES // 4
+        _size(bench, lessons(side, few), side)
+
+
+def _size(bench: Bench, places: Sequence[Lesson], side: int) -> None:
     """Seconds of forward and backward pass of one step, each way on the same crops; a row, and ratios to the loop."""
+    shared = find(("blue", "green", "red", "nir"))
+    assert shared is not None
+    base, planes = shared
+    layout, tensors = base.narrowed(planes, side, side), base.taken(planes)
     fitting = _Fitting(layout, tensors, places, Device.named("cpu"), whole=True, seed=bench.seed)
     crops, count = fitting._batch(), len(places)  # noqa: SLF001 - what a fit's step sees
     together, one = fitting.deltas, Deltas(layout, tensors, 1, whole=True)
@@ -78,3 +90,8 @@ def _vmap(one: Deltas, crops: _Crops, count: int) -> Grads:
     seen = tuple(s[:, None] for s in crops.seen)
     found: Grads = vmap(grad(loss))(moving, parts[0], seen, *parts[1:])
     return {name: g.flatten(0, 1) for name, g in found.items()}
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    run(measure, "fit_ways")

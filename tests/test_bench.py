@@ -30,6 +30,7 @@ BENCHES = (
     "seams",
     "loss_terms",
     "own_encoder",
+    "fit_ways",
     "retrieval",
     "across",
 )
