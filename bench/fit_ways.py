@@ -1,4 +1,4 @@
-"""A step of many places' deltas: place by place, grouped as a fit does it, by torch.vmap: `python -m bench.fit_ways`."""
+"""A step of many places' deltas: one by one, grouped as a fit does it, by torch.vmap: `python -m bench.fit_ways`."""
 
 from __future__ import annotations
 
