@@ -21,7 +21,7 @@ from geostore.scene.landscape import NAMES_UM
 from geostore.scene.synthetic import Synthetic
 from geostore.vae.codec import CHAIN
 from geostore.vae.shared import Place
-from geostore.vae.teach import places_of
+from geostore.vae.teach import some_place
 
 SIDE = 96  # pixels of a place
 GUARD = 32  # pixels between what is held out and what is trained on
@@ -68,18 +68,14 @@ def places(bands: int, rng: np.random.Generator) -> Iterator[Place]:
     """Every place of the base of 4 or 13 bands."""
     if bands == 4:
         for stack in [*naip(), *peru()]:
-            yield _place("real", stack, counts(NAMES[4]), rng)
+            yield some_place("real", _series(stack, counts(NAMES[4])), rng)
     for image in virginia(bands, rng):
         seen = reflectance(NAMES[bands])
         stored = reflectance(NAMES[13]).to_stored(np.stack([*seasons(rng, image, NAMES[13], 12)]))
         kept = [NAMES[13].index(n) for n in seen.names]
-        yield _place("seasons", stored[:, kept] if bands == 4 else stored, seen, rng)
+        yield some_place("seasons", _series(stored[:, kept] if bands == 4 else stored, seen), rng)
     for seed in range(1000, 1036):
-        yield _place("synthetic", synthetic(seed, _made(bands), bands), reflectance(NAMES[bands]), rng)
-
-
-def _place(kind: str, stored: npt.NDArray[np.generic], bands: Bands, rng: np.random.Generator) -> Place:
-    return places_of([_series(stored, bands)], kind, rng)[0]
+        yield some_place("synthetic", _series(synthetic(seed, _made(bands), bands), reflectance(NAMES[bands])), rng)
 
 
 def _series(stored: npt.NDArray[np.generic], bands: Bands) -> Series:

@@ -19,7 +19,7 @@ from geostore.collection import Policy
 from geostore.raster import Grid
 from geostore.scene.synthetic import GRID, Synthetic
 from geostore.vae.adapt import Lesson, fit_deltas
-from geostore.vae.base import Frozen, changed, find
+from geostore.vae.base import Frozen, Tensors, changed, find
 from geostore.vae.borrow import borrow_codec, lesson_of
 from geostore.vae.model import Layout
 from geostore.vae.quantize import unpack_decoder, unpack_encoder
@@ -45,6 +45,14 @@ def lessons(side: int, count: int) -> list[Lesson]:
         assert codec is not None
         found.append(replace(lesson_of(codec, series), log_step=0.0))
     return found
+
+
+def shared(side: int) -> tuple[Layout, Tensors]:
+    """The network that places of `side` pixels share, and its weights."""
+    found = find(("blue", "green", "red", "nir"))
+    assert found is not None
+    base, planes = found
+    return base.narrowed(planes, side, side), base.taken(planes)
 
 
 def left_over(layout: Layout, tensors: Frozen, places: list[Lesson], deltas: list[dict[str, np.ndarray]]) -> float:
@@ -76,10 +84,7 @@ def _deltas(bench: Bench) -> None:
     for side in SIDES[:1] if bench.quick else SIDES:
         few = count if side <= 32 else count // 4
         places = lessons(side, few)
-        found = find(("blue", "green", "red", "nir"))
-        assert found is not None
-        base, planes = found
-        layout, tensors = base.narrowed(planes, side, side), base.taken(planes)
+        layout, tensors = shared(side)
 
         def fit(chosen: list[Lesson], seed: int = bench.seed) -> list[dict[str, np.ndarray]]:
             return fit_deltas(layout, tensors, chosen, whole=True, steps=steps, seed=seed, progress=quiet)  # noqa: B023

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.func import functional_call, grad, vmap
 
-from bench.fit_many import PLACES, lessons
+from bench.fit_many import PLACES, lessons, shared
 from bench.harness import Bench, interleaved, ratio, run
 from geostore.vae.adapt import Deltas, Lesson, _Crops, _Fitting
-from geostore.vae.base import find
 from geostore.vae.device import Device
 
 ROUNDS = 5
@@ -28,10 +27,7 @@ def measure(bench: Bench) -> None:
 
 def _size(bench: Bench, places: Sequence[Lesson], side: int) -> None:
     """Seconds of forward and backward pass of one step, each way on the same crops; a row, and ratios to the loop."""
-    shared = find(("blue", "green", "red", "nir"))
-    assert shared is not None
-    base, planes = shared
-    layout, tensors = base.narrowed(planes, side, side), base.taken(planes)
+    layout, tensors = shared(side)
     fitting = _Fitting(layout, tensors, places, Device.named("cpu"), whole=True, seed=bench.seed)
     crops, count = fitting._batch(), len(places)  # noqa: SLF001 - what a fit's step sees
     together, one = fitting.deltas, Deltas(layout, tensors, 1, whole=True)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from bench.harness import Bench, run
-from bench.sharing import SPREAD, STATIC_POLICY, Case, cases, curve, mse_at
+from bench.sharing import SPREAD, STATIC_POLICY, Case, cases, curve, middle, mse_at
 from geostore.codec import Effort
 from geostore.vae.borrow import borrow_codec
 from geostore.vae.codec import VaeCodec
@@ -51,7 +51,7 @@ def _ratios(bench: Bench, case: Case) -> dict[str, float]:
     if not bench.quick:
         ways |= {"refined": replace(plain, rounds=rounds), "both": replace(own, rounds=rounds)}
     curves = {way: curve(codec, unseen, case.mse) for way, codec in ways.items()}
-    size = math.sqrt(curves["plain"][0][0] * curves["plain"][-1][0])
+    size = middle(curves["plain"])
     errors = {way: mse_at(points, size) for way, points in curves.items()}
     ratios = {way: error / errors["plain"] for way, error in errors.items() if way != "plain"}
     bench.row(place=case.name, bytes_a_raster=size, mse_plain=errors["plain"], **ratios)

@@ -91,7 +91,7 @@ def _points(bench: Bench, workshop: Workshop, places: list[Place]) -> list[Point
         first += rd_plan.classical(place)
     points = workshop.run(_few(first) if bench.quick else first, "first round")
     second = [] if bench.quick else [c for place in places for c in rd_plan.promising(place, points)]
-    return _distinct([*points, *workshop.run(second, "second round")])
+    return distinct([*points, *workshop.run(second, "second round")])
 
 
 def _few(cells: list[Cell]) -> list[Cell]:
@@ -102,7 +102,7 @@ def _few(cells: list[Cell]) -> list[Cell]:
     return [c for some in kept.values() for c in some[:: max(1, len(some) // _QUICK_CELLS)]]
 
 
-def _distinct(points: list[Point]) -> list[Point]:
+def distinct(points: list[Point]) -> list[Point]:
     """A probe of the first round is met again on its curve."""
     return list({(p.place, p.codec, p.variant, str(sorted(p.setting.items()))): p for p in points}.values())
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from bench import rd_figures, rd_plan
 from bench.harness import Bench, run, workplace
+from bench.rate_distortion import distinct
 from bench.rd_cells import Cell, Workshop, place_of
 from bench.rd_figures import KLT_DCT, MARGINAL, Comparison, Found
 from bench.rd_places import FRESH, Place
@@ -35,12 +36,7 @@ def measure(bench: Bench) -> None:
         first = [cell for place in places for cell in _cells(place, bench.seed)]
         points = workshop.run(first[:: len(first) // 4] if bench.quick else first, "first round")
         second = [] if bench.quick else [cell for place in places for cell in rd_plan.promising(place, points)]
-        points = list(
-            {
-                str((p.place, p.codec, p.variant, p.setting)): p
-                for p in [*points, *workshop.run(second, "second round")]
-            }.values()
-        )
+        points = distinct([*points, *workshop.run(second, "second round")])
     found = Found(places, points)
     for cell, error in workshop.failed:
         bench.row(place=cell.place, codec=cell.codec, variant=cell.variant, setting=str(cell.setting), failed=error)

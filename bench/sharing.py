@@ -115,6 +115,11 @@ def curve(codec: VaeCodec, series: Series, mse: float | None) -> Curve:
     return points
 
 
+def middle(points: Curve) -> float:
+    """Bytes in the middle of a curve, on a logarithmic scale."""
+    return math.sqrt(points[0][0] * points[-1][0])
+
+
 def mse_at(points: Curve, size: float) -> float:
     """MSE at `size` bytes, on straight lines between logarithms; beyond the curve its last slope goes on."""
     x, y = (np.log(np.array(v)) for v in zip(*points, strict=True))
@@ -181,7 +186,7 @@ def _lengths(
     for at in steps:
         found = own_length(case, at, seed, folder, unseen, some)
         yield found
-        size = size or math.sqrt(found.unseen[0][0] * found.unseen[-1][0])
+        size = size or middle(found.unseen)
         error = mse_at(found.unseen, size)
         vain, best = (0 if error < (1 - GAIN) * best else vain + 1), min(best, error)
         if vain == PATIENCE:
@@ -194,10 +199,9 @@ def measure_case(bench: Bench, case: Case, steps: Sequence[int], own: Path | Non
     some = rd_places.part(seen, np.arange(len(seen)) % max(1, len(seen) // LOOKED) == 0)
     shared = [(delta, *_on_base(case, delta, bench.seed, unseen, some)) for delta in _DELTAS]
     trained = list(_lengths(case, steps, bench.seed, own, unseen, some))
-    middle = math.sqrt(trained[0].unseen[0][0] * trained[0].unseen[-1][0])
-    best = min(trained, key=lambda length: mse_at(length.unseen, middle))
-    size = math.sqrt(best.unseen[0][0] * best.unseen[-1][0])
-    reference = best.unseen
+    at_first = middle(trained[0].unseen)
+    best = min(trained, key=lambda length: mse_at(length.unseen, at_first))
+    size, reference = middle(best.unseen), best.unseen
     found = {
         "own_unseen_over_seen": mse_at(reference, size) / mse_at(best.seen, size),
         "own_last_doubling": mse_at(trained[-1].unseen, size) / mse_at(trained[-2].unseen, size),

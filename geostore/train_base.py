@@ -201,7 +201,7 @@ def _gather(client: Client, spots: Sequence[_Spot], collection: Collection, grou
         room -= series.pixels.size
         if room < 0:
             break
-        places += teach.places_of([series], _KIND, rng)
+        places.append(teach.some_place(_KIND, series, rng))
         examples += [series] if len(examples) < _LOOKED else []
         counts[0] += len(series.usable)
         counts[1] += sum(rasters[t][0].exact for t in series.usable)

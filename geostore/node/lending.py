@@ -45,7 +45,7 @@ class Lending:
         chosen: Iterable[PartitionKey],
         bases: Sequence[Base] = (),
     ) -> None:
-        """For a fit of the `chosen` partitions `bases` offered; `counts` has rasters of those that were counted."""
+        """For a fit of `chosen` partitions that was offered `bases`; `counts` has the rasters of those counted."""
         self._node, self.bases = node, bases
         self._collections = {c.name: c for c in node.store.collections()}
         self._counts = dict(counts)

@@ -19,6 +19,11 @@ SLOPE = 0.125  # of a layer's output below 0
 COARSEST = 3  # of the static maps' scales, 1/2**k
 
 
+def padded(height: int, width: int) -> tuple[int, int]:
+    """(height, width) raised to whole latents."""
+    return -(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE
+
+
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """The shape of one network.
@@ -46,7 +51,7 @@ class Layout:
     @property
     def padded(self) -> tuple[int, int]:
         """(height, width) raised to whole latents."""
-        return -(-self.height // STRIDE) * STRIDE, -(-self.width // STRIDE) * STRIDE
+        return padded(self.height, self.width)
 
     @property
     def cells(self) -> tuple[int, int]:

@@ -24,7 +24,7 @@ from geostore.vae.codec import CHAIN
 from geostore.vae.encoding import Frame, choose_numbers
 from geostore.vae.fit import fit_codec, prepare
 from geostore.vae.learn_prior import Lesson, learn_prior
-from geostore.vae.model import STRIDE, Layout
+from geostore.vae.model import Layout, padded
 from geostore.vae.prior import Prior
 from geostore.vae.samples import STATIC_BITS, Samples
 from geostore.vae.shared import CROP, Draw, Place, Training, base_of
@@ -53,17 +53,10 @@ def layout_of(bands: int) -> Layout:
     )
 
 
-def some_bound(rng: np.random.Generator) -> Policy:
-    """A bound on MSE n1 alone, drawn evenly among logarithms of MSE."""
-    low, high = np.log(MSE)
-    return Policy(mse_max=float(np.exp(rng.uniform(low, high))), index_mae_max=None)
-
-
 def place_of(kind: str, samples: Samples) -> Place:
     """What a codec leaves to its network at one place; mirrored at its lower and right edge to CROP pixels a side."""
     dates, (height, width) = samples.series.usable, samples.series.pixels.shape[2:]
-    padded = (-(-height // STRIDE) * STRIDE, -(-width // STRIDE) * STRIDE)
-    static = samples.static.maps(STATIC_BITS, padded)[0][:, :height, :width] / (1 << STATIC_BITS)
+    static = samples.static.maps(STATIC_BITS, padded(height, width))[0][:, :height, :width] / (1 << STATIC_BITS)
     residual = np.stack([samples.residual(int(t)) for t in dates]).astype(np.float16)
     valid = samples.series.valid[dates]
     return Place(kind, _tall(residual), _tall(static.astype(np.float16)), None if valid.all() else _tall(valid))
@@ -75,9 +68,10 @@ def _tall(values: npt.NDArray[D]) -> npt.NDArray[D]:
     return np.pad(values, [(0, 0)] * (values.ndim - 2) + short, mode="symmetric")
 
 
-def places_of(series: Iterable[Series], kind: str, rng: np.random.Generator) -> list[Place]:
-    """The places of `series`, each prepared at a bound drawn at random."""
-    return [place_of(kind, prepare(one, "grid", some_bound(rng))) for one in series]
+def some_place(kind: str, series: Series, rng: np.random.Generator) -> Place:
+    """The place of `series`, prepared at a bound on MSE n1 that is drawn evenly among logarithms."""
+    bound = float(np.exp(rng.uniform(*np.log(MSE))))
+    return place_of(kind, prepare(series, "grid", Policy(mse_max=bound, index_mae_max=None)))
 
 
 def train(
